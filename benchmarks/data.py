@@ -29,7 +29,7 @@ import torch
 from PIL import Image
 from torchvision import transforms as tvt
 
-from solo.data.batches.loader import BatchLoader
+from solo.data.batches.loaders import BatchLoader
 from solo.data.cache import images as cache
 from solo.data.cache.images import cached
 from solo.data.catalogue.registry import get_spec
@@ -39,8 +39,7 @@ from solo.data.sources.images import ArrayDataset
 from solo.data.sources.load import load
 from solo.data.storage.reading import ImageReading
 from solo.data.views.batched import BatchAugment
-from solo.data.views.image_ops import GaussianBlur
-from solo.data.views.pipelines import build_transform_pipeline, prepare_n_crop_transform
+from solo.data.views.pipelines import GaussianBlur, build_transform_pipeline, prepare_n_crop_transform
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 

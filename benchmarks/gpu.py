@@ -39,7 +39,7 @@ from solo.args.parse import parse
 from solo.args.recipes import find_recipe
 from solo.args.schema import PretrainCfg
 from solo.backbones import build_backbone
-from solo.data.batches.loader import BatchLoader
+from solo.data.batches.loaders import BatchLoader
 from solo.data.cache import images
 from solo.data.catalogue.registry import get_spec
 from solo.data.sources.load import load

@@ -69,11 +69,10 @@ def step() -> None:
     import numpy as np
     from omegaconf import OmegaConf
 
-    from solo.data.batches.loader import BatchLoader
-    from solo.data.batches.shown import Shown
+    from solo.data.batches.loaders import BatchLoader
     from solo.data.cache.images import cached
     from solo.data.sources.images import ArrayDataset
-    from solo.data.views.batched import BatchAugment
+    from solo.data.views.batched import BatchAugment, Shown
     from solo.methods import METHODS
 
     size = {"crop_size": 32, "num_crops": 2}

@@ -28,11 +28,10 @@ import torch
 
 from solo import distributed
 from solo.data.batches.fingerprint import fingerprint
-from solo.data.batches.loaders import ProcessShare, SeededSampler
-from solo.data.batches.samplers import rule_sampler
-from solo.data.batches.shown import Shown
+from solo.data.batches.samplers import SeededSampler, rule_sampler
 from solo.data.labels.subsets import draw_known, hold_out, take_fraction
 from solo.data.labels.trees import from_columns
+from solo.data.views.batched import Shown
 from solo.doctor.parity import on_groups
 from solo.eval import knn
 from solo.eval.classes import confusable_pairs, neighbours
@@ -89,7 +88,7 @@ def of_images() -> Iterator[Part]:
     def share_of_many(n: int) -> Work:
         def work() -> None:
             with mock.patch.object(distributed, "world_size", lambda: MANY):
-                through(ProcessShare(SeededSampler(n, 0)))
+                through(SeededSampler(n, 0))
 
         return work
 

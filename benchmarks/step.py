@@ -40,7 +40,7 @@ from solo.args.compose import compose
 from solo.args.parse import parse
 from solo.args.recipes import find_recipe
 from solo.args.schema import PretrainCfg
-from solo.data.batches.loader import BatchLoader
+from solo.data.batches.loaders import BatchLoader
 from solo.data.sources.images import ArrayDataset
 from solo.losses import simclr_loss_func
 from solo.methods import METHODS

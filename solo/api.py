@@ -139,7 +139,7 @@ def search(
     Raises:
         UserError: nothing to search, or a file can't be read or written.
     """
-    from solo.args.take_schema import SearchCfg
+    from solo.args.eval_schema import SearchCfg
     from solo.run.search import search as look
     from solo.run.take import settings_of
 

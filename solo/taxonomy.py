@@ -34,10 +34,8 @@ class Taxonomy:
     """
 
     levels: tuple[str, ...]  # level names, the coarsest first, e.g. `("group", "class")`.
-    # for each level the names of its nodes; the position in the tuple is the node's index
-    names: tuple[tuple[str, ...], ...]
-    # `parents[l][c]` is the index at level `l` of the parent of node `c` of level `l + 1`, so that `len(parents) ==
-    # len(levels) - 1`
+    names: tuple[tuple[str, ...], ...]  # of the nodes of each level; the position in the tuple is the node's index
+    # `parents[l][c]` is the index at level `l` of the parent of node `c` of level `l + 1`; one less than levels
     parents: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
@@ -56,8 +54,7 @@ class Taxonomy:
                 raise UserError(f"level {level!r} has no class")
             if odd := [name for name in (level, *names) if not isinstance(name, str)]:
                 raise UserError(f"level {level!r}: names must be text, not {odd[0]!r:.60}")
-            twice = [name for name, count in Counter(names).items() if count > 1]
-            if twice:
+            if twice := [name for name, count in Counter(names).items() if count > 1]:
                 raise UserError(f"level {level!r} has the name {twice[0]!r} twice; give each of its nodes its own name")
         for depth, (parents, names) in enumerate(zip(self.parents, self.names[1:], strict=True)):
             upper, lower, most = self.levels[depth], self.levels[depth + 1], len(self.names[depth])
@@ -65,8 +62,6 @@ class Taxonomy:
                 raise UserError(f"level {lower!r} has {len(names)} classes but {len(parents)} parents")
             if wrong := [parent for parent in parents if type(parent) is not int or not 0 <= parent < most]:
                 raise UserError(f"parents {wrong[:5]!s:.200} of level {lower!r} don't exist; {upper!r} has {most}")
-
-    # ---- ways to make one; more are in solo.data.labels.trees ----
 
     @classmethod
     def flat(cls, names: Sequence[str], level: str = "class") -> Taxonomy:
@@ -90,8 +85,7 @@ class Taxonomy:
                 if member in parent_of or member not in known:
                     raise UserError(f"class {member!r} must be in `names` and in one group only")
                 parent_of[member] = index
-        orphans = [name for name in names if name not in parent_of]
-        if orphans:
+        if orphans := [name for name in names if name not in parent_of]:
             raise UserError(f"classes {orphans[:5]} are in no group")
         return cls(levels, (tuple(groups), tuple(names)), (tuple(parent_of[name] for name in names),))
 
@@ -101,16 +95,13 @@ class Taxonomy:
         try:
             return cls(tuple(data["levels"]), tuple(map(tuple, data["names"])), tuple(map(tuple, data["parents"])))
         except (KeyError, TypeError) as error:
-            raise UserError(
-                "this is no label tree; give what `to_dict` writes, its levels, names and parents"
-            ) from error
+            text = "this is no label tree; give what `to_dict` writes, its levels, names and parents"
+            raise UserError(text) from error
 
     def to_dict(self) -> dict[str, list[Any]]:
         """Lists, texts and ints only, so that it can live in JSON and in a weights-only checkpoint."""
         names, parents = ([list(part) for part in parts] for parts in (self.names, self.parents))
         return {"levels": list(self.levels), "names": names, "parents": parents}
-
-    # ---- nodes and classes ----
 
     @property
     def num_levels(self) -> int:
@@ -129,8 +120,8 @@ class Taxonomy:
     @cached_property
     def leaves(self) -> tuple[tuple[int, int], ...]:
         """`(level, node)` of every class, in the order of the classes."""
-        deepest_first = range(self.num_levels - 1, -1, -1)
-        return tuple((lvl, n) for lvl in deepest_first for n, below in enumerate(self.children[lvl]) if not below)
+        levels = range(self.num_levels - 1, -1, -1)
+        return tuple((level, node) for level in levels for node, own in enumerate(self.children[level]) if not own)
 
     @cached_property
     def _class_of(self) -> dict[tuple[int, int], int]:
@@ -191,15 +182,12 @@ class Taxonomy:
             UserError: names the empty classes.
         """
         assert len(counts) == self.num_classes, f"{len(counts)} counts for {self.num_classes} classes"
-        empty = [self.class_names[leaf] for leaf, count in enumerate(counts) if count == 0]
-        if empty:
+        if empty := [self.class_names[leaf] for leaf, count in enumerate(counts) if count == 0]:
             shown = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
             raise UserError(
                 f"{len(empty)} of {self.num_classes} classes have no image: {shown}; take them out of the label tree, "
                 "or add images"
             )
-
-    # ---- how far classes are from each other ----
 
     @cached_property
     def _tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -251,25 +239,21 @@ class Taxonomy:
         node = np.where(shared > 0, paths[np.broadcast_to(a, shared.shape), np.maximum(shared - 1, 0)], 0)
         return np.asarray(heights[shared, node])
 
-    # ---- for people ----
-
     def render(self, counts: Sequence[int] | None = None, max_children: int = 8) -> str:
         """The tree as text, a node a line, with the classes' `counts` added up; many children are cut short."""
         head = ", ".join(f"{level} ({len(names)})" for level, names in zip(self.levels, self.names, strict=True))
         lines = [f"{head}: {self.num_classes} classes"]
-        self._draw(lines, 0, tuple(range(len(self.names[0]))), "", counts, max_children)
-        return "\n".join(lines)
 
-    def _draw(
-        self, lines: list[str], level: int, nodes: Sequence[int], indent: str, counts: Sequence[int] | None, most: int
-    ) -> None:
-        shown = nodes if len(nodes) <= most else nodes[:most]
-        for place, node in enumerate(shown):
-            last = place == len(nodes) - 1
-            leaves = self.leaves_under(level, node)
-            number = f" ({sum(counts[leaf] for leaf in leaves):,})" if counts is not None else ""
-            lines.append(f"{indent}{'└── ' if last else '├── '}{self.names[level][node]}{number}")
-            below = indent + ("    " if last else "│   ")
-            self._draw(lines, level + 1, self.children[level][node], below, counts, most)
-        if len(shown) < len(nodes):
-            lines.append(f"{indent}└── and {len(nodes) - len(shown):,} more")
+        def draw(level: int, nodes: Sequence[int], indent: str) -> None:
+            for node in nodes[:max_children]:
+                last = node == nodes[-1]
+                number = ""
+                if counts is not None:
+                    number = f" ({sum(counts[leaf] for leaf in self.leaves_under(level, node)):,})"
+                lines.append(f"{indent}{'└── ' if last else '├── '}{self.names[level][node]}{number}")
+                draw(level + 1, self.children[level][node], indent + ("    " if last else "│   "))
+            if len(nodes) > max_children:
+                lines.append(f"{indent}└── and {len(nodes) - max_children:,} more")
+
+        draw(0, range(len(self.names[0])), "")
+        return "\n".join(lines)

@@ -26,7 +26,7 @@ from safetensors.torch import save_file
 
 from solo.analysis.comparison import compare_runs as compare
 from solo.analysis.comparison import packed
-from solo.args.harmless import read_yaml
+from solo.args.origins import read_yaml
 from solo.callbacks.recorder import read_rows as read_metrics
 from solo.callbacks.run_directory import AutoResumer, RunDirectory
 from solo.checkpoint import load_checkpoint, saved_settings

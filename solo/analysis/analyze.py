@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -14,11 +14,11 @@ from solo.analysis.embedding import embed
 from solo.analysis.figure import Figure, run_colour
 from solo.analysis.figures import nearest_in_batch, snapshot_figures, trend_figures
 from solo.analysis.labelling import find_labelling
-from solo.analysis.numbers import Analysis, Numbers, Run, Settings, Snapshot, choose_views, measure, time_of
+from solo.analysis.numbers import Analysis, Numbers, Options, Run, Snapshot, choose_views, measure, time_of
 from solo.analysis.report import findings, protocol_of, record, write_report
 from solo.errors import UserError
 from solo.eval.features import Features
-from solo.eval.rows import draw as draw_rows
+from solo.eval.features import draw as draw_rows
 from solo.files import write_text
 
 Say = Callable[[str], None]
@@ -43,23 +43,6 @@ class RunSource:
 
     name: str
     snapshots: tuple[SnapshotSource, ...]
-
-
-@dataclass(frozen=True)
-class Options(Settings):
-    """How to look; the names are those of the command's keys."""
-
-    title: str | None = None  # of the report; by default the names of the runs
-    superclass: str | int | None = None  # level of the superclasses; default the one above the classes
-    inside: str | None = None  # name of the superclass whose classes are drawn; default the poorest one
-    clusters: int | None = None  # without labels, how many to find
-    # how features become points; `none` leaves the pictures of points out
-    embedding: Literal["umap", "tsne", "pca", "none"] = "umap"
-    max_points: int = 2000  # images of a picture of points
-    max_images: int | None = None  # images to look at; more are drawn at random. None: all
-    lidar_images: int = 1000  # that the snapshots' `views` compare, for the protocol
-    lidar_views: int = 10  # of each
-    png: bool = True  # write the figures as PNG, too
 
 
 @dataclass(frozen=True)
@@ -108,7 +91,6 @@ def analyze(
     poorest = min(next(iter(first.values())).superclasses, key=lambda node: node.ratio, default=None)
     worst = names.index(options.inside) if options.inside else poorest.node if poorest else None
     views = choose_views(labelling, worst, options.max_points, options.seed) if options.embedding != "none" else ()
-    embedding = "umap" if options.embedding == "none" else options.embedding
     runs, grids, embedded = [], {}, dict[str, Any]()  # runs that began with the same network share their points
     for place, source in enumerate(sources):
         snapshots = []
@@ -126,7 +108,7 @@ def analyze(
                 part = _main(spaces).val.features.numpy()[view.rows]
                 key = f"{view.key} {hashlib.sha256(part.tobytes()).hexdigest()}"
                 if key not in embedded:
-                    embedded[key] = embed(part, embedding, options.seed)
+                    embedded[key] = embed(part, options.embedding, options.seed)  # type: ignore[arg-type]
                 clouds[view.key] = embedded[key]
             snapshots.append(Snapshot(_main(spaces).name, point.epoch, numbers, clouds, point.facts))
             if is_last and image is not None:
@@ -134,20 +116,12 @@ def analyze(
                 grids[source.name] = nearest_in_batch(features.numpy(), labelling.coarse, names, options.seed, title)
         runs.append(Run(source.name, tuple(snapshots), run_colour(place)))
     seen = [point.views is not None for source in sources for point in source.snapshots]
-    lidar = min(options.lidar_images, count), options.lidar_views
-    analysis = Analysis(
-        options.title or " · ".join(source.name for source in sources),
-        tuple(runs),
-        labelling,
-        views,
-        embedding,
-        protocol_of(len(_main(reference).val), count, labelling, options, lidar, seen),
-        options.max_points,
-        options.seed,
-    )
+    title = options.title or " · ".join(source.name for source in sources)
+    protocol = protocol_of(len(_main(reference).val), count, labelling, options, seen)
+    analysis = Analysis(title, tuple(runs), labelling, views, options, protocol)
     of_row = image if image is None or rows is None else lambda row: image(int(rows[row]))
     made = [*trend_figures(analysis), *snapshot_figures(analysis, grids, image is not None)]
-    figures = [figure for figure in (one.filled() for one in made) if figure.panels]
+    figures = [figure for figure in made if figure.panels]
     said = findings(analysis)
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / "report.html", folder / "analysis.json"]

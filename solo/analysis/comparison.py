@@ -15,8 +15,8 @@ import numpy as np
 from solo.analysis.figure import GOOD, GREY, DotRow, Figure, dots, run_colour
 from solo.analysis.pages import Lines, embedded, finite, markdown_table, render
 from solo.errors import UserError, reason
+from solo.eval.features import Array
 from solo.eval.intervals import Paired, holm, paired, paired_images
-from solo.eval.rows import Array
 from solo.files import write_text
 
 
@@ -133,22 +133,6 @@ def table_of_arms(report: Report, budget: str) -> list[list[str]]:
     return [[*heading, "time"], *rows]
 
 
-def remarks(report: Report) -> list[str]:
-    """What there is to say of the table: how it is to be read, choices, placebos."""
-    compared = [cell for cell in report.cells if cell.difference]
-    lines = [
-        "Means over seeds ± standard deviation; differences are paired seed by seed, with Student's 95 % interval, p "
-        f"of Student's test corrected for the {len(compared)} comparisons of this report (Holm) and of the sign test; "
-        f"time is that of a run relative to {report.baseline}."
-    ]
-    lines += [f"Chosen on a part of the training images: {line}" for line in report.choices]
-    for cell in compared:
-        if cell.arm in report.placebos and cell.difference and cell.difference.pairs > 1:
-            holds = cell.difference.low <= 0 <= cell.difference.high
-            lines.append(f"Placebo {cell.arm}, {cell.measure}: 0 is {'in' if holds else 'NOT in'} its interval.")
-    return lines
-
-
 def figure(report: Report) -> Figure:
     """Difference and interval of each arm, a panel for each budget and measure."""
     panels = []
@@ -161,18 +145,29 @@ def figure(report: Report) -> Figure:
                 if arm in cells and (found := cells[arm].difference):
                     ends = None if math.isnan(found.low) else (found.low, found.high)
                     mark = (measure, found.mean, GREY if arm in report.placebos else run_colour(place))
-                    rows.append(DotRow(f"{arm} ({found.pairs})", (mark,), intervals=(ends,)))
+                    rows.append(DotRow(f"{arm} ({found.pairs})", [mark], interval=ends))
             if rows:
                 title, step = f"{measure}{f', {budget}' if budget else ''}", f"difference to {report.baseline}"
                 panels.append(dots(title, step, rows, from_zero=False, reference=0.0))
     caption = f"Paired differences to {report.baseline} with 95 % intervals; grey: placebos."
-    return Figure("experiment", "", report.title, caption, report.command, tuple(panels), ((" ", GOOD),), across=2)
+    return Figure("experiment", "", report.title, caption, report.command, tuple(panels), ((" ", GOOD),))
 
 
 def written(report: Report) -> Written:
-    """The report in words and tables, one for each budget."""
+    """The report in tables, one for each budget, and words: how they are to be read, choices, placebos."""
     tables = {budget: table_of_arms(report, budget) for budget in dict.fromkeys(cell.budget for cell in report.cells)}
-    return Written(report.title, report.command, tables, remarks(report), report.file)
+    compared = [(cell, cell.difference) for cell in report.cells if cell.difference]
+    lines = [
+        "Means over seeds ± standard deviation; differences are paired seed by seed, with Student's 95 % interval, p "
+        f"of Student's test corrected for the {len(compared)} comparisons of this report (Holm) and of the sign test; "
+        f"time is that of a run relative to {report.baseline}."
+    ]
+    lines += [f"Chosen on a part of the training images: {line}" for line in report.choices]
+    for cell, found in compared:
+        if cell.arm in report.placebos and found.pairs > 1:
+            holds = "in" if found.low <= 0 <= found.high else "NOT in"
+            lines.append(f"Placebo {cell.arm}, {cell.measure}: 0 is {holds} its interval.")
+    return Written(report.title, report.command, tables, lines, report.file)
 
 
 def write_arms(report: Report, folder: Path) -> list[str]:
@@ -186,7 +181,7 @@ def write_arms(report: Report, folder: Path) -> list[str]:
     return [*names, picture.name] if drawn.panels else names
 
 
-_UNKNOWN = 255
+_UNKNOWN = 255  # in place of a count of draws
 
 
 @dataclass(frozen=True)

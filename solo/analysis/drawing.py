@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from solo.analysis.figure import BAD, GOOD, GREY, GRID, INK, SOFT, Figure, Name, Panel, Pictures, Plot, legend_of
+from solo.analysis.figure import BAD, GOOD, GREY, GRID, INK, SOFT, Figure, Panel, Pictures, Plot, legend_of
 from solo.errors import printable
-from solo.eval.rows import Array
+from solo.eval.features import Array
 from solo.files import replacing
 
 Images = Callable[[int], "Image.Image"]  # from a row of the data set to its picture
@@ -62,9 +62,13 @@ def as_plotly(plot: Plot) -> Json:
         names = [f"{tick:g}" for tick in plot.x_ticks]
         across |= {"tickmode": "array", "tickvals": list(plot.x_ticks), "ticktext": names}
     if plot.rows:
-        names = [_row_name(name) for name in plot.rows]
+        names = []
+        for name in plot.rows:
+            text = escape(name.text if len(name.text) <= 24 else f"{name.text[:23]}…")
+            text = f"<b>{text}</b>" if name.bold else text
+            names.append(f'<span style="color:{name.colour}">●</span> {text}' if name.colour else text)
         up |= {"tickmode": "array", "tickvals": list(range(len(names))), "ticktext": names}
-    for axis, ends in ((across, plot.x_range), (up, _height_range(plot))):
+    for axis, ends in ((across, plot.x_range), (up, plot.y_range)):
         if ends:
             axis["range"] = list(ends)
     margin = {"l": 54, "r": 12, "t": 38, "b": 46}
@@ -99,31 +103,18 @@ def _axis(title: str) -> Json:
     return {"title": words, "zeroline": False, "automargin": True, "fixedrange": False}
 
 
-def _row_name(name: Name) -> str:
-    text = escape(name.text if len(name.text) <= 24 else f"{name.text[:23]}…")
-    text = f"<b>{text}</b>" if name.bold else text
-    return f'<span style="color:{name.colour}">●</span> {text}' if name.colour else text
-
-
 def _dot(plot: Plot) -> float:
     """Diameter in pixels; in a cloud it gets smaller with the number of points."""
     count = sum(len(one.x) for one in plot.series)
     return float(np.clip(110 / math.sqrt(max(count, 1)), 3, 8)) if plot.bare else 8
 
 
-def _height_range(plot: Plot) -> tuple[float, float] | None:
-    return (-0.7, len(plot.rows) - 0.3) if plot.rows else plot.y_range
-
-
 def numbers(values: Iterable[float]) -> list[int | float | None]:
     """Values with four significant digits; what isn't finite becomes None, which JSON has a word for."""
     found: list[int | float | None] = []
     for number in map(float, values):
-        if not math.isfinite(number):
-            found.append(None)
-        else:
-            whole = number.is_integer() and abs(number) < 1e15
-            found.append(int(number) if whole else float(f"{number:.4g}"))
+        whole = number.is_integer() and abs(number) < 1e15
+        found.append(int(number) if whole else float(f"{number:.4g}") if math.isfinite(number) else None)
     return found
 
 
@@ -251,8 +242,8 @@ def _paint(axes: Any, plot: Plot) -> None:
         axes.set_yticks(range(len(plot.rows)), [name.text for name in plot.rows])
         for label, name in zip(axes.get_yticklabels(), plot.rows, strict=True):
             label.set(color=name.colour or INK, weight="bold" if name.bold else "normal")
-    if heights := _height_range(plot):
-        axes.set_ylim(*heights)
+    if plot.y_range:
+        axes.set_ylim(*plot.y_range)
     if plot.x_range:
         axes.set_xlim(*plot.x_range)
     if plot.reference is not None:

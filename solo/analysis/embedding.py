@@ -10,8 +10,8 @@ import torch
 
 from solo.analysis.figure import UNKNOWN, Figure, cloud, named_palette
 from solo.errors import UserError
-from solo.eval.rows import Array
-from solo.eval.rows import draw as draw_rows
+from solo.eval.features import Array
+from solo.eval.features import draw as draw_rows
 
 Embedding = Literal["umap", "tsne", "pca"]
 
@@ -61,7 +61,7 @@ def draw_embedding(
     if not panels:  # no labels
         panels.append(cloud("", points, [("images", UNKNOWN, np.arange(len(points)))]))
     for path in paths:
-        draw(Figure("embedding", "", title, "", "", tuple(panels), across=len(panels)), path)
+        draw(Figure("embedding", "", title, "", "", tuple(panels)), path)
     return len(rows)
 
 

@@ -3,13 +3,13 @@
 import colorsys
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from solo.errors import UserError
-from solo.eval.rows import Array
+from solo.eval.features import Array
 
 # Eight colours that differ by at least 0.12 in OKLab for normal, protanopic and deuteranopic eyes (simulated after
 # Machado, Oliveira, Fernandes, 2009; tests/analysis/test_palette.py), and stand out from white and from near-black.
@@ -111,14 +111,11 @@ class Plot:
     reference: float | None = None  # a position on the horizontal axis, drawn as a line
 
 
-def cloud(
-    title: str,
-    points: Array,
-    groups: Sequence[tuple[str, str, Array]],
-    texts: Sequence[str] = (),
-    legend: bool = False,
-) -> Plot:
-    """Points (n, 2) in a plane whose axes mean nothing; of each group its name, its colour and its rows."""
+Groups = Sequence[tuple[str, str, Array]]  # name, colour and rows of each
+
+
+def cloud(title: str, points: Array, groups: Groups, texts: Sequence[str] = (), legend: bool = False) -> Plot:
+    """Points (n, 2) in a plane whose axes mean nothing; texts (n,) are shown when they are touched."""
     series = []
     for name, colour, rows in groups:
         said = [texts[row] for row in rows] if texts else [name] * len(rows)
@@ -127,14 +124,13 @@ def cloud(
     return Plot(title, "", "", tuple(series), legend=legend, bare=True)
 
 
-@dataclass(frozen=True)
-class DotRow:
+class DotRow(NamedTuple):
     """One line of `dots`."""
 
     name: str  # in front of it
     marks: Sequence[tuple[str, float, str]]  # series, value and colour of each dot
     depth: int = 0  # 0 stands out among deeper ones
-    intervals: Sequence[tuple[float, float] | None] = ()  # of each dot its ends, or None; empty where there are none
+    interval: tuple[float, float] | None = None  # around the only dot
 
 
 def dots(title: str, x: str, rows: Sequence[DotRow], from_zero: bool = True, reference: float | None = None) -> Plot:
@@ -146,12 +142,12 @@ def dots(title: str, x: str, rows: Sequence[DotRow], from_zero: bool = True, ref
         values = [value for _, value, _ in row.marks if math.isfinite(value)]
         if len(values) > 1:
             joins += [(min(values), place), (max(values), place), (math.nan, math.nan)]
+        if row.interval is not None:
+            ends.append(Series("", row.interval, [place, place], row.marks[0][2], markers=False))
         step = min(0.22, 0.6 / max(len(row.marks), 1))  # of several on one value, none is hidden
         for mark, (name, value, colour) in enumerate(row.marks):
-            at = place - step * (mark - (len(row.marks) - 1) / 2)
-            if row.intervals and (interval := row.intervals[mark]) is not None:
-                ends.append(Series("", interval, [at, at], colour, markers=False))
             if math.isfinite(value):
+                at = place - step * (mark - (len(row.marks) - 1) / 2)
                 found.setdefault((name, colour), []).append((value, at, row.name))
     between = Series("", [x for x, _ in joins], [y for _, y in joins], GREY, markers=False, opacity=0.45)
     marks = [
@@ -161,8 +157,8 @@ def dots(title: str, x: str, rows: Sequence[DotRow], from_zero: bool = True, ref
     mixed = len({row.depth for row in rows}) > 1
     names = tuple(Name(row.name, bold=mixed and not row.depth) for row in reversed(rows))
     right = 1.04 * max([reference or 0.0, *(x for one in marks for x in one.x)]) or 1.0
-    across = (0.0, right) if from_zero else None
-    return Plot(title, x, "", (between, *ends, *marks), x_range=across, rows=names, reference=reference)
+    across, up, series = (0.0, right) if from_zero else None, (-0.7, len(rows) - 0.3), (between, *ends, *marks)
+    return Plot(title, x, "", series, x_range=across, y_range=up, rows=names, reference=reference)
 
 
 @dataclass(frozen=True)
@@ -205,22 +201,10 @@ class Figure:
     protocol: str  # how the numbers came about
     panels: tuple[Panel, ...]  # side by side where there is room
     legend: tuple[tuple[str, str], ...] = ()  # (name, colour) of all panels
-    across: int | None = None  # panels beside each other; None: as fits their kind
-
-    def filled(self) -> "Figure":
-        """Without the panels in which there is nothing to see: no dot and no finite value."""
-        panels = [
-            panel
-            for panel in self.panels
-            if isinstance(panel, Pictures) or any(math.isfinite(y) for one in panel.series for y in one.y)
-        ]
-        return replace(self, panels=tuple(panels))
 
     @property
     def columns(self) -> int:
         """How many panels stand beside each other where there is room, at most three."""
-        if self.across is not None:
-            return self.across
         narrow = isinstance(self.panels[0], Plot) and not self.panels[0].rows
         return min(len(self.panels), 3 if narrow and len(self.panels) != 4 else 2)
 
@@ -229,3 +213,8 @@ def legend_of(panels: Sequence[Panel]) -> dict[str, str]:
     """The colour of everything that has a name, in the order of drawing."""
     plots = [panel for panel in panels if isinstance(panel, Plot)]
     return {one.name: one.colour for plot in plots for one in plot.series if one.name}
+
+
+def is_empty(panel: Panel) -> bool:
+    """Whether there is nothing to see: no picture, and no finite value."""
+    return isinstance(panel, Plot) and not any(math.isfinite(y) for one in panel.series for y in one.y)

@@ -1,32 +1,16 @@
 """The report's figures: over the epochs, then of single snapshots (points, trees, local collapse, neighbours)."""
 
 import math
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any
 
 import numpy as np
 
+from solo.analysis import figure as fig
 from solo.analysis.embedding import TITLES
-from solo.analysis.figure import (
-    OTHER,
-    SAME,
-    UNKNOWN,
-    DotRow,
-    Figure,
-    Name,
-    Panel,
-    Picture,
-    PictureRow,
-    Pictures,
-    Plot,
-    Series,
-    category_colours,
-    cloud,
-    dots,
-)
 from solo.analysis.numbers import SPACES, Analysis, Numbers, Run, View, time_of
-from solo.eval.rows import Array, unit
+from solo.eval.features import Array, unit
 from solo.eval.tree import EmergentTree, robinson_foulds, tree_similarity
 
 # A number, or its lower end, itself and its upper end.
@@ -38,15 +22,13 @@ _BANDS = (
 )
 
 
-def trend_figures(analysis: Analysis) -> list[Figure]:
+def trend_figures(analysis: Analysis) -> list[fig.Figure]:
     """Figures over the epochs of one or more runs; tables of dots where every run has a single snapshot.
 
     Kept are the numbers of the paper's figures 7 to 9 and 11 to 13 and of the poster's, and those of the tree.
     """
     trend, superlevel = partial(_trend, analysis), analysis.labelling.superlevel
-    found: dict[str, list[Plot]] = {
-        key: [] for key in ("knn", "effective-rank", "lidar", "cosine", "cosine-ratio", "threshold", "tree-drift")
-    }
+    found: defaultdict[str, list[fig.Plot]] = defaultdict(list)
     for level in analysis.labelling.levels[-3:]:
         found["knn"].append(trend(level, "accuracy (%)", analysis.spaces[0], _accuracy(level)))
     ranks = {"all images": lambda n: n.effective_rank, f"inside a {superlevel}": lambda n: n.local_rank}
@@ -86,35 +68,36 @@ def _ratio(numbers: Numbers) -> float:
     return found.ratio if found is not None and found.other.mean >= _LEAST_COSINE else math.nan
 
 
-def _tree_over_time(analysis: Analysis, trend: Callable[..., Plot]) -> list[Plot]:
+def _tree_over_time(analysis: Analysis, trend: Callable[..., fig.Plot]) -> list[fig.Plot]:
     """Agreement of the emergent tree with the labels, and its drift."""
     space = analysis.spaces[0]
+
+    def agreed(name: str) -> Value:
+        return lambda n: getattr(n.agreement, name, math.nan)
+
     panels = [
-        trend("Agreement with the labels", "cophenetic correlation", space, lambda n: _of_tree(n, "cophenetic")),
-        trend("Agreement of ranks", "Baker's gamma", space, lambda n: _of_tree(n, "gamma")),
+        trend("Agreement with the labels", "cophenetic correlation", space, agreed("cophenetic")),
+        trend("Agreement of ranks", "Baker's gamma", space, agreed("gamma")),
     ]
     if analysis.over_time:
         of = [[snapshot.spaces[space] for snapshot in run.snapshots] for run in analysis.runs]
-        last = {id(one): run[-1] for run in of for one in run}
-        before = {id(one): previous for run in of for previous, one in zip(run, run[1:], strict=False)}
+        last = {id(one): run[-1].tree for run in of for one in run}
+        before = {id(one): previous.tree for run in of for previous, one in zip(run, run[1:], strict=False)}
 
-        def against(
-            others: Mapping[int, Numbers], compare: Callable[[EmergentTree, EmergentTree], float], numbers: Numbers
-        ) -> float:
-            other = others.get(id(numbers))
-            return compare(numbers.tree, other.tree) if numbers.tree and other and other.tree else math.nan
+        def like(numbers: Numbers) -> float:
+            other = last[id(numbers)]
+            return tree_similarity(numbers.tree, other) if numbers.tree and other else math.nan
 
-        like, changed = partial(against, last, tree_similarity), partial(against, before, robinson_foulds)
+        def changed(numbers: Numbers) -> float:
+            other = before.get(id(numbers))
+            return robinson_foulds(numbers.tree, other) if numbers.tree and other else math.nan
+
         panels.append(trend("Likeness to the last epoch's tree", "Baker's gamma", space, like))
         panels.append(trend("Changed since the snapshot before", "share of subtrees", space, changed))
     return panels
 
 
-def _of_tree(numbers: Numbers, name: str) -> float:
-    return float(getattr(numbers.agreement, name, math.nan))
-
-
-def _batch_sizes(analysis: Analysis) -> list[Plot]:
+def _batch_sizes(analysis: Analysis) -> list[fig.Plot]:
     """Figure 7: accuracy against batch size, where the runs differ in it."""
     sizes = {run.name: float(run.last.facts.get("batch_size") or 0) for run in analysis.runs}
     ticks = tuple(sorted({size for size in sizes.values() if size}))
@@ -129,12 +112,12 @@ def _batch_sizes(analysis: Analysis) -> list[Plot]:
         series = []
         for name, runs in objectives.items():
             values = [run.last.spaces[analysis.spaces[0]].knn[level] for run in runs]
-            series.append(Series(name, [sizes[run.name] for run in runs], values, runs[0].colour))
-        panels.append(Plot(level, "batch size", "accuracy (%)", tuple(series), log_x=True, x_ticks=ticks))
+            series.append(fig.Series(name, [sizes[run.name] for run in runs], values, runs[0].colour))
+        panels.append(fig.Plot(level, "batch size", "accuracy (%)", tuple(series), log_x=True, x_ticks=ticks))
     return panels
 
 
-def _trend(analysis: Analysis, title: str, y: str, space: str, values: Value | Mapping[str, Value]) -> Plot:
+def _trend(analysis: Analysis, title: str, y: str, space: str, values: Value | Mapping[str, Value]) -> fig.Plot:
     """Lines over epochs, a run each, with bands where a value has ends; of several named values all but one broken.
 
     Where there is no time: dots, a row for each value, or for each run of the only one.
@@ -150,19 +133,20 @@ def _trend(analysis: Analysis, title: str, y: str, space: str, values: Value | M
         }
         if not isinstance(values, Mapping):
             marks = {mark[0]: [mark] for mark in marks[""]}
-        return dots(title, y, [DotRow(name, row) for name, row in marks.items()], from_zero=False)
+        return fig.dots(title, y, [fig.DotRow(name, row) for name, row in marks.items()], from_zero=False)
     epochs = [float(s.epoch or 0) for run in analysis.runs if len(run.snapshots) > 1 for s in run.snapshots]
     series = []
     for place, runs in enumerate(found.values()):
         for run, points in zip(analysis.runs, runs, strict=True):
             low, shown, high = ([point[end] for point in points] for end in range(3))
             if len(points) == 1:  # a model without a history: a level line
-                series.append(Series(run.name, [min(epochs), max(epochs)], shown * 2, run.colour, True, markers=False))
+                at = [min(epochs), max(epochs)]
+                series.append(fig.Series(run.name, at, shown * 2, run.colour, dash=True, markers=False))
                 continue
             band = (low, high) if low != shown else (None, None)
             at = [float(s.epoch or 0) for s in run.snapshots]
-            series.append(Series(run.name, at, shown, run.colour, place > 0, *band))
-    return Plot(title, "epochs trained", y, tuple(series))
+            series.append(fig.Series(run.name, at, shown, run.colour, place > 0, *band))
+    return fig.Plot(title, "epochs trained", y, tuple(series))
 
 
 _FRAME = 2.5  # height of a panel of distributions, in those of the last snapshot
@@ -175,7 +159,7 @@ _SHOWN = 4  # pairs with pictures, of each run
 _BATCH, _ANCHORS, _RETRIEVED = 128, 7, 5  # as in figure 15 of the paper
 
 
-def snapshot_figures(analysis: Analysis, neighbours: dict[str, Pictures], pictures: bool) -> list[Figure]:
+def snapshot_figures(analysis: Analysis, neighbours: dict[str, fig.Pictures], pictures: bool) -> list[fig.Figure]:
     """Those of first and last snapshots; `neighbours` of each run are from `nearest_in_batch`.
 
     `pictures` says whether images can be shown.
@@ -185,41 +169,38 @@ def snapshot_figures(analysis: Analysis, neighbours: dict[str, Pictures], pictur
     found += [_distributions(analysis), _spectra(analysis), _trees(analysis), _profile(analysis), _confusable(analysis)]
     if pictures:
         panels = [neighbours[run.name] for run in analysis.runs if run.name in neighbours]
-        facts: dict[str, Any] = {
-            "retrieved": _RETRIEVED,
-            "batch": _BATCH,
-            "neighbour_space": SPACES[analysis.spaces[-1]],
-        }
-        found += [_examples(analysis), analysis.figure("neighbours", panels, **facts)]
+        facts = {"retrieved": _RETRIEVED, "batch": _BATCH}
+        found.append(_examples(analysis))
+        found.append(analysis.figure("neighbours", panels, (), neighbour_space=SPACES[analysis.spaces[-1]], **facts))
     return found
 
 
-def _distributions(analysis: Analysis) -> Figure:
+def _distributions(analysis: Analysis) -> fig.Figure:
     """The poster's distributions: cosines of same-superclass and of other pairs, at the end and at the start."""
     panels = []
     for run in analysis.runs:
         for space in analysis.spaces:
-            series: list[Series] = []
+            series: list[fig.Series] = []
             for snapshot, start in run.ends:
                 cosine = snapshot.spaces[space].cosine
                 if cosine is None:
                     return analysis.figure("cosine-distribution", ())
                 same = f"same {analysis.labelling.superlevel}"
-                for name, colour, part in ((same, SAME, cosine.same), ("other pairs", OTHER, cosine.other)):
+                for name, colour, part in ((same, fig.SAME, cosine.same), ("other pairs", fig.OTHER, cosine.other)):
                     share = part.histogram.numpy()
                     x = ((np.arange(len(share)) + 0.5) * 2 / len(share) - 1).tolist()
                     density = (share * len(share) / 2).tolist()
-                    series.append(Series(name, x, density, colour, dash=start, area=not start, markers=False))
+                    series.append(fig.Series(name, x, density, colour, dash=start, area=not start, markers=False))
             top = _FRAME * max(max(one.y) for one in series if one.area)
             frame = (0.0, top) if top < max(max(one.y) for one in series) else None
             filled = np.concatenate([np.asarray(one.x)[np.asarray(one.y) > 1e-3] for one in series])
             ends = (max(filled.min() - 0.05, -1.02), min(filled.max() + 0.05, 1.02)) if len(filled) else (-1.0, 1.0)
             title = analysis.titled(run, SPACES[space])
-            panels.append(Plot(title, "cosine", "density", tuple(series), y_range=frame, x_range=ends))
+            panels.append(fig.Plot(title, "cosine", "density", tuple(series), y_range=frame, x_range=ends))
     return analysis.figure("cosine-distribution", panels)
 
 
-def _spectra(analysis: Analysis) -> Figure:
+def _spectra(analysis: Analysis) -> fig.Figure:
     """The eigenvalues of each space's covariance, as curves."""
     panels = []
     for space in analysis.spaces:
@@ -230,12 +211,12 @@ def _spectra(analysis: Analysis) -> Figure:
                 values = values[values >= _LEAST_SHARE]
                 x = np.unique(np.geomspace(1, max(len(values), 1), _MOST_BINS).astype(int))[: len(values)].tolist()
                 y = [float(values[place - 1]) for place in x]
-                series.append(Series(run.name, x, y, run.colour, dash=start, markers=False))
-        panels.append(Plot(SPACES[space].capitalize(), "direction", "share of variance", tuple(series), True, True))
+                series.append(fig.Series(run.name, x, y, run.colour, dash=start, markers=False))
+        panels.append(fig.Plot(SPACES[space].capitalize(), "direction", "share of variance", tuple(series), True, True))
     return analysis.figure("spectrum", panels)
 
 
-def _clouds(analysis: Analysis, view: View) -> Figure:
+def _clouds(analysis: Analysis, view: View) -> fig.Figure:
     """Figures 10 and 14: points of one view, of each run, at the start and at the end."""
     labelling = analysis.labelling
     level = -1 if view.fine else labelling.superclass
@@ -243,11 +224,11 @@ def _clouds(analysis: Analysis, view: View) -> Figure:
     present = sorted(set(labels[labels >= 0].tolist())) if view.fine else range(len(names))
     groups = [
         (names[label], colour, rows)
-        for label, colour in zip(present, category_colours(len(present)), strict=True)
+        for label, colour in zip(present, fig.category_colours(len(present)), strict=True)
         if len(rows := np.flatnonzero(labels == label))
     ]
     if (labels < 0).any():
-        groups.append(("unlabelled", UNKNOWN, np.flatnonzero(labels < 0)))
+        groups.append(("unlabelled", fig.UNKNOWN, np.flatnonzero(labels < 0)))
     texts = []
     for fine, coarse in zip(labelling.fine[view.rows], labelling.coarse[view.rows], strict=True):
         parts = [labelling.names[-1][fine] if fine >= 0 else "", labelling.names[labelling.superclass][coarse]]
@@ -257,7 +238,7 @@ def _clouds(analysis: Analysis, view: View) -> Figure:
     common = len(starts) == len(analysis.runs) > 1 and all(
         one is not None and starts[0] is not None and np.array_equal(one, starts[0]) for one in starts
     )
-    panels: list[Panel] = []
+    panels: list[fig.Panel] = []
     for run in analysis.runs:
         for snapshot, start in reversed(run.ends):
             if view.key not in snapshot.clouds or (common and start and run is not analysis.runs[0]):
@@ -265,17 +246,17 @@ def _clouds(analysis: Analysis, view: View) -> Figure:
             title = analysis.titled(run, time_of(snapshot.epoch) if run.first.epoch != run.last.epoch else "")
             if common and start:
                 title = time_of(snapshot.epoch).capitalize() + ", the same for all"
-            panels.append(cloud(title, snapshot.clouds[view.key], groups, texts))
+            panels.append(fig.cloud(title, snapshot.clouds[view.key], groups, texts))
     shown = f"{view.title[:1].lower()}{view.title[1:]}"
-    facts = {"how": TITLES[analysis.embedding], "images_shown": shown, "shown": len(view.rows)}
-    facts |= {"coloured_by": labelling.levels[level], "most": analysis.max_points}
+    facts = {"how": TITLES[analysis.options.embedding], "images_shown": shown, "shown": len(view.rows)}
+    facts |= {"coloured_by": labelling.levels[level], "most": analysis.options.max_points}
     legend = tuple((name, colour) for name, colour, _ in groups)
     return analysis.figure(f"points-{view.key}", panels, legend, **facts)
 
 
-def _trees(analysis: Analysis) -> Figure:
+def _trees(analysis: Analysis) -> fig.Figure:
     """The emergent tree of each run's last snapshot, none if one is too large to be drawn."""
-    panels: list[Plot] = []
+    panels: list[fig.Plot] = []
     labelling, classes = analysis.labelling, analysis.labelling.level
     for run in analysis.runs:
         numbers = run.last.spaces[analysis.spaces[0]]
@@ -286,14 +267,14 @@ def _trees(analysis: Analysis) -> Figure:
         panels.append(_dendrogram(analysis, numbers.tree, numbers.classes.tolist(), analysis.titled(run, note)))
     names = labelling.names[labelling.superclass]
     classes = classes[:-1] + {"s": "ses", "y": "ies"}.get(classes[-1:], f"{classes[-1:]}s")
-    legend = tuple(zip(names, category_colours(len(names)), strict=True)) if len(names) <= 40 else ()
+    legend = tuple(zip(names, fig.category_colours(len(names)), strict=True)) if len(names) <= 40 else ()
     return analysis.figure("tree", panels, legend, classes=classes)
 
 
-def _dendrogram(analysis: Analysis, tree: EmergentTree, classes: list[int], title: str) -> Plot:
+def _dendrogram(analysis: Analysis, tree: EmergentTree, classes: list[int], title: str) -> fig.Plot:
     """The tree from right (the root) to left (the leaves), a bracket for each merge."""
     labelling, order, m = analysis.labelling, tree.order(), tree.num_leaves
-    palette = [*category_colours(len(labelling.names[labelling.superclass])), UNKNOWN]  # the last: of -1
+    palette = [*fig.category_colours(len(labelling.names[labelling.superclass])), fig.UNKNOWN]  # the last: of -1
     parents = labelling.parents()
     group = [parents[label] for label in classes]  # of each leaf, then of each merge
     place = dict(zip(order, map(float, range(m)), strict=True))
@@ -307,13 +288,13 @@ def _dendrogram(analysis: Analysis, tree: EmergentTree, classes: list[int], titl
         y += [place[a], place[a], place[b], place[b], math.nan]
         place[m + step] = (place[a] + place[b]) / 2
         height.append(at)
-    series = tuple(Series("", x, y, colour, markers=False) for colour, (x, y) in brackets.items())
-    leaves = tuple(Name(labelling.names[-1][classes[leaf]], palette[group[leaf]]) for leaf in order)
-    end = 1.03 * max(height) or 1.0
-    return Plot(title, "cosine distance at which they join", "", series, x_range=(0.0, end), rows=leaves)
+    series = tuple(fig.Series("", x, y, colour, markers=False) for colour, (x, y) in brackets.items())
+    leaves = tuple(fig.Name(labelling.names[-1][classes[leaf]], palette[group[leaf]]) for leaf in order)
+    across, what = (0.0, 1.03 * max(height) or 1.0), "cosine distance at which they join"
+    return fig.Plot(title, what, "", series, x_range=across, y_range=(-0.7, m - 0.3), rows=leaves)
 
 
-def _profile(analysis: Analysis) -> Figure:
+def _profile(analysis: Analysis) -> fig.Figure:
     """The collapse profile: local over global rank of every node."""
     labelling, panels = analysis.labelling, []
     for space in analysis.spaces:
@@ -334,13 +315,13 @@ def _profile(analysis: Analysis) -> Figure:
             marks = [
                 (run.name, of.get(key, math.nan), run.colour) for run, of in zip(analysis.runs, ratios, strict=True)
             ]
-            rows.append(DotRow(labelling.names[labelling.superclass + key[0]][key[1]], marks, key[0]))
+            rows.append(fig.DotRow(labelling.names[labelling.superclass + key[0]][key[1]], marks, key[0]))
         title = SPACES[space].capitalize() + (f", the {_MOST_ROWS} lowest" if len(nodes) > len(rows) else "")
-        panels.append(dots(title, "local / global effective rank", rows, reference=1.0))
+        panels.append(fig.dots(title, "local / global effective rank", rows, reference=1.0))
     return analysis.figure("collapse-profile", panels)
 
 
-def _confusable(analysis: Analysis) -> Figure:
+def _confusable(analysis: Analysis) -> fig.Figure:
     """The classes that collapse onto each other most, in every run."""
     names, best = analysis.labelling.names[-1], dict[tuple[int, int], float]()
     spaces = [run.last.spaces[analysis.spaces[0]] for run in analysis.runs]
@@ -350,28 +331,28 @@ def _confusable(analysis: Analysis) -> Figure:
     for a, b in sorted(best, key=lambda key: -best[key])[:_PAIRS]:
         mixing = [numbers.mixing_of(a, b) for numbers in spaces]
         marks = [(run.name, value, run.colour) for run, value in zip(analysis.runs, mixing, strict=True)]
-        rows.append(DotRow(f"{names[a]} · {names[b]}", marks))
-    return analysis.figure("confusable", [dots("", "mixing", rows)] if rows else [])
+        rows.append(fig.DotRow(f"{names[a]} · {names[b]}", marks))
+    return analysis.figure("confusable", [fig.dots("", "mixing", rows)] if rows else [])
 
 
-def _examples(analysis: Analysis) -> Figure:
+def _examples(analysis: Analysis) -> fig.Figure:
     """Images of confusable pairs that are each other's neighbours."""
     names, panels = analysis.labelling.names[-1], []
     for run in analysis.runs:
         rows = []
         for pair in run.last.spaces[analysis.spaces[0]].pairs[:_SHOWN]:
-            pictures: list[Picture] = []
+            pictures: list[fig.Picture] = []
             for first, second in pair.examples[:3]:
-                pictures += [Picture(first, names[pair.first]), Picture(second, names[pair.second])]
+                pictures += [fig.Picture(first, names[pair.first]), fig.Picture(second, names[pair.second])]
             if pictures:
                 title = f"{names[pair.first]} · {names[pair.second]}"
-                rows.append(PictureRow(title, tuple(pictures), f"mixing {pair.mixing:.2f}"))
+                rows.append(fig.PictureRow(title, tuple(pictures), f"mixing {pair.mixing:.2f}"))
         if rows:
-            panels.append(Pictures(analysis.titled(run), tuple(rows)))
+            panels.append(fig.Pictures(analysis.titled(run), tuple(rows)))
     return analysis.figure("confusable-examples", panels)
 
 
-def nearest_in_batch(features: Array, labels: Array, names: Sequence[str], seed: int, title: str) -> Pictures:
+def nearest_in_batch(features: Array, labels: Array, names: Sequence[str], seed: int, title: str) -> fig.Pictures:
     """Figure 15: anchors of a random batch of rows (n, d), the same for every run, with its images of highest cosine.
 
     `labels` (n,) are superclasses, -1 unknown.
@@ -390,10 +371,10 @@ def nearest_in_batch(features: Array, labels: Array, names: Sequence[str], seed:
     for place in anchors:
         order = [other for other in np.argsort(-(z @ z[place]), kind="stable") if other != place][:_RETRIEVED]
         mine = labels[batch[place]]
-        pictures = [Picture(int(batch[place]), "anchor")]
+        pictures = [fig.Picture(int(batch[place]), "anchor")]
         for other in order:
             theirs = labels[batch[other]]
             good = None if mine < 0 or theirs < 0 else bool(mine == theirs)
-            pictures.append(Picture(int(batch[other]), called[theirs], good))
-        rows.append(PictureRow(called[mine], tuple(pictures)))
-    return Pictures(title, tuple(rows))
+            pictures.append(fig.Picture(int(batch[other]), called[theirs], good))
+        rows.append(fig.PictureRow(called[mine], tuple(pictures)))
+    return fig.Pictures(title, tuple(rows))

@@ -12,8 +12,7 @@ import numpy as np
 
 from solo.errors import UserError
 from solo.eval.classes import cluster as kmeans
-from solo.eval.features import Features
-from solo.eval.rows import Array
+from solo.eval.features import Array, Features
 from solo.eval.tree import EmergentTree, centroids, emergent_tree
 
 
@@ -55,16 +54,14 @@ class Labelling:
 
     def parents(self) -> list[int]:
         """Superclass of each class, -1 where no image says it."""
-        found = [-1] * len(self.names[-1])
-        known = (self.fine >= 0) & (self.coarse >= 0)
-        for child, parent in np.unique(np.stack([self.fine[known], self.coarse[known]], axis=1), axis=0).tolist():
-            found[child] = parent
-        return found
+        found, known = np.full(len(self.names[-1]), -1), (self.fine >= 0) & (self.coarse >= 0)
+        found[self.fine[known]] = self.coarse[known]
+        return list(map(int, found))
 
     def paths(self, classes: Sequence[int]) -> Array:
-        """(m, L) labels at each level of some classes, -1 where no image says it."""
-        rows = {int(label): row for row, label in reversed(list(enumerate(self.fine.tolist())))}
-        return np.array([self.labels[rows[label]] for label in classes]).reshape(len(classes), -1)
+        """(m, L) labels at each level of some classes that there are images of, by the first of these."""
+        known, first = np.unique(self.fine, return_index=True)
+        return np.asarray(self.labels[first[np.searchsorted(known, classes)]])
 
 
 def find_labelling(
@@ -89,25 +86,22 @@ def find_labelling(
         return found if count < 4 else _grouped(found, features, f"{text}; groups: cut of the tree of their centroids")
     names = tuple(reference.class_names(level) for level in range(len(levels)))
     given = f"{', '.join(levels)}: labels of the data set"
-    if superclass is not None:
-        if superclass in levels:
-            column = levels.index(str(superclass))
-        elif isinstance(superclass, str) or not -len(levels) <= superclass < len(levels):
-            known = ", ".join(levels)
-            raise UserError(f"superclass={superclass!r} is no level of the labels; choose {known}, or an index")
-        else:
-            column = superclass % len(levels)
-        return Labelling(labels, levels, names, column, len(levels), given)
-    if len(levels) > 1:
-        text = f"{given}; superclasses are the level '{levels[-2]}'"
-        return Labelling(labels, levels, names, len(levels) - 2, len(levels), text)
-    if len(np.unique(labels[labels >= 0])) < 4:
-        return Labelling(labels, levels, names, 0, 1, f"{given}, without a level above")
-    text = (
-        f"{given}; superclasses are not given: groups of classes, cut from the tree of class centroids of "
-        f"{reference.name}, the same for all models"
-    )
-    return _grouped(Labelling(labels, levels, names, 0, 1, ""), features, text)
+    if superclass in levels:
+        column, text = levels.index(str(superclass)), given
+    elif isinstance(superclass, str) or (superclass is not None and not -len(levels) <= superclass < len(levels)):
+        known = ", ".join(levels)
+        raise UserError(f"superclass={superclass!r} is no level of the labels; choose {known}, or an index")
+    elif superclass is not None:
+        column, text = superclass % len(levels), given
+    elif len(levels) > 1:
+        column, text = len(levels) - 2, f"{given}; superclasses are the level '{levels[-2]}'"
+    else:
+        column, text = 0, f"{given}, without a level above"
+    found = Labelling(labels, levels, names, column, len(levels), text)
+    if superclass is not None or len(levels) > 1 or len(np.unique(labels[labels >= 0])) < 4:
+        return found
+    how = f"groups of classes, cut from the tree of class centroids of {reference.name}, the same for all models"
+    return _grouped(found, features, f"{given}; superclasses are not given: {how}")
 
 
 def _clusters(reference: Features, clusters: int | None, seed: int) -> Array:

@@ -3,40 +3,19 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
-from solo.analysis.embedding import Embedding
-from solo.analysis.figure import Figure, Panel
+from solo.analysis.figure import Figure, Panel, is_empty
 from solo.analysis.labelling import Labelling
 from solo.analysis.pages import words_of
-from solo.eval.classes import (
-    ConfusablePair,
-    Neighbours,
-    NodeRank,
-    collapse_profile,
-    confusable_pairs,
-    mixing_matrix,
-    neighbours,
-)
-from solo.eval.embedding import (
-    CosineDistributions,
-    Selection,
-    cosine_distributions,
-    entropy_rank,
-    lidar,
-    power_law,
-    rankme,
-    selection,
-    spectrum,
-    uniformity,
-)
-from solo.eval.features import FeatureTable
+from solo.eval import classes as by_class
+from solo.eval import embedding as measures
+from solo.eval.features import Array, FeatureTable, draw
 from solo.eval.intervals import UNDEFINED, Interval, cuts
-from solo.eval.knn import hits, neighbour_intervals, vote_ranking
-from solo.eval.rows import Array, draw
+from solo.eval.knn import hits, level_rankings, neighbour_intervals
 from solo.eval.tree import EmergentTree, TreeAgreement, centroids, compare_with_labels, emergent_tree
 
 SPACES = {"backbone": "representation", "projector": "projection"}
@@ -46,8 +25,8 @@ _RANDOM_SUPERCLASSES = 5  # as in figure 10 of the paper
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How to measure embeddings: neighbours, sizes of draws, the seed."""
+class Options:
+    """How to look; the names are those of the command's keys."""
 
     k: int = 20  # neighbours that vote, and that say how far classes mix
     temperature: float = 0.07  # of their votes
@@ -55,6 +34,17 @@ class Settings:
     max_anchors: int = 10_000
     quantile: float = 0.99  # of the adaptive threshold
     seed: int = 5  # of all draws
+    title: str | None = None  # of the report; by default the names of the runs
+    superclass: str | int | None = None  # level of the superclasses; default the one above the classes
+    inside: str | None = None  # name of the superclass whose classes are drawn; default the poorest one
+    clusters: int | None = None  # without labels, how many to find
+    # how features become points; `none` leaves the pictures of points out
+    embedding: Literal["umap", "tsne", "pca", "none"] = "umap"
+    max_points: int = 2000  # images of a picture of points
+    max_images: int | None = None  # images to look at; more are drawn at random. None: all
+    lidar_images: int = 1000  # that the snapshots' `views` compare, for the protocol
+    lidar_views: int = 10  # of each
+    png: bool = True  # write the figures as PNG, too
 
 
 @dataclass(frozen=True)
@@ -71,17 +61,17 @@ class Numbers:
     eigenvalues: Array  # of the covariance as shares of their sum, the largest first, without zeros
     knn: dict[str, float]  # top-1 accuracy in percent of each level, leave-one-out
     knn_interval: dict[str, Interval]  # its 95 % interval, in percent; NaN where not all images are looked at
-    cosine: CosineDistributions | None  # same-superclass and other pairs; None with fewer than two labelled images
-    selection: Selection  # what the adaptive threshold would select
-    profile: list[NodeRank]  # ranks inside every node of the label tree
+    cosine: measures.CosineDistributions | None  # of the superclasses; None with fewer than two labelled images
+    selection: measures.Selection  # what the adaptive threshold would select
+    profile: list[by_class.NodeRank]  # ranks inside every node of the label tree
     tree: EmergentTree | None  # of class centroids; None with fewer than two classes
     classes: Array  # (m,) the classes that are the tree's leaves
     agreement: TreeAgreement | None  # of the tree with the given labels; None where no level above the classes is given
     mixing: Array  # (m, m) of the classes, empty for more than 200
-    pairs: list[ConfusablePair]  # classes that collapse onto each other, the worst first
+    pairs: list[by_class.ConfusablePair]  # classes that collapse onto each other, the worst first
 
     @property
-    def superclasses(self) -> list[NodeRank]:
+    def superclasses(self) -> list[by_class.NodeRank]:
         """The profile's superclasses of enough images to compare local with global rank."""
         return [node for node in self.profile if node.level == 0 and math.isfinite(node.ratio)]
 
@@ -107,56 +97,53 @@ class Numbers:
 
 
 def measure(
-    features: torch.Tensor, labelling: Labelling, settings: Settings, views: torch.Tensor | None = None
+    features: torch.Tensor, labelling: Labelling, options: Options, views: torch.Tensor | None = None
 ) -> Numbers:
     """Measure one embedding (n, d), finite, n >= 2; LiDAR of augmented views (m, q, d) of some of its images."""
     rows = features.numpy()
-    near = neighbours(rows, settings.k, settings.max_anchors, settings.seed)
+    near = by_class.neighbours(rows, options.k, options.max_anchors, options.seed)
     labels = torch.from_numpy(labelling.labels)
     fine, coarse = labelling.fine, torch.from_numpy(labelling.coarse.copy())
-    accuracies, intervals = _knn(features, labels, near, settings)
+    accuracies, intervals = _knn(features, labels, near, options)
     means, classes, _ = centroids(rows, fine)
     tree = emergent_tree(means) if 2 <= len(classes) <= 10_000 else None
     paths = labelling.paths(classes.tolist()) if labelling.given > 1 else None
-    values = spectrum(features, center=True)
+    values = measures.spectrum(features, center=True)
     shares = values[values > 0].square()
-    anchors = {"max_anchors": min(settings.max_anchors, COSINE_ANCHORS), "seed": settings.seed}
+    anchors = {"max_anchors": min(options.max_anchors, COSINE_ANCHORS), "seed": options.seed}
     return Numbers(
         count=len(rows),
         dim=rows.shape[1],
-        effective_rank=entropy_rank(values),
-        rankme=rankme(features),
-        alpha=power_law(values.square()),
-        lidar=math.nan if views is None else lidar(views),
-        uniformity=uniformity(features[draw(len(features), 5000, settings.seed)]),
+        effective_rank=measures.entropy_rank(values),
+        rankme=measures.rankme(features),
+        alpha=measures.power_law(values.square()),
+        lidar=math.nan if views is None else measures.lidar(views),
+        uniformity=measures.uniformity(features[draw(len(features), 5000, options.seed)]),
         eigenvalues=(shares / shares.sum() if len(shares) else shares).numpy(),
         knn=dict(zip(labelling.levels, accuracies, strict=True)),
         knn_interval=dict(zip(labelling.levels, intervals, strict=True)),
-        cosine=cosine_distributions(features, coarse, **anchors) if int((coarse >= 0).sum()) > 1 else None,  # type: ignore[arg-type]
-        selection=selection(features, coarse, quantile=settings.quantile, **anchors),  # type: ignore[arg-type]
-        profile=collapse_profile(features, labels[:, labelling.superclass :]),
+        cosine=measures.cosine_distributions(features, coarse, **anchors) if int((coarse >= 0).sum()) > 1 else None,  # type: ignore[arg-type]
+        selection=measures.selection(features, coarse, quantile=options.quantile, **anchors),  # type: ignore[arg-type]
+        profile=by_class.collapse_profile(features, labels[:, labelling.superclass :]),
         tree=tree,
         classes=classes,
         agreement=compare_with_labels(tree, paths) if tree and paths is not None else None,
-        mixing=mixing_matrix(fine, near, classes) if 0 < len(classes) <= _MOST_MIXED else np.empty((0, 0)),
-        pairs=confusable_pairs(rows, fine, near),
+        mixing=by_class.mixing_matrix(fine, near, classes) if 0 < len(classes) <= _MOST_MIXED else np.empty((0, 0)),
+        pairs=by_class.confusable_pairs(rows, fine, near),
     )
 
 
 def _knn(
-    features: torch.Tensor, labels: torch.Tensor, near: Neighbours, settings: Settings
+    features: torch.Tensor, labels: torch.Tensor, near: by_class.Neighbours, options: Options
 ) -> tuple[list[float], list[Interval]]:
     """Leave-one-out accuracy of each level, and its interval, in percent."""
     similarity, rows = torch.from_numpy(near.similarity), torch.from_numpy(near.rows)
-    best = [
-        vote_ranking(similarity, column[rows], max(int(column.max()) + 1, 1), temperature=settings.temperature)
-        for column in labels.T
-    ]
+    best = level_rankings(similarity, rows, labels, labels, temperature=options.temperature)
     right = hits(best, labels[torch.from_numpy(near.queries)])
     ends = [UNDEFINED] * len(right)
     if len(near.queries) == len(features):
-        table, halves = FeatureTable(features, labels), cuts(len(features), settings.seed)
-        found = neighbour_intervals(table, right, settings.k, settings.temperature, halves, features.device)
+        table, halves = FeatureTable(features, labels), cuts(len(features), options.seed)
+        found = neighbour_intervals(table, right, options.k, options.temperature, halves, features.device)
         ends = [(100 * one["acc1"][0], 100 * one["acc1"][1]) for one in found]
     return [100 * float(one["acc1"].double().mean()) if len(one["acc1"]) else math.nan for one in right], ends
 
@@ -215,10 +202,8 @@ class Analysis:
     runs: tuple[Run, ...]  # at least one
     labelling: Labelling  # the same for all
     views: tuple[View, ...]  # what is drawn as points
-    embedding: Embedding  # how features become points
+    options: Options  # how it was analysed
     protocol: dict[str, str]  # sentences that hold for every number, by topic
-    max_points: int  # images of a view at most
-    seed: int  # of every draw
 
     @property
     def over_time(self) -> bool:
@@ -237,12 +222,12 @@ class Analysis:
     def figure(
         self, key: str, panels: Sequence[Panel], legend: tuple[tuple[str, str], ...] = (), **facts: Any
     ) -> Figure:
-        """Panels under the words that `page/figures.yaml` has for `key`, into which `facts` are filled."""
+        """What there is to see in panels, under the words of `page/figures.yaml` for `key`, filled with `facts`."""
         spaces = [SPACES[space] for space in (self.spaces[0], self.spaces[-1])]
         facts |= {"main_space": spaces[0], "space": spaces[0].capitalize(), "last_space": spaces[1].capitalize()}
-        facts |= {"level": self.labelling.level, "superlevel": self.labelling.superlevel, "seed": self.seed}
+        facts |= {"level": self.labelling.level, "superlevel": self.labelling.superlevel, "seed": self.options.seed}
         words = {name: text.format(**facts, **self.protocol) for name, text in words_of("figures")[key].items()}
-        return Figure(key, **words, panels=tuple(panels), legend=legend)
+        return Figure(key, **words, panels=tuple(one for one in panels if not is_empty(one)), legend=legend)
 
     def titled(self, run: Run, text: str = "") -> str:
         """The title of a run's panel: its name, where there are several, and more."""

@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 from markupsafe import Markup
 
 from solo.analysis.drawing import Images, Json, as_plotly, brief
-from solo.analysis.figure import Figure, Pictures, Plot, legend_of
+from solo.analysis.figure import Figure, Plot, legend_of
 from solo.analysis.labelling import Labelling
-from solo.analysis.numbers import COSINE_ANCHORS, SPACES, Analysis, Numbers, Run, Settings
+from solo.analysis.numbers import COSINE_ANCHORS, SPACES, Analysis, Numbers, Options, Run
 from solo.analysis.pages import embedded, finite, page_file, render, words_of
 
 _COLLAPSED = 0.9  # mixing from which two classes count as one
@@ -150,24 +150,19 @@ def _space(numbers: Numbers) -> dict[str, Any]:
     return found
 
 
-def protocol_of(
-    count: int, total: int, labelling: Labelling, settings: Settings, lidar: tuple[int, int], seen: Sequence[bool]
-) -> dict[str, str]:
-    """The sentences by topic, for `count` of `total` images.
-
-    `lidar` says how many images LiDAR compares, and views of each; `seen` whether each snapshot has views.
-    """
+def protocol_of(count: int, total: int, labelling: Labelling, options: Options, seen: Sequence[bool]) -> dict[str, str]:
+    """The sentences by topic, for `count` of `total` images; `seen` says whether each snapshot has views."""
     anchors, cosine_anchors = (
         f"all {count:,} images"
         if count <= most
-        else f"{most:,} random images (max_anchors, seed {settings.seed}), each against all {count:,}"
-        for most in (settings.max_anchors, min(settings.max_anchors, COSINE_ANCHORS))
+        else f"{most:,} random images (max_anchors, seed {options.seed}), each against all {count:,}"
+        for most in (options.max_anchors, min(options.max_anchors, COSINE_ANCHORS))
     )
     facts: dict[str, Any] = {
-        **vars(settings),
+        **vars(options),
         **{"count": count, "level": labelling.level, "superlevel": labelling.superlevel, "labels": labelling.protocol},
-        **{"anchors": anchors, "cosine_anchors": cosine_anchors, "lidar_images": lidar[0], "lidar_views": lidar[1]},
-        "of": "" if count == total else f" of {total:,}, drawn at random (max_images, seed {settings.seed})",
+        **{"anchors": anchors, "cosine_anchors": cosine_anchors, "lidar_images": min(options.lidar_images, total)},
+        "of": "" if count == total else f" of {total:,}, drawn at random (max_images, seed {options.seed})",
         "not_all": "" if all(seen) else " Not of snapshots whose checkpoint doesn't say how its run made views.",
     }
     found = {topic: text.format(**facts) for topic, text in words_of("protocol").items()}
@@ -175,8 +170,6 @@ def protocol_of(
     return found if any(seen) else {**found, "LiDAR": none}
 
 
-_THUMBNAIL = 96  # pixels
-_SMALL = 48  # below this, pixels are shown as squares
 SECTIONS = {
     "Overview": "",
     "Emergence": "What appears first, and what never does.",
@@ -191,10 +184,7 @@ SECTIONS = {
 def write_report(
     analysis: Analysis, figures: Sequence[Figure], found: Sequence[Finding], image: Images | None = None
 ) -> str:
-    """The page as text: findings stand at the top, then the table, then the figures by section.
-
-    `image` gives the picture of a row of the features; None: there are none.
-    """
+    """The page as text: findings stand at the top, then the table, then the figures by section."""
     from plotly.offline import get_plotlyjs
 
     panels: list[Json] = []
@@ -206,11 +196,10 @@ def write_report(
 
     @cache
     def thumbnail(row: int) -> Markup:
-        if image is None:
-            return Markup(f"<span>image {row:,}</span>")
+        assert image is not None  # else there are no figures with pictures
         picture = image(row).convert("RGB")
-        small = max(picture.size) <= _SMALL
-        picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
+        small = max(picture.size) <= 48  # pixels, which are shown as squares
+        picture.thumbnail((96, 96))
         stream, kind = io.BytesIO(), "png" if small else "jpeg"
         picture.save(stream, format=kind, optimize=True, quality=85)
         smooth = "" if small else ' class="smooth"'
@@ -243,8 +232,6 @@ def write_report(
         sections=sections,
         legend_of=chips,
         switches=lambda one: bool(legend_of(one.panels)),
-        columns_of=lambda one: min(2, len(one.panels)) if isinstance(one.panels[0], Pictures) else one.columns,
-        is_plot=lambda panel: isinstance(panel, Plot),
         plot=plot,
         panels=all_panels,
         columns=columns,

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, Union
 
-from solo.args.fields import LISTS, Key, describe_type, keys_of, walk
+from solo.args.fields import LISTS, Key, describe_type, extra_keys_of, keys_of, walk
 from solo.errors import ConfigError, printable
 from solo.suggest import did_you_mean
 
@@ -96,7 +96,7 @@ class _Check:
             self.problems.append(Problem(path[:-1], f"={short(values)} is no section; give {keys}"))
             values = {}
         known = keys_of(schema)
-        extra = keys_of(schema.EXTRA) if hasattr(schema, "EXTRA") else {}
+        extra = extra_keys_of(schema)
         checked = {name: self._value(values, found, path) for name, found in known.items()}
         for name in values:
             if name in extra:

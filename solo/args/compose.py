@@ -8,11 +8,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from solo.args.config import to_plain
-from solo.args.harmless import display, refuse_resolvers
-from solo.args.made import gather
-from solo.args.origins import COMMAND_LINE, Origins
+from solo.args.origins import COMMAND_LINE, Origins, display, refuse_resolvers
 from solo.args.parse import one_line
-from solo.args.recipes import Recipe
+from solo.args.recipes import Recipe, gather
 from solo.args.words import Word, read_word
 from solo.errors import ConfigError
 

@@ -1,15 +1,62 @@
-"""Every key of `data`, as in `schema`."""
+"""Every key of images and of the views that are made of them, as in `schema`."""
 
-from dataclasses import dataclass
 from typing import Literal
 
-from solo.args.fields import REQUIRED, derived, key
+from solo.args.fields import REQUIRED, Section, derived, key
 from solo.data.catalogue.rows import DatasetSpec
 from solo.errors import UserError
 
 
-@dataclass(kw_only=True, frozen=True)
-class CommonDataCfg:
+class RandomResizedCropCfg(Section):
+    """Cut a random part and resize it to crop_size."""
+
+    enabled: bool = key(True, "false: resize the whole image")
+    crop_min_scale: float = key(0.08, "smallest share of the area", gt=0, le=1)
+    crop_max_scale: float = key(1.0, "largest share of the area", gt=0, le=1)
+
+
+class ColorJitterCfg(Section):
+    """Change brightness, contrast, saturation and hue, in random order."""
+
+    prob: float = key(0.0, "how often", ge=0, le=1)
+    brightness: float = key(0.0, "strength", ge=0)
+    contrast: float = key(0.0, "strength", ge=0)
+    saturation: float = key(0.0, "strength", ge=0)
+    hue: float = key(0.0, "strength", ge=0, le=0.5)
+
+
+class SometimesCfg(Section):
+    """An operation without further settings."""
+
+    prob: float = key(0.0, "how often", ge=0, le=1)
+
+
+class GrayscaleCfg(SometimesCfg):
+    """Replace the colours by their brightness, in all channels."""
+
+    channels: bool = key(False, "true: make grey images RGB first")
+
+
+class AugmentationCfg(Section):
+    """One pipeline; entries of the first entry's size give large views, others small ones."""
+
+    crop_size: int | None = key(None, "height and width of a view; null: data.image_size", ge=1)
+    num_crops: int = key(REQUIRED, "views drawn from this pipeline", ge=1)
+    rrc: RandomResizedCropCfg = key(RandomResizedCropCfg, "random resized crop")
+    color_jitter: ColorJitterCfg = key(ColorJitterCfg, "colour jitter")
+    grayscale: GrayscaleCfg = key(GrayscaleCfg, "no colours")
+    gaussian_blur: SometimesCfg = key(SometimesCfg, "blur")
+    solarization: SometimesCfg = key(SometimesCfg, "solarise")
+    equalization: SometimesCfg = key(SometimesCfg, "equalise the histogram")
+    horizontal_flip: SometimesCfg = key(SometimesCfg, "mirror")
+    transforms: tuple[str, ...] | None = key(
+        None, "own code, module:function from a PIL image to one, after the crop; then views are made image by image"
+    )
+    mean: tuple[float, ...] | None = key(None, "null: data.mean")
+    std: tuple[float, ...] | None = key(None, "null: data.std", gt=0)
+
+
+class CommonDataCfg(Section):
     """What pretraining and evaluation both say of their data."""
 
     resolved: DatasetSpec | None = derived()
@@ -80,7 +127,6 @@ class CommonDataCfg:
         return self.num_workers or 0
 
 
-@dataclass(kw_only=True, frozen=True)
 class AugmentedDataCfg(CommonDataCfg):
     """Images of which random views are made while training."""
 
@@ -98,7 +144,6 @@ class AugmentedDataCfg(CommonDataCfg):
     )
 
 
-@dataclass(kw_only=True, frozen=True)
 class DataCfg(AugmentedDataCfg):
     """The images of `solo pretrain`, and what it may know of their labels."""
 
@@ -141,7 +186,6 @@ class DataCfg(AugmentedDataCfg):
     std: tuple[float, ...] | None = key(None, "per channel, of images in [0, 1]; null: the data set's", gt=0)
 
 
-@dataclass(kw_only=True, frozen=True)
 class EvalDataCfg(CommonDataCfg):
     """Images that a trained network is shown; a checkpoint knows their size and statistics."""
 
@@ -151,7 +195,6 @@ class EvalDataCfg(CommonDataCfg):
     std: tuple[float, ...] | None = key(None, "per channel; null: the checkpoint's, else the data set's", gt=0)
 
 
-@dataclass(kw_only=True, frozen=True)
 class SourceDataCfg(EvalDataCfg):
     """The same where a checkpoint can name the data set."""
 
@@ -160,7 +203,6 @@ class SourceDataCfg(EvalDataCfg):
     )
 
 
-@dataclass(kw_only=True, frozen=True)
 class OfflineDataCfg(SourceDataCfg):
     """The same where training images and labels may be missing."""
 
@@ -175,7 +217,6 @@ class OfflineDataCfg(SourceDataCfg):
     val_only: bool = key(False, "measure the validation images among themselves, without training images")
 
 
-@dataclass(kw_only=True, frozen=True)
 class LinearDataCfg(EvalDataCfg, AugmentedDataCfg):
     """The same for a classifier that is trained."""
 

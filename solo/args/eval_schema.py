@@ -1,22 +1,22 @@
-"""Every key of the commands that only look at the features of a checkpoint, as in `schema`."""
+"""Every key of the commands that use trained models or start many runs, as in `schema`.
 
-from dataclasses import dataclass
-from typing import Literal
+Those with `POSITIONAL` need no recipe: their first words are these keys, the others are `key=value`.
+"""
+
+from typing import Any, ClassVar, Literal
 
 from solo.args.data_schema import OfflineDataCfg, SourceDataCfg
-from solo.args.fields import key
+from solo.args.fields import REQUIRED, Section, key
 from solo.args.schema import LinearBackboneCfg
 
 
-@dataclass(kw_only=True, frozen=True)
-class FolderCfg:
+class FolderCfg(Section):
     """Files of a run, in <dir>/<command>/<run id>/."""
 
     dir: str = key("trained_models", "parent folder of all runs")
 
 
-@dataclass(kw_only=True, frozen=True)
-class FeatureCfg:
+class FeatureCfg(Section):
     """Keys of every command that only looks at features; one of the first three says where they come from."""
 
     pretrained_feature_extractor: str | None = key(
@@ -41,7 +41,6 @@ class FeatureCfg:
     data: SourceDataCfg = key(SourceDataCfg, "images")
 
 
-@dataclass(kw_only=True, frozen=True)
 class KnnCfg(FeatureCfg):
     """Settings of `solo knn`; all combinations of the four lists are measured."""
 
@@ -54,7 +53,6 @@ class KnnCfg(FeatureCfg):
     temperature: tuple[float, ...] = key([0.07], "of the weights exp(cosine / temperature); cosine only", gt=0)
 
 
-@dataclass(kw_only=True, frozen=True)
 class UmapCfg(FeatureCfg):
     """All settings of `solo umap`: whose features become points, and how."""
 
@@ -66,7 +64,6 @@ class UmapCfg(FeatureCfg):
     plot_name: str | None = key(None, "write <plot_name>_train_<embedding>.pdf, ..; null: into the run's folder")
 
 
-@dataclass(kw_only=True, frozen=True)
 class EvaluateCfg(FeatureCfg):
     """All settings of `solo evaluate`: whose features are measured, by what, on which images."""
 
@@ -85,14 +82,12 @@ class EvaluateCfg(FeatureCfg):
     intervals: bool = key(True, "find the 95 % intervals, too")
 
 
-@dataclass(kw_only=True, frozen=True)
 class AnalyzeDataCfg(OfflineDataCfg):
     """The same where only the validation images are looked at."""
 
     val_only: bool = key(True, "no training images are needed: neighbours are those among the images analysed")
 
 
-@dataclass(kw_only=True, frozen=True)
 class AnalyzeCfg(FeatureCfg):
     """Settings of `solo analyze`; the sources may be lists, which are compared."""
 
@@ -132,3 +127,146 @@ class AnalyzeCfg(FeatureCfg):
     lidar_views: int = key(10, "LiDAR: views of each, made as in the run's recipe", ge=2)
     output: str | None = key(None, "folder to write into; null: <checkpoint.dir>/analyze/<run id>")
     png: bool = key(True, "write the figures as PNG, too")
+
+
+class TakeCfg(Section):
+    """Keys of all of them."""
+
+    run: str = key(
+        REQUIRED, "a checkpoint, the folder of a run or of an export, hf://NAME/REPOSITORY, timm/NAME, torchvision/NAME"
+    )
+    batch_size: int = key(256, "images computed at once; does not change the result", ge=1)
+    device: str | None = key(None, "cpu, cuda, cuda:1, mps; null: a GPU where there is one")
+
+
+class FilesCfg(TakeCfg):
+    """Keys of those that read image files."""
+
+    on_error: Literal["raise", "skip"] = key("raise", "images that can't be read: stop, or go on and list them")
+
+
+class EmbedCfg(FilesCfg):
+    """Settings of `solo embed RUN FOLDER out=FILE`."""
+
+    POSITIONAL: ClassVar[tuple[str, ...]] = ("run", "images")
+
+    images: str = key(REQUIRED, "a folder of images, at any depth, or one image; labels are not needed")
+    out: str = key(REQUIRED, "file to write: .npz .npy .parquet; a name without an ending: a folder of .npz files")
+    shard: int = key(100_000, "images after which what is done is on disk; a stopped command goes on there", ge=1)
+
+
+class SearchCfg(FilesCfg):
+    """Settings of `solo search RUN query=IMAGE among=FOLDER`."""
+
+    POSITIONAL: ClassVar[tuple[str, ...]] = ("run",)
+
+    query: str = key(REQUIRED, "an image, or a folder of them, to look for")
+    among: str | None = key(None, "folder of the images that are searched")
+    features: str | None = key(None, "instead: a file that solo embed wrote (.npz) with the same model")
+    k: int = key(20, "images found for each query", ge=1)
+    out: str | None = key(None, "also write the result: .html with pictures, .png, .csv; null: the screen only")
+    index: str | None = key(None, "also write a FAISS index of the searched images, if faiss is installed")
+
+
+class PredictCfg(FilesCfg):
+    """Settings of `solo predict RUN FOLDER out=FILE`."""
+
+    POSITIONAL: ClassVar[tuple[str, ...]] = ("run", "images")
+
+    images: str = key(REQUIRED, "a folder of images, at any depth, or one image")
+    out: str = key(REQUIRED, "table to write: .csv or .parquet")
+    k: int = key(5, "best classes written for each image", ge=1)
+    level: str | None = key(None, "level of the label tree that the best ones are of; null: the classes")
+    within: str | None = key(None, "only classes below this node; LEVEL:NAME where several have the name")
+    decision: Literal["likely", "crm"] = key(
+        "likely", "which are the best: the most probable, or those expected to be least wrong in the label tree"
+    )
+
+
+class ExportCfg(TakeCfg):
+    """Settings of `solo export RUN to=TARGET out=FOLDER`."""
+
+    POSITIONAL: ClassVar[tuple[str, ...]] = ("run",)
+
+    to: Literal["safetensors", "timm", "hf", "torchvision", "onnx", "torch_export", "detectron2"] = key(
+        REQUIRED, "program that the folder is for"
+    )
+    out: str = key(REQUIRED, "folder to write")
+
+
+class ExperimentCfg(Section):
+    """Settings of `solo experiment FILE`; all other words are given to every run, such as `data.train_path=FOLDER`."""
+
+    POSITIONAL: ClassVar[tuple[str, ...]] = ("file",)
+
+    file: str = key(REQUIRED, "file with the arms, see docs/experiment.md")
+    do: Literal["run", "cost", "report"] = key("run", "or only say what it costs, or report what is there")
+    out: str | None = key(None, "folder of rows.jsonl, the report and the runs; null: the file's name without .yaml")
+    jobs: int = key(1, "runs at once, each in a process of its own; they share the cores and the GPUs", ge=1)
+    seeds: tuple[int, ...] | int | None = key(None, "how many, or which; null: the file's", ge=0)
+    arms: tuple[str, ...] | None = key(None, "only these, and the baseline; null: all")
+    keep: bool = key(True, "keep the folder of each run, with its checkpoints, after its row is written")
+
+
+class ChooseCfg(Section):
+    """How the settings of arms with a `grid` are chosen: on a part of the training images, `data.holdout`."""
+
+    share: float = key(0.2, "of the training images: they are left out, and measured", gt=0, lt=1)
+    seeds: tuple[int, ...] | int = key(2, "how many, or which", ge=0)
+    words: tuple[str, ...] = key([], "of these runs only, behind all others")
+
+
+class ArmCfg(Section):
+    """One arm; a list of words is short for `words`."""
+
+    words: tuple[str, ...] = key([], "overrides of the recipe, as on the command line")
+    grid: dict[str, Any] | str | None = key(
+        None, "key -> list of values to choose from, all combinations; or the arm whose choice is taken over"
+    )
+    recipe: str | None = key(None, "another recipe than the file's")
+    shift: int = key(0, "added to the seeds: other draws; of the baseline's words, a control of what noise does", ge=0)
+    placebo: bool = key(False, "can't help: its interval should hold 0, and the report says whether it does")
+
+
+class ExperimentFile(Section):
+    """The file: what all runs share, and the arms."""
+
+    title: str | None = key(None, "above the report; null: the file's name")
+    recipe: str = key(REQUIRED, "as on the command line of solo pretrain: DATASET NAME, or a path")
+    words: tuple[str, ...] = key([], "overrides of every run, as on the command line of solo pretrain")
+    evaluate: tuple[str, ...] = key(["measures=[knn,linear]", "intervals=false"], "words of solo evaluate")
+    measures: tuple[str, ...] = key(
+        REQUIRED, "[classes:]level/number of evaluate.json, such as class/knn_acc1 or unseen:class/map_at_r"
+    )
+    seeds: tuple[int, ...] | int = key(
+        5, "how many, or which: the same for every arm, so that differences are paired", ge=0
+    )
+    baseline: str = key(REQUIRED, "the arm that the others are compared with")
+    budgets: dict[str, list[str]] | None = key(None, "name -> words: everything is done for each; null: one")
+    choose: ChooseCfg = key(ChooseCfg, "settings of arms with a grid")
+    arms: dict[str, Any] = key(REQUIRED, "name -> list of words, or the keys of an arm")
+
+
+class BenchmarkCfg(Section):
+    """Settings of `solo benchmark RUN ...`; other words are those of solo evaluate, for every cell: accelerator=cpu."""
+
+    POSITIONAL: ClassVar[tuple[str, ...]] = ("runs",)
+
+    runs: tuple[str, ...] = key(
+        REQUIRED, "checkpoints, folders of runs, timm/NAME or torchvision/NAME; the others are compared with the first"
+    )
+    data: tuple[str, ...] | str = key(
+        REQUIRED, "data sets, [digits,glyphs=PATH], or a YAML file: NAME: [words of solo evaluate]"
+    )
+    protocols: tuple[Literal["knn", "linear", "shots1", "shots10", "labels1", "labels10"], ...] = key(
+        ["knn", "linear", "shots1", "shots10", "labels1", "labels10"], "what is measured, see docs/benchmark.md"
+    )
+    do: Literal["run", "cost", "report"] = key("run", "or only say what it costs, or report what is there")
+    out: str = key("benchmark", "folder of rows.jsonl and the report")
+    names: tuple[str, ...] | None = key(None, "of the runs in the table; null: of their folders")
+    draws: int = key(5, "of few training images; results are averaged", ge=1, le=254)
+    k: int = key(20, "kNN: number of neighbours", ge=1)
+    temperature: float = key(0.07, "kNN: of the weights exp(cosine / temperature)", gt=0)
+    l2: float = key(1e-4, "linear: strength of the L2 penalty where too few images are there to choose it", gt=0)
+    linear_steps: int = key(300, "linear: steps of L-BFGS at most", ge=1)
+    seed: int = key(0, "of the draws: the same images for every run", ge=0, le=2**32 - 1)

@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from typing_extensions import dataclass_transform
+
 from solo.errors import UserError
 
 REQUIRED = dataclasses.MISSING
@@ -65,12 +67,26 @@ def derived(default: Any = None) -> Any:
     return dataclasses.field(default=default, repr=False, compare=False, metadata={"derived": True})
 
 
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(key, derived))
+@dataclass(frozen=True)
+class Section:
+    """What all sections of a configuration are: frozen dataclasses, made with their keys by name."""
+
+    def __init_subclass__(cls) -> None:
+        dataclass(frozen=True, kw_only=True)(cls)
+
+
 def keys_of(schema: type) -> dict[str, Key]:
     """The keys of a schema in the order of their declaration; those that a user has declared come last."""
     schema = with_own_keys(schema)
     if schema not in _KEYS:
         _KEYS[schema] = _read_keys(schema)
     return _KEYS[schema]
+
+
+def extra_keys_of(schema: type) -> dict[str, Key]:
+    """Keys that are accepted beside those of a schema, and never filled in."""
+    return keys_of(getattr(schema, "EXTRA", Section))
 
 
 def _read_keys(schema: type) -> dict[str, Key]:
@@ -98,15 +114,17 @@ def add_keys(schema: type, keys: type) -> None:
     """Add the fields of a user's dataclass, of new names, to a schema, see `solo.args.outside`."""
     if keys in _ADDED.setdefault(schema, []):
         return
-    known = {*keys_of(schema), *keys_of(getattr(schema, "EXTRA", schema))}
-    new = []
+    known = {*keys_of(schema), *extra_keys_of(schema)}
+    new: dict[str, Any] = {"__annotations__": {}}
     for found in _read_keys(keys).values():
         if found.name in known:
             raise UserError(f"{keys.__name__}.{found.name}: {schema.__name__} has a key of that name; choose another")
         default = found.section or found.default
-        new.append((found.name, found.type, key(default, found.help, found.open, found.matters, **found.bounds)))
-    bases = (with_own_keys(schema),)
-    extended = dataclasses.make_dataclass(schema.__name__, new, bases=bases, frozen=True, kw_only=True)
+        new["__annotations__"][found.name] = found.type
+        new[found.name] = key(default, found.help, found.open, found.matters, **found.bounds)
+    extended = type(schema.__name__, (with_own_keys(schema),), new)
+    if not issubclass(schema, Section):
+        extended = dataclass(frozen=True, kw_only=True)(extended)
     _OWN[schema] = extended
     _ADDED[schema].append(keys)
 
@@ -123,8 +141,7 @@ _KEYS: dict[type, dict[str, Key]] = {}
 
 def idle_keys(schema: type, prefix: str = "") -> Iterator[str]:
     """Dotted names of the keys and sections that don't change what a run computes."""
-    extra = keys_of(schema.EXTRA) if hasattr(schema, "EXTRA") else {}
-    for found in [*keys_of(schema).values(), *extra.values()]:
+    for found in [*keys_of(schema).values(), *extra_keys_of(schema).values()]:
         if not found.matters:
             yield prefix + found.name
         elif found.section:

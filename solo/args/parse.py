@@ -11,9 +11,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from solo.args.check import ParseError, Problem, check
-from solo.args.check_data import check_data, check_folders, check_levels, obtain_all, spec_of, to_fetch
 from solo.args.check_method import check_labels_of_method, check_method, count_views
-from solo.args.check_run import check_files, check_run, remarks
+from solo.args.check_run import (
+    check_data,
+    check_files,
+    check_folders,
+    check_levels,
+    check_run,
+    obtain_all,
+    remarks,
+    spec_of,
+    to_fetch,
+)
 from solo.args.config import freeze
 from solo.args.fields import declarations, keys_of, walk
 from solo.args.origins import COMMAND_LINE, Origins

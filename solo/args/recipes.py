@@ -1,16 +1,281 @@
-"""Finds the recipe that `FOLDER FILE` or `DATASET NAME` means, in the working directory or in the package."""
+"""Finds the recipe that `FOLDER FILE` or `DATASET NAME` means, and its parts: files, and what stands for missing ones.
+
+Which is made of what is in docs/recipes.md; what single methods change in a folder is in its `methods.yaml`. A file
+that is there is always taken as it is. Defaults lists mean what they mean to Hydra, for whose rules solo-learn's files
+are written.
+"""
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
 import solo
-from solo.args.harmless import display
-from solo.args.made import find_part, has_own_name, images_in, names_in
+from solo.args.origins import Part, display, read_part, read_table
+from solo.args.source import OF_THE_IMAGES
+from solo.data.catalogue.registry import DATASETS, DatasetSpec
 from solo.errors import ConfigError
+from solo.methods.catalogue import CATALOGUE, USUAL
 from solo.suggest import did_you_mean
+
+_NOT_RECIPES = ("data", "methods", "paper")
+_PAPER = "table_6.yaml"  # what `paper_METHOD` sets
+_TYPES = {"hex": "HEX_adaptive", "relatives": "HEX"}  # how the name of a recipe starts -> its `type`
+_SMALL = 64  # pixels: of smaller images a blur leaves little
+_LARGE = 128  # pixels: from here on the settings in large/ count
+# What a recipe of the other commands takes over from the pretraining data.yaml.
+_TAKEN_OVER = ("dataset", *OF_THE_IMAGES, "num_workers")
+_ENTRY = re.compile(r"((?:(?:optional|override) +)*)([^@]*)(?:@(.*))?", re.DOTALL)
+
+
+class _Entry(NamedTuple):
+    """One of a defaults list, `words group@section: files`; without a group it is a file that nothing replaces."""
+
+    words: str
+    group: str
+    section: str | None
+    files: list[Any]
+
+
+def _entries(defaults: Sequence[Any], around: str) -> Iterator[_Entry]:
+    for entry in defaults:
+        for key, files in entry.items() if isinstance(entry, dict) else [("", entry)]:
+            named = _ENTRY.fullmatch(str(key or files))
+            words, path, section = named.groups() if named else ("", "", None)
+            if isinstance(entry, dict):
+                yield _Entry(words, _join(around, path), section, files if isinstance(files, list) else [files])
+            else:
+                yield _Entry(words, "", section, [path if isinstance(files, str) else files])
+
+
+def _join(group: str, path: str) -> str:
+    """A path in a file of this group; one that begins with a slash is whole."""
+    return str(PurePosixPath("/", group, path))[1:]
+
+
+def gather(
+    folder: Path,
+    recipe: str,
+    chosen: Mapping[str, list[Any]] | None = None,
+    added: Sequence[Any] = (),
+    composes: bool = True,
+) -> list[tuple[str, Part]]:
+    """The parts of a recipe with the section that each fills, in the order in which they replace each other.
+
+    `chosen` are the files that the command line takes for groups, `added` its entries for the recipe's defaults list.
+    Without `composes` only files count. Raises a `ConfigError` for a list that names what isn't there, or itself.
+    """
+    choices, met, shown = dict(chosen or {}), {""}, f"{display(folder / recipe)}.yaml"
+
+    def parts_of(name: str, package: str, fixed: bool, inside: tuple[str, ...]) -> Iterator[tuple[str, Part]]:
+        """Backwards: of two files that override a group the last one counts."""
+        around = name.rpartition("/")[0]
+        if name in inside:
+            raise ConfigError(f"{shown}: defaults lists include each other in a circle")
+        part = find_part(folder, name, composes)
+        if part is None:
+            there = sorted({file.stem for place in (folder, folder.parent) for file in (place / around).glob("*.yaml")})
+            other = f"Could not find '{name}' Available options in '{around}': {', '.join(there)}"
+            said = other if around else f"Could not load '{name}'."
+            raise ConfigError(f"{shown}: In '{(recipe, *inside)[-1]}': {said}")
+        defaults = [*(part.defaults or ["_self_"]), *(() if inside else added)]
+        entries = [*_entries(defaults, around)]
+        for words, group, _, files in entries:
+            if "override" in words:
+                choices.setdefault(group, files)
+        for words, group, section, files in reversed(entries):
+            if "override" in words or group.startswith("hydra"):
+                continue
+            met.add(group)
+            for file in reversed(choices.get(group, files)):
+                if isinstance(file, Part):
+                    yield package, file
+                elif file == "_self_":
+                    header = "" if fixed else part.package.removeprefix("_group_")
+                    yield header.removeprefix("_global_").lstrip(".") if header else package, part
+                elif file is not None:
+                    path = _join(group or around, str(file).removesuffix(".yaml"))
+                    if "optional" in words and find_part(folder, path, composes) is None:
+                        continue
+                    below = section or path.rpartition("/")[0].removeprefix(around).strip("/").replace("/", ".")
+                    inner = f"{package}.{below}".strip(".").rpartition("_global_")[2].lstrip(".")
+                    yield from parts_of(path, inner, section is not None, (*inside, name))
+        if part.values and "_self_" not in defaults:
+            advice = "put it last, so that the file's own values win"
+            raise ConfigError(f"{shown}: In '{name}': Defaults list is missing `_self_`. {advice}")
+
+    parts = [*parts_of(recipe, "", False, ())][::-1]
+    if unused := [group for group in choices if chosen and group in chosen and group not in met]:
+        raise ConfigError(f"{shown}: Could not override '{unused[0]}'. No match in the defaults list.")
+    return parts
+
+
+def find_part(folder: Path, name: str, composes: bool = True) -> Part | None:
+    """What a name means: the file in the folder or one above, or what is composed in its place."""
+    file = _file(folder, name)
+    return read_part(file) if file else _make(folder, name) if composes else None
+
+
+def has_own_name(folder: Path) -> bool:
+    """Whether the folder's recipe is called like the command, as in `scripts/linear/digits linear`."""
+    return (folder.parent / "common.yaml").is_file() and folder.parent.name != "pretrain" and bool(images_in(folder))
+
+
+def names_in(folder: Path) -> list[str]:
+    """What can be run in a folder, files first."""
+    files = sorted(file.name for file in folder.glob("*.yaml") if file.is_file())
+    above = folder.parent
+    if above.name == "pretrain" and (folder / "data.yaml").is_file():
+        of_methods = [*(file.stem for file in (above / "methods").glob("*.yaml")), *read_table(above / "methods.yaml")]
+        made = [*read_table(folder / "methods.yaml"), *sorted(of_methods)]
+        made += [f"paper_{method}" for method in read_table(above / _PAPER) if method != "all"]
+    elif has_own_name(folder):
+        parts = sorted(file.stem for file in (above / "parts").glob("*.yaml"))
+        made = [above.name, *read_table(folder / "methods.yaml"), *parts]
+    else:
+        return files
+    names = (name.removesuffix(".yaml") for name in [*files, *made])
+    return list(dict.fromkeys(name for name in names if name not in _NOT_RECIPES))
+
+
+def _make(folder: Path, name: str) -> Part | None:
+    group, _, row = name.rpartition("/")
+    if group == "methods" and row in read_table(folder.parent / "methods.yaml"):
+        found = read_part(folder.parent / "methods.yaml", row)
+        return replace(found, package="_global_") if found else None
+    if (folder / "data.yaml").is_file() and (folder.parent / "methods").is_dir():
+        return _pretraining(folder, name)
+    return _offline(folder, name) if has_own_name(folder) else None
+
+
+def _pretraining(folder: Path, name: str) -> Part | None:
+    above = folder.parent
+    full = f"{name}-{folder.name}"
+    rows = read_table(folder / "methods.yaml")
+    start, _, rest = name.partition("_")
+    if start == "paper":
+        kind, _, method = rest.partition("_")
+        if kind in _TYPES:  # paper_hex_nnclr is hex_paper_nnclr
+            start, rest = kind, f"paper_{method or USUAL}"
+        elif found := _paper(folder, rest or USUAL, {"name": full}):
+            return found
+    if start in _TYPES:
+        for base in (rest, f"{USUAL}_{rest}".rstrip("_")):
+            if base and _is_recipe(folder, base):
+                composed = _composed(folder, name, [base], {"name": full, "type": _TYPES[start]})
+                return replace(composed, made_of=[f"{base} and type: {_TYPES[start]}"])
+        return None
+    base, _, part = name.rpartition("_")
+    pixels = _of_images(folder)[1]
+    small = pixels <= _SMALL
+    if base and small and (above / "parts" / f"{part}.yaml").is_file():
+        return _composed(folder, name, [base, {"parts": part}], {"name": full}) if _is_recipe(folder, base) else None
+    if rows.get(name) == f"paper_{name}":
+        return _paper(folder, name, {})
+    method, multicrop = (base, True) if part == "multicrop" else (name, False)
+    if start == "sololearn" and rows.get(rest) == f"paper_{rest}":  # the folder's own name stands for the paper's
+        method = rest
+    if method in CATALOGUE:
+        method = CATALOGUE[method].recipe or method
+    if not (above / "methods" / f"{method}.yaml").is_file() and method not in read_table(above / "methods.yaml"):
+        return None
+    group = "large" if pixels >= _LARGE and (above / "large" / f"{method}.yaml").is_file() else "methods"
+    trained = (read_table(above / "methods.yaml").get(method) or {}).get("method", method)  # of continue_dinov2: dinov2
+    views, facts = _views(folder, trained, multicrop), CATALOGUE.get(method)
+    network = [{"parts": "vit"}] if small and facts and facts.masked else []
+    defaults = ["data", {group: method}, *network, *([{"augmentations": views}] if views else [])]
+    values = {"name": full} if multicrop or start == "sololearn" else {}
+    return _composed(folder, name, defaults, values, [(folder / "methods.yaml", name)])
+
+
+def _paper(folder: Path, method: str, values: dict[str, Any]) -> Part | None:
+    """The HEX paper's Table 6 on the method's recipe; the folder's rows `paper` and `paper_METHOD` last."""
+    table, own = folder.parent / _PAPER, folder / "methods.yaml"
+    if method not in read_table(table) or method == "all":
+        return None
+    rows = [(table, "all"), (table, method), (own, "paper"), (own, f"paper_{method}")]
+    defaults = ["data", {"methods": method}, {"augmentations": _views(folder, method, multicrop=False)}]
+    return _composed(folder, f"paper_{method}", defaults, values, rows)
+
+
+def _is_recipe(folder: Path, name: str) -> bool:
+    return (folder / f"{name}.yaml").is_file() or _make(folder, name) is not None
+
+
+def _offline(folder: Path, name: str) -> Part | None:
+    above, own = folder.parent, folder / "methods.yaml"
+    if name == above.name:
+        composed = _composed(folder, name, ["common", *images_in(folder)], {"name": f"{name}-{folder.name}"})
+        return replace(composed, made_of=[*composed.made_of, f"pretrain/{folder.name}/data.yaml"])
+    if (above / "parts" / f"{name}.yaml").is_file():
+        values = {"name": f"{above.name}_{name.removeprefix('semi_')}-{folder.name}"}
+        return _composed(folder, name, [above.name, {"parts": name}], values)
+    return _composed(folder, name, [above.name], {}, [(own, name)]) if name in read_table(own) else None
+
+
+def _composed(
+    folder: Path, name: str, defaults: list[Any], values: dict[str, Any], rows: Sequence[tuple[Path, str]] = ()
+) -> Part:
+    """With what rows of tables say of this recipe: values, and files (`defaults`) under them; the last row wins."""
+    found = [(part, entry) for table, entry in rows if (part := read_part(table, entry))]
+    own = [entry for part, _ in found for entry in part.defaults]
+    chosen = {group for entry in own if isinstance(entry, dict) for group in entry}  # in place of the folder's
+    named = [*(e for e in defaults if not (isinstance(e, dict) and chosen & e.keys())), *own]
+    paths = ["/".join(*entry.items()) if isinstance(entry, dict) else entry for entry in named]
+    table = _short(folder, folder.parent / "methods.yaml")
+    files = [(_file(folder, path), path) for path in paths if isinstance(path, str)]
+    made_of = [_short(folder, file) if file else path.replace("methods/", f"{table}: ") for file, path in files]
+    made_of += [f"{_short(folder, part.source)} ({entry})" for part, entry in found if part.values]
+    lines = [(key, 0, True) for key in values]
+    return Part([*named, "_self_", *(part for part, _ in found)], values, lines, folder / f"{name}.yaml", "", made_of)
+
+
+def _views(folder: Path, method: str, multicrop: bool) -> str | None:
+    """The file of augmentations/ that `views.yaml` names for a method and this folder's images."""
+    table = read_table(folder.parent / "views.yaml")
+    view = table.get("methods", {}).get(method)
+    if multicrop:
+        view = table.get("multicrop", {}).get(view, view)
+    spec, pixels = _of_images(folder)
+    kind = "grey" if spec is not None and spec.channels == 1 else "small" if pixels <= _SMALL else ""
+    view = table.get(kind, {}).get(view, view)
+    return None if view is None else str(view)
+
+
+def _of_images(folder: Path) -> tuple[DatasetSpec | None, int]:
+    """The row of a folder's data set, and pixels of a side of its images."""
+    names = [part.values["data"].get("dataset") for part in _data_parts(folder)]
+    spec = DATASETS.get(str(next((name for name in reversed(names) if name), None)))
+    return spec, 224 if spec is None or spec.size is None else int(spec.size)
+
+
+def images_in(folder: Path) -> list[Part]:
+    """What the pretraining recipes for the folder's name say of its images; nothing if there are none."""
+    parts = []
+    for part in _data_parts(folder.parent.parent / "pretrain" / folder.name):
+        data = {key: value for key, value in part.values["data"].items() if key in _TAKEN_OVER}
+        lines = [line for line in part.lines if line[0].removeprefix("data.") in data]
+        parts.append(replace(part, values={"data": data}, lines=lines))
+    return parts
+
+
+def _data_parts(folder: Path) -> list[Part]:
+    """The parts of a folder's data.yaml that have a section `data`."""
+    parts = gather(folder, "data", composes=False) if (folder / "data.yaml").is_file() else []
+    return [part for _, part in parts if isinstance(part.values, dict) and isinstance(part.values.get("data"), dict)]
+
+
+def _file(folder: Path, name: str) -> Path | None:
+    files = (folder / f"{name}.yaml", folder.parent / f"{name}.yaml")
+    return next((file for file in files if os.path.isfile(file)), None)
+
+
+def _short(folder: Path, file: Path) -> str:
+    """A file as it lies below `scripts`."""
+    return str(file.relative_to(folder.parent.parent))
+
 
 # The folders of `scripts` in which a command looks for a data set's recipes.
 FOLDERS = {"linear": ("linear", "finetune")}
@@ -62,7 +327,8 @@ def find_recipe(places: Sequence[str], command: str = "pretrain") -> Recipe:
                 raise ConfigError(f"{places[0]}/{name}: Hydra reads .yaml files only; rename it")
             return Recipe(folder.resolve(), name)
     for folder in folders:
-        if name and find_part(folder.resolve(), Path(name).stem):
+        found = find_part(folder.resolve(), Path(name).stem) if name else None
+        if found and found.made_of:
             return Recipe(folder.resolve(), name)
     raise ConfigError(_not_there(places[0], name, folders))
 

@@ -1,47 +1,118 @@
-"""Every key of a configuration: its type, its default and what it does, in one sentence each.
+"""Every key of a configuration that trains: its type, its default and what it does, in one sentence each.
 
 A key without a default is `REQUIRED`; `null` means that the value is found out, its sentence says where. `resolve`
-fills these in, `--cfg resolved` prints the outcome. How a run is watched and kept is in `run_schema`, each method's own
-keys in `solo.methods.kwargs`, Lightning's in `trainer`, those of a view in `augmentations`.
+fills these in, `--cfg resolved` prints the outcome. Images and views are in `data_schema`, each method's own keys in
+`solo.methods.catalogue`, Lightning's in `trainer`, the commands that use a trained model in `eval_schema`.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
-from solo.args.augmentations import AugmentationCfg
-from solo.args.data_schema import DataCfg, LinearDataCfg
-from solo.args.fields import REQUIRED, derived, key
-from solo.args.run_schema import (
-    AutoResumeCfg,
-    AutoUmapCfg,
-    CheckpointCfg,
-    OnlineCfg,
-    PerformanceCfg,
-    TensorboardCfg,
-    WandbCfg,
-)
+from solo.args.data_schema import AugmentationCfg, DataCfg, LinearDataCfg
+from solo.args.fields import REQUIRED, Section, derived, key
 from solo.args.trainer import TrainerCfg
 from solo.hex.catalogue import policy_facts, shown
 
 
-@dataclass(kw_only=True, frozen=True)
-class BackboneCfg:
+class OnlineCfg(Section):
+    """Vital signs of the embedding while training: rank, LiDAR, alpha-ReQ, uniformity, alignment, spread, threshold."""
+
+    enabled: bool = key(True, "measure them at the end of an epoch, on the last training batches", matters=False)
+    rows: int = key(2048, "images that are measured", ge=2, matters=False)
+    every: int = key(1, "epochs between two measurements; the last epoch is always measured", ge=1, matters=False)
+    alarm: bool = key(
+        True, "say once when the embedding collapses or the loss stands still, with likely causes", matters=False
+    )
+    stop_on_collapse: bool = key(False, "end the run then")
+    replay: bool = key(
+        True, "a loss that is not finite: find where it began, keep batch and state in replay/", matters=False
+    )
+
+
+class PerformanceCfg(Section):
+    """What makes training faster or slower and leaves its result as it is."""
+
+    disable_channel_last: bool = key(False, "keep images channel-first in memory")
+    compile: Literal["auto"] | bool = key(
+        "auto", "compile the networks (torch.compile); auto: on a GPU, for runs of 5,000 steps and more", matters=False
+    )
+    grad_checkpointing: bool = key(
+        False, "compute the backbone's activations again in the backward pass: less memory, more time", matters=False
+    )
+    ring_loss: bool = key(
+        False,
+        "several devices: keys of the contrastive loss pass from one to the next instead of being gathered by all, so "
+        "that none holds more than two sets of its own rows; of methods that compare all rows of a batch",
+        matters=False,
+    )
+    fused_loss: bool = key(
+        False,
+        "GPU: kernels compute the contrastive loss and keep no similarities in memory; of methods whose loss HEX can "
+        "replace, and of HEX that weighs or drops relatives",
+        matters=False,
+    )
+    profile: bool = key(False, "write profile.txt and profile.json: where the time of a step goes", matters=False)
+
+
+class CheckpointCfg(Section):
+    """Files of a run, in <dir>/<method>/<run id>/."""
+
+    enabled: bool = key(False, "write checkpoints")
+    dir: str = key("trained_models", "parent folder of all runs")
+    frequency: int = key(1, "epochs between two checkpoints", ge=1)
+    keep_prev: bool = key(False, "keep the earlier ones")
+    ema: float | None = key(
+        None, "write ema.pth, too: a running mean of the backbone that keeps this share of itself in a step", gt=0, lt=1
+    )
+    every_steps: int | None = key(None, "renew last.ckpt inside an epoch after as many optimizer steps, too", ge=1)
+    every_minutes: float | None = key(30, "the same by time; null: only after epochs", ge=0)
+
+
+class AutoUmapCfg(Section):
+    """A picture of the validation features while training, in <dir>/<method>/<run id>/."""
+
+    enabled: bool = key(False, "draw it after each epoch's validation")
+    dir: str = key("auto_umap", "parent folder of the pictures")
+    frequency: int = key(1, "epochs between two pictures", ge=1)
+    embedding: Literal["umap", "tsne", "pca"] = key("umap", "how features become points")
+
+
+class AutoResumeCfg(Section):
+    """Go on with an earlier run of the same configuration."""
+
+    enabled: bool = key(False, "look for one in checkpoint.dir")
+    max_hours: float = key(36, "ignore runs that are older", gt=0)
+
+
+class WandbCfg(Section):
+    """Where and how a run is logged to Weights & Biases, beside its own files."""
+
+    enabled: bool = key(False, "log there, too")
+    entity: str | None = key(None, "team; null: your own")
+    project: str = key("solo-learn", "project")
+    offline: bool = key(False, "keep the log on this machine")
+
+
+class TensorboardCfg(Section):
+    """Whether a run writes event files for TensorBoard, beside its own files."""
+
+    enabled: bool = key(True, "write its files into the run's folder")
+
+
+class BackboneCfg(Section):
     """The network that is trained, and kept."""
 
     name: str = key("resnet18", "architecture")
     kwargs: dict[str, Any] = key({}, "passed to the architecture")
 
 
-@dataclass(kw_only=True, frozen=True)
 class LinearBackboneCfg(BackboneCfg):
     """The network that is evaluated; a checkpoint says which one it has."""
 
     name: str | None = key(None, "architecture; null: the checkpoint's")  # type: ignore[assignment]
 
 
-@dataclass(kw_only=True, frozen=True)
-class MomentumCfg:
+class MomentumCfg(Section):
     """The slow copy of the network, in methods that have one."""
 
     base_tau: float = key(0.99, "share of itself that it keeps in each step, at the start", ge=0, le=1)
@@ -49,8 +120,7 @@ class MomentumCfg:
     classifier: bool = key(False, "train an online classifier on it, too")
 
 
-@dataclass(kw_only=True, frozen=True)
-class HexCfg:
+class HexCfg(Section):
     """Hierarchy-aware contrastive loss; these keys may also stand at the top level."""
 
     policy: str = key(
@@ -138,9 +208,8 @@ class HexCfg:
         return policy_facts(self.policy).warm_up
 
 
-@dataclass(kw_only=True, frozen=True)
-class CommonOptimizerCfg:
-    """What both optimizers have, that of pretraining and that of evaluation."""
+class LinearOptimizerCfg(Section):
+    """The optimizer of `solo linear`, for a classifier alone or with its backbone."""
 
     name: Literal["sgd", "lars", "adam", "adamw"] = key(REQUIRED, "optimizer", open=True)
     batch_size: int = key(REQUIRED, "images a step, of each process", ge=1)
@@ -152,8 +221,7 @@ class CommonOptimizerCfg:
     kwargs: dict[str, Any] = key({}, "passed to the optimizer")
 
 
-@dataclass(kw_only=True, frozen=True)
-class OptimizerCfg(CommonOptimizerCfg):
+class OptimizerCfg(LinearOptimizerCfg):
     """The optimizer of `solo pretrain`, which also trains the online classifier."""
 
     classifier_lr: float | None = key(
@@ -164,15 +232,10 @@ class OptimizerCfg(CommonOptimizerCfg):
     )
 
 
-@dataclass(kw_only=True, frozen=True)
-class LinearOptimizerCfg(CommonOptimizerCfg):
-    """The optimizer of `solo linear`, for a classifier alone or with its backbone."""
+class SchedulerCfg(Section):
+    """How the learning rate of `solo pretrain` changes over a run."""
 
-
-@dataclass(kw_only=True, frozen=True)
-class CommonSchedulerCfg:
-    """How the learning rate changes over a run, in either command."""
-
+    name: Literal["warmup_cosine", "step", "none"] = key("warmup_cosine", "how it changes", open=True)
     min_lr: float = key(0.0, "warmup_cosine: at the end; not scaled", ge=0)
     warmup_start_lr: float = key(3e-5, "warmup_cosine: at the start; not scaled", ge=0)
     warmup_epochs: float = key(10, "warmup_cosine: epochs of linear increase", ge=0)
@@ -180,25 +243,16 @@ class CommonSchedulerCfg:
     interval: Literal["step", "epoch"] = key("step", "warmup_cosine: change it after each of these")
 
 
-@dataclass(kw_only=True, frozen=True)
-class SchedulerCfg(CommonSchedulerCfg):
-    """The schedules that `solo pretrain` has."""
-
-    name: Literal["warmup_cosine", "step", "none"] = key("warmup_cosine", "how it changes", open=True)
-
-
-@dataclass(kw_only=True, frozen=True)
-class LinearSchedulerCfg(CommonSchedulerCfg):
+class LinearSchedulerCfg(SchedulerCfg):
     """The schedules that `solo linear` has: some more than pretraining."""
 
-    name: Literal["warmup_cosine", "step", "none", "reduce", "exponential"] = key(
+    name: Literal["warmup_cosine", "step", "none", "reduce", "exponential"] = key(  # type: ignore[assignment]
         "warmup_cosine", "how it changes", open=True
     )
     gamma: float = key(0.95, "exponential: factor of each epoch", gt=0, le=1)
 
 
-@dataclass(kw_only=True, frozen=True)
-class KnnEvalCfg:
+class KnnEvalCfg(Section):
     """Nearest-neighbour accuracy after each epoch: the training views vote on the validation images."""
 
     enabled: bool = key(False, "measure it after each epoch")
@@ -206,8 +260,7 @@ class KnnEvalCfg:
     distance_func: Literal["euclidean", "cosine"] = key("euclidean", "how neighbours are found and weighed")
 
 
-@dataclass(kw_only=True, frozen=True)
-class RunCfg:
+class RunCfg(Section):
     """Keys of every command that trains; Lightning's further ones are accepted beside them."""
 
     EXTRA: ClassVar[type] = TrainerCfg
@@ -240,7 +293,6 @@ class RunCfg:
     wandb: WandbCfg = key(WandbCfg, "Weights & Biases", matters=False)
 
 
-@dataclass(kw_only=True, frozen=True)
 class PretrainCfg(RunCfg):
     """All settings of `solo pretrain`: method, objective, images, views, optimizer."""
 
@@ -273,7 +325,6 @@ class PretrainCfg(RunCfg):
     auto_umap: AutoUmapCfg = key(AutoUmapCfg, "pictures of the embedding", matters=False)
 
 
-@dataclass(kw_only=True, frozen=True)
 class LinearCfg(RunCfg):
     """All settings of `solo linear`: a checkpoint, images, and how the classifier is trained."""
 

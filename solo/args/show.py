@@ -8,14 +8,13 @@ import yaml
 from omegaconf import OmegaConf
 
 from solo.args.compose import compose
-from solo.args.differences import flat
+from solo.args.config import flat
 from solo.args.fields import describe_type, keys_of, walk
-from solo.args.origins import Origins
+from solo.args.origins import Origins, lines_of
 from solo.args.parse import Parsed
 from solo.args.recipes import data_sets, find_recipe, recipes_of
 from solo.args.resolve import BASE_BATCH, exact_parts, global_batch
 from solo.args.source import takes_source
-from solo.args.words import literal
 from solo.errors import ConfigError
 from solo.hex.catalogue import policy_facts
 from solo.methods.catalogue import CATALOGUE, facts_of
@@ -34,43 +33,16 @@ def resolved_text(parsed: Parsed) -> str:
 
 def recipe_text(values: Mapping[str, Any], origins: Origins) -> str:
     """A composed config as YAML, each value with the place where it was written; it can be read again."""
-    rows = list(_yaml_lines(values, origins, "", ""))
-    width = min(56, max((len(text) for text, _ in rows), default=0))
-    return "\n".join(f"{text:<{width}}  # {shown(place)}" if place else text for text, place in rows)
-
-
-def _yaml_lines(value: Any, origins: Origins, key: str, indent: str) -> Iterator[tuple[str, str]]:
-    if isinstance(value, Mapping):
-        for name, inner in value.items():
-            path = f"{key}.{name}" if key else str(name)
-            left = f"{indent}{_scalar(name)}:"
-            if _is_nested(inner):
-                yield left, ""
-                yield from _yaml_lines(inner, origins, path, f"{indent}  ")
-            else:
-                yield f"{left} {_scalar(inner)}", origins.place(path)
-        return
-    for i, entry in enumerate(value):
-        first = True
-        for text, place in _yaml_lines(entry, origins, f"{key}[{i}]", f"{indent}  "):
-            yield (f"{indent}- {text[len(indent) + 2 :]}" if first else text), place
-            first = False
-
-
-def _is_nested(value: Any) -> bool:
-    sections = value if isinstance(value, list) and value else [value]
-    return all(isinstance(section, Mapping) and section for section in sections)
-
-
-def _scalar(value: Any) -> str:
-    """A value on one line, which YAML and OmegaConf read as the same value."""
-    if isinstance(value, str) and "${" in value:
-        return json.dumps(literal(value))
-    text = str(yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10**6)).strip()
-    text = text.removesuffix("\n...").strip()
-    again = OmegaConf.to_container(OmegaConf.create(f"a: {text}"))
-    same = isinstance(again, dict) and again["a"] == value and type(again["a"]) is type(value)
-    return text if same or value == "???" else json.dumps(value)
+    plain = json.loads(json.dumps(values).replace("${", "\\\\${"))  # when it is read again nothing is filled in
+    text = OmegaConf.to_yaml(OmegaConf.create(plain))
+    keys = {line: key for key, line, _ in lines_of(yaml.compose(text, Loader=yaml.SafeLoader))}
+    lines = text.splitlines()
+    width = min(56, max(map(len, lines), default=0))
+    for number, line in enumerate(lines, start=1):
+        whole = number in keys and (number + 1 in keys or number == len(lines))  # not a part of a long text
+        if whole and not line.endswith(":") and (place := origins.place(keys[number])):
+            lines[number - 1] = f"{line:<{width}}  # {shown(place)}"
+    return "\n".join(lines)
 
 
 def help_text(schema: type, method: str | None = None) -> str:

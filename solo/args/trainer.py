@@ -5,10 +5,9 @@ compares this list with the signature of the installed Lightning.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
-from solo.args.fields import key, keys_of
+from solo.args.fields import Section, key, keys_of
 
 _Bits = Literal["auto", 16, 32, 64, "16", "32", "64", "bf16"]
 _Mixed = Literal["16-mixed", "bf16-mixed", "16-true", "bf16-true", "32-true", "64-true"]
@@ -18,8 +17,7 @@ Precision = Literal[_Bits, _Mixed, "transformer-engine", "transformer-engine-flo
 SET_BY_PROGRAM = ("logger", "callbacks", "enable_checkpointing")
 
 
-@dataclass(kw_only=True, frozen=True)
-class TrainerCfg:
+class TrainerCfg(Section):
     """Keys handed to Lightning as they are, besides `RUN_KEYS`."""
 
     precision: Precision | None = key(

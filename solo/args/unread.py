@@ -3,88 +3,94 @@
 A file may serve several runs; a word on the command line that changes nothing is a mistake.
 """
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
 
 from solo.args.check import Problem, Values, get
 from solo.args.fields import walk
 from solo.data.catalogue.registry import DATASETS
 from solo.hex.catalogue import POLICIES, PolicyFacts, policy_facts, whom_shown
-from solo.methods.catalogue import MethodFacts, facts_of, has_slow_copy, names
+from solo.methods.catalogue import facts_of, has_slow_copy, names
 from solo.plugin import is_path
 
-Condition = tuple[Callable[[Values], object], str]
+Row = tuple[str, object, str]  # `section: key key ...` or keys of the top, whether anyone reads them, and when
 _MISSING = object()
+_ACTING = "with another type than standard or HEX"
+# Parameters of Lightning's Trainer that a run sets itself, or that nothing here comes to.
+_NO_USE = "plugins use_distributed_sampler reload_dataloaders_every_n_epochs model_registry limit_test_batches"
+_NO_USE += " limit_predict_batches enable_autolog_hparams"
 
 
-@dataclass(frozen=True)
-class Reader:
-    """Who reads some keys, `section: key key ...` or of the top: `reads(values)` says whether anyone does."""
-
-    named: str
-    reads: Callable[[Values], object]
-    where: str  # in which case
-
-    @property
-    def keys(self) -> list[str]:
-        """Their dotted names, from `section: key key`."""
-        section, _, inside = self.named.rpartition(": ")
-        return [f"{section}.{key}" if section else key for key in inside.split()]
+def _with(values: Values, key: str, *choices: object, null: bool = True) -> tuple[bool, str]:
+    """Where a key has one of these values, or with `null` none: it was refused, which has its own message."""
+    *first, last = [str(choice) for choice in choices]
+    text = f"{', '.join(first)} or {last}" if first else last
+    value = get(values, key, _MISSING)
+    return value in choices or value is _MISSING or (null and value is None), f"with {key}={text}"
 
 
-def _with(key: str, *choices: object, null: object = None) -> Condition:
-    """Where a key has one of these values; None: also where it was refused, which has its own message."""
-    several = [str(choice) for choice in choices]
-    text = f"{', '.join(several[:-1])} or {several[-1]}" if len(several) > 1 else several[0]
-    allowed = (*choices, null, _MISSING)
-    return lambda values: get(values, key, _MISSING) in allowed, f"with {key}={text}"
+def _types(policies: Iterable[PolicyFacts]) -> str:
+    return f"with type={', '.join(facts.shown for facts in policies)}"
 
 
-def _shown(values: Values) -> PolicyFacts | None:
-    """The facts of whoever finds the relatives that are shown."""
-    return whom_shown(get(values, "hex.policy"), get(values, "hex.show"))
+def _of_hex(values: Values) -> Iterator[Row]:
+    method, policy, rows = facts_of(get(values, "method")), policy_facts(get(values, "hex.policy")), POLICIES.values()
+    kin = [facts for facts in rows if facts.shown == get(values, "hex.kin")]
+    shown = whom_shown(get(values, "hex.policy"), get(values, "hex.show"))
+    finding = [policy, *kin]
+    asked = [*finding, *([shown] if shown else [])]
+    acts, dropped = bool(policy.path), "release" in (policy.variant, get(values, "hex.variant"))
+    action = (get(values, "hex.action") or ("drop" if dropped else policy.action)) if acts else None
+    for name in dict.fromkeys(name for facts in rows for name in facts.reads):
+        reading = [facts for facts in rows if name in facts.reads]
+        yield f"hex: {name}", any(name in facts.reads for facts in asked), _types(reading)
+    yield "hex: epoch_step step_down", *_with(values, "hex.step_type", "step")
+    having = _types(facts for facts in rows if facts.kwargs)
+    own = is_path(get(values, "hex.policy")) or any(facts.kwargs for facts in asked)
+    yield "hex: policy_kwargs", own, f"by a policy of your own, type=module:name, or {having}"
+    several = method is None or method.negatives == "rows" or (method.hex == "blends" and acts)
+    comparing = ", ".join(names(lambda facts: facts.negatives == "rows"))
+    where = f"in methods that compare all rows with each other, where an anchor can have several positives: {comparing}"
+    yield "hex: positives", several, where
+    labelled = any(facts.labels for facts in asked) or get(values, "hex.named", True)
+    yield "hex: level", labelled, f"{_types(facts for facts in rows if facts.labels)}, or hex.named=True"
+    weighs = get(values, "hex.kin") or (action == "weigh" and any(facts.selects for facts in asked))
+    where = "where relatives are weighed: hex.action=weigh and hex.variant=reweight"
+    yield "hex: beta tau_plus", weighs, f"{_types(facts for facts in rows if facts.selects)}, {where}"
+    yield "hex: softness confident", action == "pull", "where relatives are pulled: hex.action=pull"
+    yield "hex: share", action == "pull", "with hex.action=pull"
+    yield "hex: show_share", shown, "with hex.show or type=HEX"
+    drawn = any(facts.table for facts in finding)
+    yield "hex: drawn mix", drawn, _types(facts for facts in rows if facts.table)
+    yield "hex: temperature_period", get(values, "hex.temperature_max"), "with hex.temperature_max"
+    yield "hex: kin", action in ("pull", "drop"), "with hex.action=pull or drop"
+    finds = acts and any(facts.selects or facts.table for facts in finding)
+    yield "hex: action", finds, "with a type that finds relatives"
+    yield "hex: warm_epoch variant temperature temperature_max denominator", acts, _ACTING
+    blends = acts and (method is None or method.hex in (None, "blends"))
+    yield "hex: alpha scale", blends, f"{_ACTING}, in {', '.join(names(lambda facts: facts.hex == 'blends'))}"
+    named = _with(values, "hex.policy", "adaptive", "fixed")[0]
+    yield "hex: named", named, "with type=HEX_adaptive or HEX_fixed"
 
 
-def _policy(read: Callable[[PolicyFacts], object], shows: bool = True) -> Condition:
-    """A fact of the policy or, unless it isn't asked, of that of `hex.show`; and the types that have it."""
-    types = ", ".join(facts.shown for facts in POLICIES.values() if read(facts))
-    rows = {facts.shown: facts for facts in POLICIES.values()}  # hex.kin has the words that are shown
-
-    def reads(values: Values) -> bool:
-        asked = policy_facts(get(values, "hex.policy")), rows.get(get(values, "hex.kin", "")), shows and _shown(values)
-        return any(facts and read(facts) for facts in asked)
-
-    return reads, f"with type={types}"
-
-
-def _method(values: Values, read: Callable[[MethodFacts], bool]) -> bool:
-    """A fact of the method; true where nothing is known of it, as of a caller's own."""
-    facts = facts_of(get(values, "method"))
-    return facts is None or read(facts)
-
-
-def _on_hex(values: Values) -> bool:
-    return bool(policy_facts(get(values, "hex.policy")).path)
-
-
-def _action(values: Values) -> str | None:
-    """What is done with relatives; None where the method's loss stays as it is."""
-    facts = policy_facts(get(values, "hex.policy"))
-    dropped = "release" in (facts.variant, get(values, "hex.variant"))
-    return (get(values, "hex.action") or ("drop" if dropped else facts.action)) if _on_hex(values) else None
-
-
-def _pulls(values: Values) -> bool:
-    return _action(values) == "pull"
-
-
-def _nobody(values: Values) -> bool:
-    return False
-
-
-def _logs_to_wandb(values: Values) -> bool:
-    listed = values.get("logger")
-    return "wandb" in listed if listed is not None else get(values, "wandb.enabled") is not False
+def _anywhere(values: Values) -> Iterator[Row]:
+    yield from _of_hex(values)
+    method, network = facts_of(get(values, "method")), get(values, "backbone.name")
+    slow = method is None or has_slow_copy(method, values.get("method_kwargs") or {})
+    where = f"in methods with a slow copy: {', '.join(names(lambda facts: facts.momentum))}"
+    yield "momentum: base_tau final_tau classifier", slow, where
+    yield "scheduler: lr_decay_steps", *_with(values, "scheduler.name", "step")
+    yield "scheduler: gamma", *_with(values, "scheduler.name", "exponential")
+    yield "scheduler: min_lr warmup_start_lr warmup_epochs interval", *_with(values, "scheduler.name", "warmup_cosine")
+    # Null is a sampler of its own.
+    yield "data: per_class", *_with(values, "data.sampler", "pxk", null=False)
+    yield "data: sampler_level", *_with(values, "data.sampler", "balanced", "pxk", null=False)
+    yield "data: path_column", *_with(values, "data.format", "table", "hf")
+    yield "data: label_columns", *_with(values, "data.format", "table", "webdataset", "hf")
+    yield "data: range exif background max_pixels", _stored_as_files(values), "for data sets of image files"
+    own = _with(values, "data.dataset", "custom", "image_folder")[0]
+    yield "data: unknown_classes levels", own, "with data.dataset=custom"
+    yield "data: small_stem", not isinstance(network, str) or "res" in network or ":" in network, "by ResNets"
+    yield "gradient_clip_algorithm", values.get("gradient_clip_val"), "with gradient_clip_val"
 
 
 def _stored_as_files(values: Values) -> bool:
@@ -92,100 +98,24 @@ def _stored_as_files(values: Values) -> bool:
     return spec is None or spec.folders or spec.layout is not None
 
 
-def _has_a_stem(values: Values) -> bool:
-    name = get(values, "backbone.name")
-    return not isinstance(name, str) or "res" in name or ":" in name
-
-
-_SELECTS, _SELECTING = _policy(lambda facts: facts.selects)
-_BY_LABEL, _LABELLED = _policy(lambda facts: facts.labels)
-_HAS_KWARGS, _HAVING_KWARGS = _policy(lambda facts: facts.kwargs)
-_FINDS, _ = _policy(lambda facts: facts.selects or facts.table, shows=False)
-_OWN = (_with("data.dataset", "custom", "image_folder")[0], "with data.dataset=custom")
-_FILES: Condition = (_stored_as_files, "for data sets of image files")
-_OF_POLICIES = dict.fromkeys(name for facts in POLICIES.values() for name in facts.reads)
-
-_ROWS = ", ".join(names(lambda facts: facts.negatives == "rows"))
-_ACTING = "with another type than standard or HEX"
-
-READERS = (
-    *(Reader(f"hex: {name}", *_policy(lambda facts, name=name: name in facts.reads)) for name in _OF_POLICIES),  # type: ignore[misc]
-    Reader("hex: epoch_step step_down", *_with("hex.step_type", "step")),
-    Reader(
-        "hex: policy_kwargs",
-        lambda values: is_path(get(values, "hex.policy")) or _HAS_KWARGS(values),
-        f"by a policy of your own, type=module:name, or {_HAVING_KWARGS}",
-    ),
-    Reader(
-        "hex: positives",
-        lambda values: _method(values, lambda f: f.negatives == "rows" or (f.hex == "blends" and _on_hex(values))),
-        f"in methods that compare all rows with each other, where an anchor can have several positives: {_ROWS}",
-    ),
-    Reader(
-        "hex: level",
-        lambda values: _BY_LABEL(values) or get(values, "hex.named", True),
-        f"{_LABELLED}, or hex.named=True",
-    ),
-    Reader(
-        "hex: beta tau_plus",
-        lambda values: get(values, "hex.kin") or (_SELECTS(values) and _action(values) == "weigh"),
-        f"{_SELECTING}, where relatives are weighed: hex.action=weigh and hex.variant=reweight",
-    ),
-    Reader("hex: softness confident", _pulls, "where relatives are pulled: hex.action=pull"),
-    Reader("hex: share", _pulls, "with hex.action=pull"),
-    Reader("hex: show_share", _shown, "with hex.show or type=HEX"),
-    Reader("hex: drawn mix", *_policy(lambda facts: facts.table, shows=False)),
-    Reader("hex: temperature_period", lambda values: get(values, "hex.temperature_max"), "with hex.temperature_max"),
-    Reader("hex: kin", lambda values: _action(values) in ("pull", "drop"), "with hex.action=pull or drop"),
-    Reader("hex: action", lambda values: _on_hex(values) and _FINDS(values), "with a type that finds relatives"),
-    Reader("hex: warm_epoch variant temperature temperature_max denominator", _on_hex, _ACTING),
-    Reader(
-        "hex: alpha scale",
-        lambda values: _on_hex(values) and _method(values, lambda facts: facts.hex in (None, "blends")),
-        f"{_ACTING}, in {', '.join(names(lambda facts: facts.hex == 'blends'))}",
-    ),
-    Reader("hex: named", _with("hex.policy", "adaptive", "fixed")[0], "with type=HEX_adaptive or HEX_fixed"),
-    Reader(
-        "momentum: base_tau final_tau classifier",
-        lambda values: _method(values, lambda facts: has_slow_copy(facts, values.get("method_kwargs") or {})),
-        f"in methods with a slow copy: {', '.join(names(lambda facts: facts.momentum))}",
-    ),
-    Reader("scheduler: lr_decay_steps", *_with("scheduler.name", "step")),
-    Reader("scheduler: gamma", *_with("scheduler.name", "exponential")),
-    Reader("scheduler: min_lr warmup_start_lr warmup_epochs interval", *_with("scheduler.name", "warmup_cosine")),
-    # Null is a sampler of its own.
-    Reader("data: per_class", *_with("data.sampler", "pxk", null=_MISSING)),
-    Reader("data: sampler_level", *_with("data.sampler", "balanced", "pxk", null=_MISSING)),
-    Reader("data: path_column", *_with("data.format", "table", "hf")),
-    Reader("data: label_columns", *_with("data.format", "table", "webdataset", "hf")),
-    Reader("data: range exif background max_pixels", *_FILES),
-    Reader("data: unknown_classes levels", *_OWN),
-    Reader("data: small_stem", _has_a_stem, "by ResNets"),
-    Reader("gradient_clip_algorithm", lambda values: values.get("gradient_clip_val"), "with gradient_clip_val"),
-)
-# Parameters of Lightning's Trainer that a run sets itself, or that nothing here comes to.
-_NO_USE = "plugins use_distributed_sampler reload_dataloaders_every_n_epochs model_registry limit_test_batches"
-_NO_USE += " limit_predict_batches enable_autolog_hparams"
-# These are said only of words of the command line: recipes switch a section on and off as a whole.
-SWITCHED = (
-    Reader("data: cache_size cache_dir", *_with("data.augment", "batch")),
-    Reader("data: cache_size cache_dir", *_FILES),
-    Reader("knn_eval: k distance_func", *_with("knn_eval.enabled", True)),
-    Reader("auto_umap: dir frequency embedding", *_with("auto_umap.enabled", True)),
-    Reader("checkpoint: frequency keep_prev ema", *_with("checkpoint.enabled", True)),
-    Reader("enable_progress_bar", _nobody, "by Lightning's own bar; set progress to rich, plain or off instead"),
-    Reader(_NO_USE, _nobody, "by Lightning's Trainer in programs of one's own"),
-    Reader("performance: ring_loss fused_loss", lambda values: "method" in values, "by solo pretrain"),
-    Reader("verdict", lambda values: values.get("finetune_from"), "with finetune_from"),
-    Reader("auto_resume: max_hours", *_with("auto_resume.enabled", True)),
-    Reader("wandb: entity project offline", _logs_to_wandb, "with wandb.enabled=True or logger=[wandb]"),
-    Reader("wandb: enabled", lambda values: values.get("logger") is None, "where no logger is given, which lists all"),
-    Reader(
-        "data: train_path val_path",
-        lambda values: get(values, "data.dataset") != "digits",
-        "for other data sets than digits, which scikit-learn brings along",
-    ),
-)
+def _on_the_command_line(values: Values) -> Iterator[Row]:
+    """These are said only of words of the command line: recipes switch a section on and off as a whole."""
+    logger = values.get("logger")
+    yield "data: cache_size cache_dir", *_with(values, "data.augment", "batch")
+    yield "data: cache_size cache_dir", _stored_as_files(values), "for data sets of image files"
+    yield "knn_eval: k distance_func", *_with(values, "knn_eval.enabled", True)
+    yield "auto_umap: dir frequency embedding", *_with(values, "auto_umap.enabled", True)
+    yield "checkpoint: frequency keep_prev ema", *_with(values, "checkpoint.enabled", True)
+    yield "enable_progress_bar", False, "by Lightning's own bar; set progress to rich, plain or off instead"
+    yield _NO_USE, False, "by Lightning's Trainer in programs of one's own"
+    yield "performance: ring_loss fused_loss", "method" in values, "by solo pretrain"
+    yield "verdict", values.get("finetune_from"), "with finetune_from"
+    yield "auto_resume: max_hours", *_with(values, "auto_resume.enabled", True)
+    logs = "wandb" in logger if logger is not None else get(values, "wandb.enabled") is not False
+    yield "wandb: entity project offline", logs, "with wandb.enabled=True or logger=[wandb]"
+    yield "wandb: enabled", logger is None, "where no logger is given, which lists all"
+    where = "for other data sets than digits, which scikit-learn brings along"
+    yield "data: train_path val_path", get(values, "data.dataset") != "digits", where
 
 
 def unread_keys(checked: Values, schema: type, typed: Callable[[str], bool]) -> Iterator[tuple[bool, Problem]]:
@@ -194,12 +124,13 @@ def unread_keys(checked: Values, schema: type, typed: Callable[[str], bool]) -> 
     `typed` says whether a key was written on the command line; of each one found that is said, and what is wrong.
     """
     keys = dict(walk(schema))
-    for readers in (READERS, SWITCHED):
-        for reader in readers:
-            for key in reader.keys:
+    for rows, everywhere in ((_anywhere(checked), True), (_on_the_command_line(checked), False)):
+        for named, reads, where in rows:
+            section, _, inside = named.rpartition(": ")
+            for key in (f"{section}.{name}".lstrip(".") for name in ([] if reads else inside.split())):
                 value, by_hand = get(checked, key), typed(key)
                 # A refused value is None as well.
                 if value is None or (key in keys and value == keys[key].default and not by_hand):
                     continue
-                if (by_hand or readers is READERS) and not reader.reads(checked):
-                    yield by_hand, Problem(key, f" does nothing here: it is read {reader.where}; leave it out")
+                if by_hand or everywhere:
+                    yield by_hand, Problem(key, f" does nothing here: it is read {where}; leave it out")

@@ -10,13 +10,10 @@ import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
-from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from solo.analysis.embedding import Embedding, draw_embedding
-from solo.args.config import fill_defaults
-from solo.args.schema import PretrainCfg
-from solo.callbacks.run_directory import RunDirectory
+from solo.callbacks.run_directory import RunDirectory, defaults_of
 from solo.distributed import gather_no_grad
 
 
@@ -39,20 +36,15 @@ class AutoUMAP(Callback):
     umap_placeholder: str = field(default="", init=False)
     _files: list[Path] = field(default_factory=list, init=False)
 
-    @staticmethod
-    def add_and_assert_specific_cfg(cfg: DictConfig) -> DictConfig:
-        """Write the defaults of the `auto_umap` section into `cfg` and return it."""
-        return fill_defaults(cfg, PretrainCfg, "auto_umap")
+    add_and_assert_specific_cfg = staticmethod(defaults_of("auto_umap"))
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open the folder of the pictures and name them."""
         run_id = self.run.open(trainer).name if self.run else None
         directory = RunDirectory(self.logdir, run_id, locked=False)
         self.path = directory.open(trainer)
         self.umap_placeholder = f"{self.name}-{directory.run_id}-ep={{}}.pdf"
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Draw, where the epoch is due."""
         if self.path is not None and not trainer.sanity_checking and trainer.current_epoch % self.frequency == 0:
             self.plot(trainer, pl_module)
 

@@ -1,9 +1,8 @@
 """Cheaper training: smaller views at the start of a run, and the running mean of the backbone's weights.
 
 Li et al.: Accelerating augmentation invariance pretraining, https://arxiv.org/abs/2410.22364, among others: a network
-learns most of what it learns from fewer pixels, at less cost. Polyak, Juditsky: Acceleration of stochastic
-approximation by averaging, SIAM Journal on Control and Optimization 1992: the mean is often better than the last
-weights, and never trained.
+learns most of what it learns from fewer pixels. Polyak, Juditsky: Acceleration of stochastic approximation by
+averaging, SIAM Journal on Control and Optimization 1992: the mean is often better than the last weights.
 """
 
 from collections.abc import Sequence
@@ -43,7 +42,6 @@ class WeightAverage(Callback):
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
-        """Follow, once for each optimizer step."""
         if trainer.global_step == self._step:
             return
         self._step = trainer.global_step
@@ -55,9 +53,8 @@ class WeightAverage(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.is_global_zero:
-            checkpoint: dict[str, Any] = {
-                "state_dict": {f"backbone.{name}": value.cpu() for name, value in self.mean.items()}
-            }
+            mean = {f"backbone.{name}": value.cpu() for name, value in self.mean.items()}
+            checkpoint: dict[str, Any] = {"state_dict": mean}
             pl_module.on_save_checkpoint(checkpoint)
             with replacing(self.run.path / "ema.pth") as temporary:
                 torch.save(checkpoint, temporary)

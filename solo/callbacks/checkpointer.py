@@ -20,14 +20,12 @@ from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import Timer
 from lightning.pytorch.utilities import rank_zero_warn
-from omegaconf import DictConfig
 from torch import Tensor
 
 from solo import distributed
-from solo.args.config import fill_defaults, to_plain
-from solo.args.schema import PretrainCfg
+from solo.args.config import to_plain
 from solo.callbacks.process_state import GoingOn, capture
-from solo.callbacks.run_directory import RunDirectory, random_string
+from solo.callbacks.run_directory import RunDirectory, defaults_of, random_string
 from solo.errors import NonFiniteError, UserError
 from solo.files import file_name, replacing, write_text
 from solo.screen import PIPE_CLOSED, reader_is_gone
@@ -143,21 +141,15 @@ class Checkpointer(Callback):
         self._odd: set[str] = set()  # buffers that are not finite by design
 
     random_string = staticmethod(random_string)
-
-    @staticmethod
-    def add_and_assert_specific_cfg(cfg: DictConfig) -> DictConfig:
-        """Write the defaults of the `checkpoint` section into `cfg` and return it."""
-        return fill_defaults(cfg, PretrainCfg, "checkpoint")
+    add_and_assert_specific_cfg = staticmethod(defaults_of("checkpoint"))
 
     def save(self, trainer: Trainer) -> None:
         """Write `last.ckpt` and, where the epoch is due, the epoch's own file. Every process has to call this."""
         self._write_last(trainer, inside=False)
         if trainer.current_epoch % self.frequency != 0 and not _is_last(trainer):
             return
-        previous, self.last_ckpt = (
-            self.last_ckpt,
-            str(self.run.path / self.ckpt_placeholder.format(trainer.current_epoch)),
-        )
+        previous = self.last_ckpt
+        self.last_ckpt = str(self.run.path / self.ckpt_placeholder.format(trainer.current_epoch))
         if trainer.is_global_zero:
             with replacing(Path(self.last_ckpt)) as temporary:
                 _same_file(self.run.path / "last.ckpt", temporary)
@@ -191,7 +183,6 @@ class Checkpointer(Callback):
         trainer.callbacks = [GoingOn(self), *others, self]  # type: ignore[attr-defined]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Open the folder and write `args.json`."""
         self.path = self.run.open(trainer)
         self.ckpt_placeholder = f"{file_name(str(self.cfg.name))}-{self.run.run_id}-ep={{}}.ckpt"
         if trainer.is_global_zero:
@@ -208,7 +199,6 @@ class Checkpointer(Callback):
             self.last_ckpt = str(file) if file.is_file() and not file.is_symlink() else None
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save; stop if asked to, unless this was the last epoch."""
         self.save(trainer)
         code = distributed.any_process(self._stop.pending())
         if code and not _is_last(trainer):

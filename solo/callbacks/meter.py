@@ -1,6 +1,7 @@
 """Speed and loss of an epoch, measured once, and what the user sees of them; and where a step's time goes."""
 
 import math
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -30,9 +31,8 @@ class Meter(Callback):
 
     images = 0  # of all processes
     wait_seconds = epoch_started = 0.0
-    _paused = 0.0  # validation between two steps of this epoch
-    _pause = 0.0  # the latest one, not yet between two steps
-    _end = _validation_started = 0.0
+    _start = _end = 0.0  # of the epoch, and of its last step, as if there had been no validation inside it
+    _validation_started = 0.0
     _loss: Tensor | None = None
     _steps = 0
     _waited: float | None = None  # what the loader had told by the batch before
@@ -40,7 +40,7 @@ class Meter(Callback):
     @property
     def seconds(self) -> float:
         """Seconds from the start of the epoch to its last finished step, without validation."""
-        return max(self._end - self.epoch_started - self._paused, 1e-9)
+        return max(self._end - self._start, 1e-9)
 
     @property
     def images_per_second(self) -> float:
@@ -55,13 +55,11 @@ class Meter(Callback):
     @property
     def loss(self) -> float:
         """Mean training loss of the epoch so far, without that of online classifiers; NaN before the first step."""
-        return float("nan") if self._loss is None else float(self._loss) / self._steps
+        return math.nan if self._loss is None else float(self._loss) / self._steps
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.images = self._steps = 0
-        self.wait_seconds = self._paused = self._pause = 0.0
-        self._loss = None
-        self.epoch_started = self._end = time.perf_counter()
+        self.images, self._steps, self.wait_seconds, self._loss = 0, 0, 0.0, None
+        self.epoch_started = self._start = self._end = time.perf_counter()
 
     def process_state(self) -> dict[str, Any]:
         counted = {"images": self.images, "wait_seconds": self.wait_seconds, "seconds": self.seconds}
@@ -70,20 +68,16 @@ class Meter(Callback):
     def load_process_state(self, state: dict[str, Any]) -> None:
         """Go on counting; the time between the two runs is not training time."""
         self._loss, self._steps, self.images = state["loss"], state["steps"], state["images"]
-        self.wait_seconds, self._paused, self._pause = state["wait_seconds"], 0.0, 0.0
-        self._end = time.perf_counter()
-        self.epoch_started = self._end - state["seconds"]
+        self.wait_seconds, self._end = state["wait_seconds"], time.perf_counter()
+        self.epoch_started = self._start = self._end - state["seconds"]
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
-        """The batch is here: the wait for data is over."""
         told = getattr(getattr(trainer, "train_dataloader", None), "waited", None)
         if told is None or self._waited is None:
-            self.wait_seconds += time.perf_counter() - self._end - self._pause
+            self.wait_seconds += time.perf_counter() - self._end
         else:
             self.wait_seconds += told - self._waited
         self._waited = told
-        self._paused += self._pause
-        self._pause = 0.0
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -104,14 +98,14 @@ class Meter(Callback):
         self._validation_started = time.perf_counter()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Validation inside an epoch is not training time."""
-        self._pause += time.perf_counter() - self._validation_started
+        pause = time.perf_counter() - self._validation_started
+        self._start += pause
+        self._end += pause
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Average the loss over the processes; have the means of the epoch ready for the other callbacks."""
-        hand_on: Any = getattr(pl_module, "hand_on", None)
-        if hand_on is not None:
-            hand_on()
+        if hasattr(pl_module, "hand_on"):
+            pl_module.hand_on()  # type: ignore[operator]
         if self._loss is not None and trainer.world_size > 1:
             self._loss = trainer.strategy.reduce(self._loss, reduce_op="mean")
 
@@ -123,9 +117,7 @@ def peak_memory_mb(device: torch.device) -> float:
     try:
         import resource
     except ImportError:  # not on Windows
-        return float("nan")
-    import sys
-
+        return math.nan
     used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return used / 2**20 if sys.platform == "darwin" else used / 2**10
 
@@ -182,12 +174,9 @@ class _TwoLines(Progress):
 
 
 class RunProgress(ProgressBar):
-    """One bar for the whole run on a terminal; one plain line an epoch everywhere else, so that log files stay clean.
+    """One bar for the whole run on a terminal (`bar`); else one plain line an epoch, so that log files stay clean.
 
-    Args:
-        meter: measures speed and loss; placed before this callback.
-        bar: False writes lines on a terminal, too.
-        console: where to write; standard output by default.
+    Place it behind the `meter`. `console` is standard output by default.
     """
 
     def __init__(self, meter: Meter, bar: bool = True, console: Console | None = None) -> None:
@@ -196,22 +185,17 @@ class RunProgress(ProgressBar):
         self.console = console or Console(soft_wrap=True, highlight=False)
         self._wants_bar = bar and self.console.is_terminal
         self._bar: _TwoLines | None = None
-        self._enabled = True
         self._first_epoch = 0
         self._started = self._shown = 0.0
         self._last: dict[str, float] = {}
 
     def disable(self) -> None:
-        """Lightning calls this on every process but the first."""
-        self._enabled = False
-
-    def enable(self) -> None:
-        self._enabled = True
+        """Lightning calls this on every process but the first, where nothing is shown anyway."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = time.perf_counter()
         self._first_epoch = trainer.current_epoch
-        if self._enabled and self._wants_bar:
+        if trainer.is_global_zero and self._wants_bar:
             columns = ("{task.description}", BarColumn(None), TaskProgressColumn(), "ETA {task.fields[eta]}")
             self._bar = _TwoLines(*columns, console=self.console, expand=True)
             self._bar.add_task("", total=_epochs(trainer), completed=trainer.current_epoch, eta="?")
@@ -229,7 +213,7 @@ class RunProgress(ProgressBar):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._last = {key: float(value) for key, value in trainer.callback_metrics.items() if value.numel() == 1}
-        if self._enabled:
+        if trainer.is_global_zero:
             self._show(trainer, trainer.current_epoch + 1)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -246,7 +230,6 @@ class RunProgress(ProgressBar):
         self.console.print(*args)
 
     def _show(self, trainer: Trainer, done: float) -> None:
-        """Show that `done` epochs (with a fraction) are done."""
         epochs, eta = _epochs(trainer), "?"
         if epochs and done > self._first_epoch:
             elapsed = time.perf_counter() - self._started  # validation included

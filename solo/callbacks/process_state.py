@@ -26,16 +26,14 @@ State = dict[str, Any]
 
 def capture(trainer: Trainer, module: LightningModule, inside: bool) -> State:
     """The state of this process; inside an epoch with its means, which go on. Every process has to call this."""
+
+    def kept(metric: Metric) -> State:  # by default no checkpoint has it
+        return dict(on_cpu({name: getattr(metric, name) for name in metric._defaults}))
+
     state: State = {
         "rng": rng_state(),
         "buffers": _own_buffers(module),
-        "metrics": {
-            name: {
-                "count": metric._update_count,
-                "states": on_cpu({key: getattr(metric, key) for key in metric._defaults}),
-            }
-            for name, metric in _metrics(module).items()
-        },
+        "metrics": {name: {"count": m._update_count, "states": kept(m)} for name, m in _metrics(module).items()},
         "logged": {key: on_cpu(value) for key, value in trainer.callback_metrics.items()},
         "owners": {name: on_cpu(owner.process_state()) for name, owner in _owners(trainer, module).items()},
     }
@@ -65,6 +63,11 @@ def restore(trainer: Trainer, module: LightningModule, state: State) -> None:
     trainer._logger_connector._callback_metrics.update(_moved(state["logged"], module.device))
     if "means" in state:
         trainer.fit_loop.epoch_loop._results = _ContinuedMeans(_moved(state["means"], module.device))
+        return
+    for config in trainer.lr_scheduler_configs:  # after an epoch Lightning moves plateaus when the checkpoint is there
+        value = state["logged"].get(config.monitor)
+        if config.reduce_on_plateau and value is not None:
+            module.lr_scheduler_step(config.scheduler, value)
 
 
 class GoingOn(Callback):
@@ -91,18 +94,11 @@ class GoingOn(Callback):
         if self._state is None:
             return
         self._rng = rng_state()
-        keep: Any = getattr(pl_module, "keep_own_settings", None)  # solo's own modules have it
-        if keep is not None:
-            keep(self._groups)
+        if hasattr(pl_module, "keep_own_settings"):  # solo's own modules
+            pl_module.keep_own_settings(self._groups)  # type: ignore[operator]
         if "buffers" in self._state:
             with _fitting():
                 restore(trainer, pl_module, self._state)
-                if "means" not in self._state:
-                    # After an epoch Lightning moves schedulers that watch a metric only when the checkpoint is written.
-                    for config in trainer.lr_scheduler_configs:
-                        value = self._state["logged"].get(config.monitor)
-                        if config.reduce_on_plateau and value is not None:
-                            pl_module.lr_scheduler_step(config.scheduler, value)
         self._steps_logged = trainer.fit_loop.epoch_loop._batches_that_stepped
         self._state = None
 

@@ -19,8 +19,7 @@ from lightning.pytorch.utilities import rank_zero_only
 
 import solo
 from solo.analysis.curves import plot_curves
-from solo.args.config import to_yaml
-from solo.args.differences import flat, may_change, never_matters
+from solo.args.config import flat, may_change, never_matters, to_yaml
 from solo.callbacks.meter import Meter, peak_memory_mb
 from solo.callbacks.run_directory import RunDirectory
 from solo.errors import UserError, reason
@@ -164,7 +163,6 @@ class _Events(TensorBoardLogger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Write the events that are waiting to disk."""
         self.experiment.flush()
 
 

@@ -4,6 +4,7 @@ import contextlib
 import random
 import string
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,8 +13,7 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig
 
-from solo.args.config import fill_defaults, to_plain
-from solo.args.differences import Difference, differences, may_change
+from solo.args.config import Difference, differences, fill_defaults, may_change, to_plain
 from solo.args.schema import PretrainCfg
 from solo.callbacks import run_lock
 from solo.errors import UserError
@@ -27,6 +27,11 @@ def random_string(letter_count: int = 4, digit_count: int = 4) -> str:
     characters = source.choices(string.ascii_lowercase, k=letter_count) + source.choices(string.digits, k=digit_count)
     source.shuffle(characters)
     return "".join(characters)
+
+
+def defaults_of(section: str) -> Callable[[DictConfig], DictConfig]:
+    """A function that writes the defaults of a section into a config and returns it; solo-learn's classes have one."""
+    return lambda cfg: fill_defaults(cfg, PretrainCfg, section)
 
 
 class RunDirectory:
@@ -63,9 +68,8 @@ class RunDirectory:
         wandb = next((logger for logger in trainer.loggers if isinstance(logger, WandbLogger)), None)
         logger = wandb or trainer.logger
         version = None if logger is None or logger.version in (None, "") else str(logger.version)
-        run_id = self.run_id or version or f"offline-{random_string()}"
-        self.run_id = trainer.strategy.broadcast(run_id)
-        self.wandb_run_id = trainer.strategy.broadcast(version if wandb is not None else None)
+        ids = self.run_id or version or f"offline-{random_string()}", version if wandb is not None else None
+        self.run_id, self.wandb_run_id = trainer.strategy.broadcast(ids)
         problem = None
         if trainer.is_global_zero:
             try:
@@ -115,10 +119,7 @@ class AutoResumer:
     # Compared where the candidate's args.json has them; solo-learn's resumer continued the wrong run without.
     ALSO_MATCH = ["method_kwargs", "augmentations", "seed", "scheduler", "momentum", "hex", "optimizer.kwargs"]
 
-    @staticmethod
-    def add_and_assert_specific_cfg(cfg: DictConfig) -> DictConfig:
-        """Write the defaults of the `auto_resume` section into `cfg` and return it."""
-        return fill_defaults(cfg, PretrainCfg, "auto_resume")
+    add_and_assert_specific_cfg = staticmethod(defaults_of("auto_resume"))
 
     def find_checkpoint(self, cfg: Any) -> tuple[Path, str | None] | tuple[None, None]:
         """The newest checkpoint of the run with this config, typed or not, and its W&B run's id, or `(None, None)`."""

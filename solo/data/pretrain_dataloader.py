@@ -5,15 +5,18 @@ from typing import Any
 
 from torch.utils.data import DataLoader, Dataset
 
-from solo.data.batches.loaders import SeededSampler, train_loader
+from solo.data.batches.loaders import train_loader
+from solo.data.batches.samplers import SeededSampler
 from solo.data.catalogue import registry
 from solo.data.labels.subsets import Indexed, take_fraction
 from solo.data.sources.images import CustomDatasetWithoutLabels, Transform
 from solo.data.sources.load import load
-from solo.data.views.image_ops import Equalization, GaussianBlur, Solarization
 from solo.data.views.pipelines import (
+    Equalization,
     FullTransformPipeline,
+    GaussianBlur,
     NCropAugmentation,
+    Solarization,
     build_transform_pipeline,
     prepare_n_crop_transform,
 )

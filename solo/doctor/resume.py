@@ -16,11 +16,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from solo import distributed
-from solo.args.augmentations import AugmentationCfg
 from solo.args.check import check
+from solo.args.data_schema import AugmentationCfg
 from solo.callbacks import Checkpointer, Meter
 from solo.checkpoint import load_checkpoint
-from solo.data.batches.loader import BatchLoader
+from solo.data.batches.loaders import BatchLoader
 from solo.data.views.batched import BatchAugment
 from solo.doctor.parity import on_processes
 from solo.doctor.toy import SIDE, Case, Outcome, ToyImages, failure, quietly, toy_cfg, toy_trainer
@@ -117,7 +117,8 @@ def _train(case: Case, root: Path, seed: int, kill: bool = False, ckpt_path: Pat
     jitter = {"prob": 0.8, "brightness": 0.4, "contrast": 0.4}
     views = {"num_crops": 2, "crop_size": SIDE, "color_jitter": jitter, "gaussian_blur": {"prob": 0.5}}
     augment = BatchAugment([check(views, AugmentationCfg)[0]], [0.5], [0.25])
-    order.loader = BatchLoader(_Pictures(), augment, BATCH, seed=3)
+    pictures: Any = _Pictures()
+    order.loader = BatchLoader(pictures, augment, BATCH, seed=3)
     saver = Checkpointer(cfg, root, every_steps=1)
     callbacks = [order, Meter(), saver, *([_Kill()] if kill else [])]
     trainer = toy_trainer(max_epochs=EPOCHS, callbacks=callbacks)

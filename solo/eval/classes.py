@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from solo.eval.embedding import effective_rank
+from solo.eval.features import Array, draw, unit, unit_rows
 from solo.eval.knn import nearest_others
-from solo.eval.rows import Array, draw, unit, unit_rows
 from solo.eval.tree import centroids
 
 MINI_BATCHES_FROM = 20_000  # rows; above, whole passes take too long
@@ -39,10 +39,7 @@ class Agreement:
 
 
 def cluster(features: Array, count: int, seed: int = 0) -> Array:
-    """Numbers of the clusters (n,) that k-means (best of three runs; of one above 1,000) finds among unit rows (n, d).
-
-    Above 20,000 rows in mini-batches; n >= count.
-    """
+    """Clusters (n,) that k-means (the best of three runs, in mini-batches above 20,000 rows) finds among unit rows."""
     from sklearn.cluster import KMeans, MiniBatchKMeans
     from sklearn.exceptions import ConvergenceWarning
 
@@ -223,12 +220,8 @@ def collapse_profile(features: Tensor, labels: Tensor, seed: int = 0) -> list[No
     """Effective rank inside every node of the label tree, and of equally many rows from everywhere.
 
     Global collapse shows in the whole; the classes of one superclass collapse locally, where the whole looks healthy.
-
     Features are (N, D), the rows as they are (scale them to length 1 first to look at directions only), labels (N,) or
     (N, L), coarse first, -1 unknown. The root comes first, then every node that has rows, level by level.
-
-    Raises:
-        ValueError: if features and labels don't fit together.
     """
     labels = (labels[:, None] if labels.ndim == 1 else labels).cpu()
     if features.ndim != 2 or len(features) != len(labels) or len(features) == 0:

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from solo.eval.features import draw, unit_rows
 from solo.eval.knn import nearest_others, vote_accuracy
-from solo.eval.rows import draw, unit_rows
 from solo.precision import at_least_float32
 
 CHUNK = 4096  # rows widened to float64 at once
@@ -34,11 +34,8 @@ def spectrum(features: Tensor, center: bool = False) -> Tensor:
     """Singular values (min(N, D),) of features (N, D), largest first, in float64 on the CPU; NaN if one isn't finite.
 
     Those that float32 (or float64) can't tell from 0 are 0, and all of them if the largest is no more than the rounding
-    of the features' own precision: a network that maps everything to one point, up to rounding, has none. `center`
-    subtracts the mean row first, so that an offset that all rows share is not a direction.
-
-    Raises:
-        ValueError: if `features` is not (N, D) with N and D at least 1.
+    of the features' own precision: a network that maps everything to one point has none. `center` subtracts the mean
+    row first, so that an offset that all rows share is not a direction. A `ValueError` without a row or column.
     """
     if features.ndim != 2 or 0 in features.shape:
         raise ValueError(f"expected features (N, D) with at least one row and column, got {tuple(features.shape)}")
@@ -87,8 +84,8 @@ def effective_rank(features: Tensor, center: bool = True) -> float:
     """Effective rank of features (N, D), 1 to min(N, D): exp of the entropy of the singular values' shares.
 
     Roy, Vetterli: The effective rank, a measure of effective dimensionality (EUSIPCO 2007), section 2. With `center`
-    (here the default) it measures the spread around the mean, so that a subset, such as one superclass, is not rated by
-    where it lies. Compare subsets of one size only. It is 0 if all rows are equal (`center`) or zero.
+    a subset, such as one superclass, is not rated by where it lies; 0 if all rows are equal (else: zero). Compare
+    subsets of one size only.
     """
     return entropy_rank(spectrum(features, center))
 
@@ -129,17 +126,11 @@ def power_law(values: Tensor) -> float:
 def lidar(features: Tensor, delta: float = 1e-4, epsilon: float = 1e-7) -> float:
     """LiDAR: the effective rank of what tells images apart, relative to how much their views differ.
 
-    Thilak et al.: LiDAR (ICLR 2024), equations 2 to 4, https://arxiv.org/abs/2312.04000: between-image covariance S_b,
-    within-image covariance S_w + delta I, and the effective rank of S_w^-1/2 S_b S_w^-1/2, `epsilon` added to each
-    share of its eigenvalues. The paper takes 1,000 images with 50 views each, embeddings of the projector; with fewer
-    views S_w is noisier and the value another, so compare values of one protocol only.
-
-    Returns:
-        Of q views of n images, (n, q, D): about 1 to min(n - 1, D); 0 if all images have the same mean; NaN if an entry
-        is not finite.
-
-    Raises:
-        ValueError: if there are not at least two images with two views.
+    Of q views of n images (n, q, D), both at least 2 (else a `ValueError`): about 1 to min(n - 1, D), 0 if all images
+    have the same mean, NaN if an entry is not finite. Thilak et al.: LiDAR (ICLR 2024), equations 2 to 4,
+    https://arxiv.org/abs/2312.04000: between-image covariance S_b, within-image covariance S_w + delta I, and the
+    effective rank of S_w^-1/2 S_b S_w^-1/2, `epsilon` added to each share of its eigenvalues. The paper takes 1,000
+    images with 50 views each, of the projector; with fewer views the value is another: compare within one protocol.
     """
     if features.ndim != 3 or features.shape[0] < 2 or features.shape[1] < 2 or features.shape[2] < 1:
         raise ValueError(f"LiDAR compares views (n, q, D) of n >= 2 images, q >= 2; got {tuple(features.shape)}")
@@ -170,11 +161,8 @@ def lidar(features: Tensor, delta: float = 1e-4, epsilon: float = 1e-7) -> float
 def uniformity(features: Tensor, t: float = 2.0, *, max_anchors: int = 10_000) -> float:
     """Uniformity: log of the mean Gaussian potential exp(-t |x - y|^2) over pairs of different rows (equation 4).
 
-    Of rows (N, D), N >= 2: 0 (all point the same way) down to about -2 t (evenly spread in many dimensions). With more
-    rows, `max_anchors` of them are drawn; each is still compared with all others.
-
-    Raises:
-        ValueError: if there are fewer than two rows.
+    Of rows (N, D), N >= 2 (else a `ValueError`): 0 (all point the same way) down to about -2 t (evenly spread in many
+    dimensions). With more rows, `max_anchors` of them are drawn; each is still compared with all others.
     """
     if features.ndim != 2 or len(features) < 2:
         raise ValueError(f"uniformity compares at least two rows (N, D), got {tuple(features.shape)}")
@@ -194,11 +182,7 @@ def uniformity(features: Tensor, t: float = 2.0, *, max_anchors: int = 10_000) -
 
 @torch.no_grad()
 def alignment(a: Tensor, b: Tensor, power: float = 2.0) -> float:
-    """Alignment: mean of |x - y|^2 over the views (N, D) of each image (equation 3), 0 (they coincide) to 4.
-
-    Raises:
-        ValueError: if the shapes differ or there is no row.
-    """
+    """Alignment: mean of |x - y|^2 over the views (N, D) of each image (equation 3), 0 (they coincide) to 4."""
     if a.shape != b.shape or a.ndim != 2 or len(a) == 0:
         raise ValueError(f"alignment needs two views (N, D) of the same images, got {tuple(a.shape)}, {tuple(b.shape)}")
     return float((unit_rows(a) - unit_rows(b)).norm(dim=1).double().pow(power).mean())
@@ -209,10 +193,7 @@ def embedding_std(features: Tensor) -> float:
     """Mean over the dimensions of the standard deviation of unit rows (N, D), times sqrt(D).
 
     Chen, He: Exploring simple Siamese representation learning (CVPR 2021), section 4.1 and figure 2, where 1 / sqrt(D)
-    is the value of rows spread evenly: the factor makes that 1 for every width.
-
-    Raises:
-        ValueError: if there is no row.
+    is the value of rows spread evenly: the factor makes that 1 for every width. A `ValueError` without rows.
     """
     if features.ndim != 2 or len(features) == 0:
         raise ValueError(f"expected features (N, D) with at least one row, got {tuple(features.shape)}")
@@ -258,11 +239,8 @@ def cosine_distributions(
 ) -> CosineDistributions:
     """Cosines of anchors with all other rows (N, D), apart for those of the same label (N,) and the others.
 
-    Rows with the label -1 are left out. With more rows, `max_anchors` of them are drawn as anchors, each of which is
-    still compared with all rows, but never with itself.
-
-    Raises:
-        ValueError: if shapes don't fit, or fewer than two rows have a label.
+    Rows with the label -1 are left out; a `ValueError` of fewer than two others. With more rows, `max_anchors` of them
+    are drawn as anchors, each of which is still compared with all rows, but never with itself.
     """
     if features.ndim != 2 or labels.shape != features.shape[:1]:
         raise ValueError(f"give features (N, D) and labels (N,), not {tuple(features.shape)}, {tuple(labels.shape)}")
@@ -302,11 +280,8 @@ def selection(
 ) -> Selection:
     """Threshold of `HEX_adaptive` on rows (N, D), N >= 2, how many it selects, and how many of those share the label.
 
-    `labels` (N,) are of the coarse level, -1 for unknown. The quantile is that of each anchor's cosines with all rows,
-    itself included, as in the loss; with more rows `max_anchors` of them are drawn as anchors.
-
-    Raises:
-        ValueError: if shapes don't fit or `quantile` is not in [0, 1].
+    `labels` (N,) are of the coarse level, -1 for unknown. The quantile, 0 to 1, is that of each anchor's cosines with
+    all rows, itself included, as in the loss; with more rows `max_anchors` of them are drawn as anchors.
     """
     if features.ndim != 2 or len(features) < 2 or (labels is not None and labels.shape != features.shape[:1]):
         given = None if labels is None else tuple(labels.shape)
@@ -350,11 +325,11 @@ def vital_signs(features: Tensor) -> dict[str, float]:
 
 
 def geometry(views: list[Tensor], groups: Tensor | None = None, quantile: float = 0.99) -> dict[str, float]:
-    """How rows (N, D) lie to each other, and which pairs HEX's adaptive threshold would select among them.
+    """How rows (N, D) of one or two views lie to each other, with pairs of up to 1,024 anchors and all rows.
 
-    Returns `uniformity`; with two views of the same images `alignment` and (up to a width of 2,048) `lidar`;
-    `threshold`, `selected` (rows above it per anchor) and, with coarse labels (N,), -1 for unknown, `superclass_share`
-    (those of the anchor's label, 0 to 1). Pairs are those of up to 1,024 anchors with all rows.
+    `uniformity`; of two views `alignment` and (up to a width of 2,048) `lidar`; what HEX's adaptive threshold would
+    select: `threshold`, `selected` (rows above it per anchor) and, with coarse labels (N,), -1 for unknown,
+    `superclass_share` (those of the anchor's label, 0 to 1).
     """
     first = views[0]
     found = {"uniformity": uniformity(first, max_anchors=ANCHORS)}

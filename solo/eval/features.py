@@ -1,4 +1,4 @@
-"""What every offline analysis looks at: features with their labels, what is known of both, and files of them.
+"""What every measure looks at: features with their labels, what is known of both, files of them, and their rows.
 
 A file, `.npz`, `.pt` (weights only) or `.safetensors`, of any library, holds arrays under these names; `val` is what is
 measured, a file without prefixes is that alone.
@@ -29,12 +29,15 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from solo.errors import UserError, reason
 from solo.files import replacing
+from solo.precision import at_least_float32
 from solo.taxonomy import Taxonomy
 from solo.untrusted import check_zip, is_zip, parse_json
 
+Array = np.ndarray[Any, np.dtype[Any]]
 ENDINGS = (".npz", ".pt", ".safetensors")
 _MOST_CLASSES = 1_000_000
 _TEXTS = ("levels", "tree", "unseen", "facts", "val_paths", "train_paths", "paths", "name", "kind")
@@ -133,9 +136,12 @@ def read_features(path: str | Path) -> Features:
         raise UserError(f"features={path} doesn't exist; give a file, {', '.join(ENDINGS)}")
     if file.suffix not in ENDINGS:
         raise UserError(f"features={path} is no file of features; its name must end in {', '.join(ENDINGS)}")
-    readers = {".npz": _read_npz, ".pt": _read_pt, ".safetensors": _read_safetensors}
     try:
-        return _features(readers[file.suffix](file), file)
+        held = _read(file)
+        for name in ("tree", "facts"):
+            if isinstance(held.get(name), str):
+                held[name] = parse_json(held[name])
+        return _features(held, file)
     except UserError as error:
         raise UserError(f"features={path}: {error}") from error
     except Exception as error:  # a broken file can make these readers raise almost anything
@@ -190,7 +196,7 @@ def _features(held: Mapping[str, Any], file: Path) -> Features:
             f"training and validation features differ in their numbers or label levels: {tuple(train.features.shape)} "
             f"with {train.labels.shape[1]} levels, {tuple(val.features.shape)} with {count}"
         )
-    tree = Taxonomy.from_dict(_parsed(held["tree"])) if held.get("tree") else None
+    tree = Taxonomy.from_dict(held["tree"]) if held.get("tree") else None
     unnamed = ("class",) if count == 1 else tuple(f"level{i}" for i in range(count))
     levels = tuple(map(str, held.get("levels", ()))) or (tree.levels if tree else unnamed)
     if len(levels) != count or (tree is not None and tree.num_levels != count):
@@ -223,37 +229,37 @@ def _table(held: Mapping[str, Any], prefix: str) -> FeatureTable:
         raise UserError(f"{prefix}features are {getattr(found, 'dtype', type(found).__name__)}; give numbers")
     features = torch.as_tensor(found).float()
     labels = held.get(f"{prefix}labels")
-    if labels is None:
-        labels = np.empty((len(features), 0), dtype=np.int64)
+    labels = np.empty((len(features), 0), dtype=np.int64) if labels is None else labels
     numbers = labels.numpy() if isinstance(labels, Tensor) else np.asarray(labels)
     if numbers.dtype.kind not in "biu":
         raise UserError(f"{prefix}labels are {numbers.dtype}; give ints, -1 for unknown")
     odd = numbers[(numbers.astype(np.float64) < -1) | (numbers.astype(np.float64) >= _MOST_CLASSES)]
     if odd.size:
-        raise UserError(
-            f"{prefix}labels hold {odd[0]}; number the classes from 0, below {_MOST_CLASSES:,}; unknown: -1"
-        )
+        what = f"{prefix}labels hold {odd[0]}"
+        raise UserError(f"{what}; number the classes from 0, below {_MOST_CLASSES:,}; unknown: -1")
     columns = torch.from_numpy(numbers.astype(np.int64))
     columns = columns[:, None] if columns.ndim == 1 else columns
     return FeatureTable(features, columns, tuple(str(path) for path in held.get(f"{prefix}paths", ())))
 
 
-def _parsed(text: Any) -> Any:
-    return parse_json(text) if isinstance(text, str) else text
+def _read(file: Path) -> dict[str, Any]:
+    """Arrays and texts by their names."""
+    if file.suffix == ".npz":
+        check_zip(file)
+        with np.load(file, allow_pickle=False) as archive:
+            held: dict[str, Any] = dict(archive)
+        return held | {name: held[name].tolist() for name in _TEXTS if name in held}
+    if file.suffix == ".safetensors":
+        from safetensors import safe_open
 
-
-def _read_npz(file: Path) -> dict[str, Any]:
-    check_zip(file)
-    with np.load(file, allow_pickle=False) as archive:
-        held: dict[str, Any] = dict(archive)
-    for name in _TEXTS:
-        if name in held:
-            texts = held[name].tolist()
-            held[name] = _parsed(texts) if name in ("tree", "facts") else texts
-    return held
-
-
-def _read_pt(file: Path) -> dict[str, Any]:
+        with safe_open(file, "pt") as archive:
+            held = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 (no mapping)
+            texts = archive.metadata() or {}
+        # Under its name, or what damage made of that.
+        sums = [text for name, text in texts.items() if name not in _TEXTS and re.fullmatch("[0-9a-f]{8}", text)]
+        if ("checksum" in texts or sums) and texts.get("checksum") != _checksum(held, texts):
+            raise UserError("it is damaged, its checksum is wrong; compute the features again")
+        return held | {name: parse_json(texts[name]) for name in _TEXTS if name in texts}
     if is_zip(file):
         check_zip(file, stored=True)
     try:
@@ -265,19 +271,6 @@ def _read_pt(file: Path) -> dict[str, Any]:
     return {str(name): value for name, value in held.items()}
 
 
-def _read_safetensors(file: Path) -> dict[str, Any]:
-    from safetensors import safe_open
-
-    with safe_open(file, "pt") as archive:
-        held: dict[str, Any] = {name: archive.get_tensor(name) for name in archive.keys()}  # noqa: SIM118 (no mapping)
-        texts = archive.metadata() or {}
-    # Under its name, or what damage made of that.
-    sums = [text for name, text in texts.items() if name not in _TEXTS and re.fullmatch("[0-9a-f]{8}", text)]
-    if ("checksum" in texts or sums) and texts.get("checksum") != _checksum(held, texts):
-        raise UserError("it is damaged, its checksum is wrong; compute the features again")
-    return held | {name: parse_json(texts[name]) for name in _TEXTS if name in texts}
-
-
 def _checksum(arrays: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:
     """Of names, numbers and texts; the format itself has none."""
     found = zlib.crc32(json.dumps({name: texts[name] for name in sorted(texts) if name != "checksum"}).encode())
@@ -286,3 +279,40 @@ def _checksum(arrays: Mapping[str, Tensor], texts: Mapping[str, str]) -> str:
         found = zlib.crc32(f"{name} {array.dtype} {array.shape}".encode(), found)
         found = zlib.crc32(array.tobytes(), found)
     return f"{found:08x}"
+
+
+def unit_rows(features: Tensor) -> Tensor:
+    """Rows of length 1, half precision widened to float32: (..., D) -> (..., D); a zero row stays zero."""
+    return F.normalize(at_least_float32(features), dim=-1)
+
+
+def unit(rows: Array) -> Array:
+    """`unit_rows` of an array (n, d), in float64."""
+    found: Array = unit_rows(torch.from_numpy(np.asarray(rows, dtype=np.float64))).numpy()
+    return found
+
+
+def draw(count: int, most: int, seed: int = 0) -> Tensor:
+    """All of `count` rows, or `most` of them drawn at random, ascending: (min(count, most),) indices."""
+    if count <= most:
+        return torch.arange(count)
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most].sort().values
+
+
+def best(similarity: Tensor, depth: int) -> Tensor:
+    """Columns of the `depth` largest numbers of each row, in their order: (n, m) -> (n, depth)."""
+    width = similarity.shape[1]
+    if depth * 8 < width and width > 1000:
+        return similarity.topk(depth, dim=1).indices
+    if similarity.device.type != "cpu" or similarity.dtype != torch.float32:
+        return similarity.sort(dim=1, descending=True, stable=True).indices[:, :depth]
+    # NumPy sorts whole numbers ten times faster than PyTorch does rows with their places: here the number as one that
+    # has its order, and below it the column.
+    bits = (similarity + 0.0).contiguous().view(torch.int32)
+    keys = (~(bits ^ ((bits >> 31) & 0x7FFFFFFF))).long() << 32 | torch.arange(width)
+    found = keys.numpy()
+    if depth < width // 2:
+        found.partition(depth - 1, axis=1)
+        found = found[:, :depth]
+    found.sort(axis=1)
+    return torch.from_numpy(found[:, :depth] & 0xFFFFFFFF)

@@ -1,13 +1,11 @@
 """How sure a number over images is: 95 % intervals whose coverage is simulated (`benchmarks/intervals.py`).
 
+They cover the choice of the images that were measured, not that of the training images, nor the training's seed.
 Images that are judged one by one, against training images that stay, are independent: `of_independent`. Where the
 measured images are each other's gallery, an image that moves takes its neighbours' results with it; then the images
 are cut into random halves again and again, which are independent of each other, and the difference of the halves'
 means says how far a mean moves (half-sampling: McCarthy, Review of the International Statistical Institute 1969).
-Leaving single images out would not do: results of nearest neighbours are not smooth in the images, and the
-jackknife's intervals are then far too wide.
-
-They cover the choice of the images that were measured, not that of the training images, nor the training's seed.
+Leaving single images out would not do: the results of neighbours jump, and the jackknife's intervals are too wide.
 """
 
 import math
@@ -21,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solo.eval.rows import Array
+from solo.eval.features import Array
 
 Interval = tuple[float, float]
 
@@ -193,11 +191,7 @@ class Paired:
 
 
 def paired(differences: Sequence[float]) -> Paired:
-    """Student's t interval, t test and sign test of paired differences, such as of two methods over the same seeds.
-
-    Raises:
-        ValueError: no difference.
-    """
+    """Student's t interval, t test and sign test of paired differences, such as of two methods over the same seeds."""
     from scipy.stats import binom, t
 
     n = len(differences)
@@ -217,9 +211,8 @@ def paired(differences: Sequence[float]) -> Paired:
 def paired_images(differences: Sequence[float], most: float = 1.0) -> Paired:
     """`paired` of two networks on the same images, with an interval that covers where few images differ, too.
 
-    Wald's, as if at least two images differed. Without that it has no width where no image differs, and covers 78 % of
-    a difference of one image in a hundred. `most` is the largest difference that there can be, 100 for points of
-    percent.
+    Wald's, as if at least two images differed: else it has no width where none does, and covers 78 % of a difference of
+    one image in a hundred. `most` is the largest difference that there can be, 100 for points of percent.
     """
     found, count = paired(differences), len(differences)
     squares = max(math.fsum(one * one for one in differences), 2 * most * most)

@@ -14,10 +14,9 @@ from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from solo import distributed
-from solo.eval.features import FeatureTable
+from solo.eval.features import FeatureTable, unit_rows
+from solo.eval.features import best as best_columns
 from solo.eval.intervals import UNDEFINED, Interval, of_halves
-from solo.eval.rows import best as best_columns
-from solo.eval.rows import unit_rows
 from solo.precision import at_least_float32
 
 Distance = Literal["cosine", "euclidean"]
@@ -32,11 +31,8 @@ def nearest(
 ) -> tuple[Tensor, Tensor]:
     """The k most similar of keys (N, D), N >= k, of each query (M, D), about `max_elements` similarities at a time.
 
-    The keys may come in parts, and are in memory once, in their own precision: rows are brought to float32 and to
-    length 1 a block at a time.
-
-    Returns:
-        similarity (M, k), descending: the cosine, or minus the euclidean distance; and the keys' indices (M, k).
+    The similarity (M, k), descending: the cosine, or minus the euclidean distance; and the keys' indices (M, k). Keys
+    may come in parts, and are in memory once, in their own precision: rows are prepared a block at a time.
     """
     keys = [keys] if isinstance(keys, Tensor) else keys
     prepare = unit_rows if distance == "cosine" else at_least_float32
@@ -138,14 +134,8 @@ def vote_ranking(
 ) -> Tensor:
     """The classes with the most votes, (M, min(5, k, num_classes)), the winner first; -1 for a class without a vote.
 
-    Args:
-        similarity: (M, k), descending.
-        labels: (M, k) of the neighbours, -1 unknown.
-        num_classes: above all of them.
-        temperature: of the votes' weights, with cosine.
-        distance: with which the neighbours were found.
-        epsilon: keeps the euclidean weights finite.
-        max_elements: bound on the votes held at once.
+    `similarity` (M, k) is what `nearest` gave for `distance`, labels (M, k) are the neighbours', -1 unknown. Votes have
+    the weights exp(cosine / temperature), or 1 / (distance + epsilon); `max_elements` of them are held at once.
     """
     if distance == "euclidean":
         weights = 1 / (epsilon - similarity)
@@ -159,6 +149,12 @@ def vote_ranking(
         # A class without a vote is no answer, even where fewer than five got one.
         parts.append(best.indices.masked_fill(best.values <= 0, -1))
     return torch.cat(parts)
+
+
+def level_rankings(similarity: Tensor, rows: Tensor, labels: Tensor, truth: Tensor, **how: Any) -> list[Tensor]:
+    """`vote_ranking` at each level by the labels (N, L) of the neighbours' rows (M, k); `truth` (m, L) has others."""
+    counts = class_counts(labels, truth)
+    return [vote_ranking(similarity, y[rows], count, **how) for y, count in zip(labels.T, counts, strict=True)]
 
 
 def hits(rankings: Sequence[Tensor], truth: Tensor) -> list[dict[str, Tensor]]:
@@ -179,17 +175,12 @@ def vote_accuracy(
 ) -> list[tuple[float, float]]:
     """Top-1 and top-5 accuracy in percent, coarse level first; NaN where no test row has a label.
 
-    `similarity` and `neighbours` (M, k) are of `nearest`, targets (N,) or (N, L) and (M,) or (M, L); `how` is the rest
-    of `vote_ranking`. A level has as many classes as the largest label of both sets says; top-5 is over min(5, k,
-    classes). Unknown labels (-1) neither vote nor count.
+    `similarity` and `neighbours` (M, k) are of `nearest`, targets (N,) or (N, L) and (M,) or (M, L), -1 for unknown,
+    which neither votes nor counts; `how` is the rest of `vote_ranking`. Top-5 is over min(5, k, classes).
     """
     train_targets, test_targets = (x[:, None] if x.ndim == 1 else x for x in (train_targets, test_targets))
-    counts = class_counts(train_targets, test_targets)
-    best = [vote_ranking(similarity, y[neighbours], n, **how) for y, n in zip(train_targets.T, counts, strict=True)]
-    return [
-        (100 * float(one["acc1"].double().mean()), 100 * float(one["acc5"].double().mean()))
-        for one in hits(best, test_targets)
-    ]
+    right = hits(level_rankings(similarity, neighbours, train_targets, test_targets, **how), test_targets)
+    return [(100 * float(one["acc1"].double().mean()), 100 * float(one["acc5"].double().mean())) for one in right]
 
 
 def knn_ranking(
@@ -201,14 +192,12 @@ def knn_ranking(
     """
     query = val.features.to(device)
     if bank is None:
-        similarity, rows = nearest_others(query, min(k, len(val) - 1))
+        near = nearest_others(query, min(k, len(val) - 1))
     else:
-        similarity, rows = nearest(query, bank.features.to(device), min(k, len(bank)))
-    voters = (val if bank is None else bank).labels
-    return [
-        vote_ranking(similarity, labels.to(device)[rows], count, temperature=temperature).cpu()
-        for labels, count in zip(voters.T, class_counts(voters, val.labels), strict=True)
-    ]
+        near = nearest(query, bank.features.to(device), min(k, len(bank)))
+    voters = (val if bank is None else bank).labels.to(device)
+    found = level_rankings(*near, voters, val.labels, temperature=temperature)
+    return [ranking.cpu() for ranking in found]
 
 
 def neighbour_intervals(
@@ -243,12 +232,6 @@ class WeightedKNNClassifier(Metric):
         distance_fx: `cosine` (weights exp(cos / T)) or `euclidean` (weights 1 / (distance + epsilon)).
         epsilon: keeps the euclidean weights finite.
         dist_sync_on_step: torchmetrics'.
-
-    Attributes:
-        level_accuracies: (acc1, acc5) in percent of each label level, coarse first, of the last `compute`.
-
-    Raises:
-        ValueError: if `distance_fx` is neither of the two.
     """
 
     full_state_update = False
@@ -275,6 +258,7 @@ class WeightedKNNClassifier(Metric):
         self.max_distance_matrix_size = max_distance_matrix_size
         self.distance_fx = distance_fx
         self.epsilon = epsilon
+        # (acc1, acc5) in percent of each label level, coarse first, of the last `compute`
         self.level_accuracies: list[tuple[float, float]] = []
         for name in ("train_features", "train_targets", "test_features", "test_targets"):
             self.add_state(name, default=[], dist_reduce_fx="cat", persistent=False)
@@ -290,11 +274,7 @@ class WeightedKNNClassifier(Metric):
         test_features: Tensor | None = None,
         test_targets: Tensor | None = None,
     ) -> None:
-        """Add train rows, test rows, or both: features (N, D) with targets (N,) or (N, L), coarse level first.
-
-        Raises:
-            ValueError: if a set's features and targets don't come together, one row each.
-        """
+        """Add train rows, test rows, or both: features (N, D) with targets (N,) or (N, L), coarse level first."""
         given = [(train_features, train_targets), (test_features, test_targets)]
         held = [(self.train_features, self.train_targets), (self.test_features, self.test_targets)]
         for pair, lists in zip(given, held, strict=True):

@@ -1,11 +1,9 @@
 """Linear classifiers on frozen features: solved to their optimum, all of a grid by SGD, or from few labels.
 
 `fit_linear`: standardised features, cross-entropy plus an L2 penalty, minimised by L-BFGS for each level by itself. The
-problem is convex, so that the result depends on no learning rate, order or seed; and the gradient that is left bounds
-how far the objective is above its optimum: by |gradient|^2 / (2 l2), as the penalty makes it strongly convex.
-
-`choose`: those of a grid see the same batches in the same order, so that one pass over the features serves all of them;
-the best is chosen on a part of the *training* rows.
+problem is strongly convex, so that the result depends on no learning rate, order or seed, and the gradient that is left
+bounds how far the objective is above its optimum: by |gradient|^2 / (2 l2). `choose`: one pass over the features serves
+all classifiers of a grid; the best is chosen on a part of the *training* rows.
 
 `probe`: what a few or all labels are enough for, with the grid of the suite of eleven transfer data sets: 45 strengths
 of the L2 penalty, evenly spaced in their logarithm from 1e-6 to 1e5 (Kornblith, Shlens, Le: Do better ImageNet models
@@ -66,9 +64,9 @@ def fit_linear(
 ) -> LinearClassifier:
     """Minimise for each level mean cross-entropy + l2 / 2 * |weight|^2; biases are free.
 
-    Features are (n, d), on the device to compute on, labels (n, L), -1 unknown: left out of that level; `counts` are
-    the classes of each level, above all labels. Each level ends within `CLOSE` of its optimum, or after `max_iter`
-    steps of L-BFGS; `max_elements` bounds the numbers held at once, beside the features.
+    Features are (n, d), on the device to compute on, labels (n, L) below `counts`, -1 unknown: left out of that level.
+    Each level ends within `CLOSE` of its optimum, or after `max_iter` steps of L-BFGS; `max_elements` bounds the
+    numbers held at once, beside the features.
     """
     features = features if features.dtype == torch.float64 else features.float()
     blocks = torch.split(features, max(1, max_elements // features.shape[1]))
@@ -215,27 +213,12 @@ def choose(
 STRENGTHS = tuple(10 ** (-6 + place / 4) for place in range(45))
 
 
-@dataclass(frozen=True)
-class Probe:
-    """A classifier, and the training images that it gets: all, so many of each class, or a share of each class."""
-
-    classifier: str  # knn or linear
-    shots: int | None = None
-    share: float | None = None
-
-    @property
-    def few(self) -> bool:
-        """Whether it gets some of the training images only."""
-        return self.shots is not None or self.share is not None
-
-
-PROBES = {
-    "knn": Probe("knn"),
-    "linear": Probe("linear"),
-    "shots1": Probe("linear", shots=1),
-    "shots10": Probe("linear", shots=10),
-    "labels1": Probe("linear", share=0.01),
-    "labels10": Probe("linear", share=0.1),
+# Of linear classifiers the training images that they get: so many of each class, or a share of each class.
+FEW: dict[str, tuple[int | None, float | None]] = {
+    "shots1": (1, None),
+    "shots10": (10, None),
+    "labels1": (None, 0.01),
+    "labels10": (None, 0.1),
 }
 
 
@@ -251,20 +234,20 @@ class Settings:
     seed: int = 0  # of the draws: the same images for every network
 
 
-def probe(features: Features, which: Probe, settings: Settings, device: torch.device) -> Tensor:
+def probe(features: Features, protocol: str, settings: Settings, device: torch.device) -> Tensor:
     """(L, n) share of the draws in which each measured image is right at each level; NaN where its label is unknown.
 
-    Raises:
-        UserError: there are no labels, or no training images.
+    The protocol is `knn` or `linear`, of all training images, or one of `FEW`. A `UserError` without labels or training
+    images.
     """
     train, val = features.train, features.val
     if train is None or not features.levels:
         raise UserError(f"{features.name}: a benchmark needs training and validation images with labels")
-    draws = settings.draws if which.few else 1
+    draws = settings.draws if protocol in FEW else 1
     found = torch.zeros(len(features.levels), len(val), dtype=torch.float64)
     for seed in range(settings.seed, settings.seed + draws):
-        bank = train.rows(some_of_each(train.labels[:, -1], which.shots, which.share, seed)) if which.few else train
-        if which.classifier == "knn":
+        bank = train.rows(some_of_each(train.labels[:, -1], *FEW[protocol], seed)) if protocol in FEW else train
+        if protocol == "knn":
             best = knn_ranking(bank, val, settings.k, settings.temperature, device)
         else:
             best = []

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from solo.eval.features import Array
 from solo.eval.linear import LinearClassifier
-from solo.eval.rows import Array
 from solo.taxonomy import Taxonomy
 
 
@@ -89,13 +89,8 @@ def hops(tree: Taxonomy, truth: Array, scores: Array) -> Array:
     the tree's own order, 0 for its reverse. The weights fall from rank to rank: from `2^-e` of one height (the truth
     itself has 1) linearly to that of the next, the last ones to 0.
 
-    Args:
-        tree: of the classes.
-        truth: (n,) classes.
-        scores: (n, C) of each class, the higher the better; equal ones keep the order of the classes.
-
-    Returns:
-        (n,) in 0 to 1; NaN where all classes are equally far from the truth.
+    Of true classes (n,) and scores (n, C), of which equal ones keep the order of the classes: (n,), NaN where all
+    classes are equally far from the truth.
     """
     classes = np.arange(tree.num_classes)
     found = np.full(len(truth), math.nan)

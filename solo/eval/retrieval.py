@@ -22,8 +22,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from solo.eval.features import best, unit_rows
 from solo.eval.intervals import Interval, of_halves
-from solo.eval.rows import best, unit_rows
 
 GRADED = ("h_ap", "ndcg", "asi")
 
@@ -53,21 +53,18 @@ def retrieve(
     cuts: Tensor | None = None,
     max_elements: int = 5_000_000,
 ) -> list[Retrieval]:
-    """Rank the gallery for each query, a block of queries at a time.
+    """Rank the gallery for each query, a block of queries at a time; one result for each level of labels (N, L).
 
     Images of unknown label (-1) are neither queries nor in the gallery of their level.
 
     Args:
         features: (N, d).
-        labels: (N, L), coarse first, -1 unknown.
+        labels: (N, L), coarse first.
         queries: (Q,) row numbers; default: all rows.
         is_gallery: (N,) bool, where queries are looked up; default: all rows. A query is never in its own gallery.
         top_k: which k.
         cuts: halves of the images, for the intervals, see `cuts` of `solo.eval.intervals`.
         max_elements: bound on the similarities held at once, which bounds the memory.
-
-    Returns:
-        One result for each level, coarse first.
     """
     labels, queries, gallery = _placed(features, labels, queries, is_gallery)
     asked, there = labels[queries].T, labels[gallery].T

@@ -5,7 +5,7 @@ Zhang et al., Use All The Labels (CVPR 2022), section 4: https://arxiv.org/abs/2
 """
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,33 +14,13 @@ import torch
 from torch import Tensor
 
 from solo.errors import UserError
+from solo.eval import intervals, predictions
 from solo.eval.classes import agreement, agreement_inside
-from solo.eval.features import Features, FeatureTable
-from solo.eval.intervals import (
-    UNDEFINED,
-    Interval,
-    coin,
-    cuts,
-    of_classes,
-    of_independent,
-    of_mean,
-    of_statistic,
-    paired_images,
-)
+from solo.eval.features import Array, Features, FeatureTable, draw
+from solo.eval.intervals import UNDEFINED, Interval
 from solo.eval.knn import hits, knn_ranking, neighbour_intervals
 from solo.eval.linear import linear_ranking
-from solo.eval.predictions import (
-    Judged,
-    calibration_error,
-    consistent,
-    full_path,
-    hierarchy_scores,
-    judge,
-    mean_average_precision,
-    mean_per_class,
-)
 from solo.eval.retrieval import Retrieval, retrieve, retrieve_graded
-from solo.eval.rows import Array, draw
 from solo.eval.tree import centroids, compare_with_labels, cpcc, emergent_tree
 from solo.taxonomy import Taxonomy
 
@@ -69,12 +49,9 @@ class Protocol:
 def evaluate(features: Features, protocol: Protocol, device: torch.device) -> list[Numbers]:
     """Measure `features`: one entry for all classes, and if there are unseen ones, one each for seen and unseen.
 
-    Returns:
-        Plain values: `classes`, `images`, `levels` (coarse first, a dict of numbers each; `<name>_ci` is the interval).
-        Accuracies, top-k, R-precision and MAP@R are in percent, NMI and AMI in 0..1; None is what is not defined.
-
-    Raises:
-        UserError: there are no labels, or fewer than two images.
+    Plain values: `classes`, `images`, `levels` (coarse first, a dict of numbers each; `<name>_ci` is the interval).
+    Accuracies, top-k, R-precision and MAP@R are in percent, NMI and AMI in 0..1; None is what is not defined. A
+    `UserError` without labels, or of fewer than two images.
     """
     if not features.levels:
         raise UserError(f"{features.name} has no labels to measure features by; solo analyze works without")
@@ -91,7 +68,7 @@ def parts(features: Features) -> Iterator[tuple[str, Features]]:
     for which in ("seen", "unseen") if features.unseen else ():
         rows = []
         for table in (features.val, features.val if features.train is None else features.train):
-            classes = torch.from_numpy(classes_of(features, table.labels))
+            classes = _with_classes(features, table).labels[:, -1]
             rows.append((unseen[classes] == (which == "unseen")) & (classes >= 0))
         val, train = rows
         if int(val.sum()) < 2:  # one image has nothing to be compared with
@@ -101,20 +78,13 @@ def parts(features: Features) -> Iterator[tuple[str, Features]]:
         yield which, replace(features, val=features.val.rows(val), train=bank, queries=queries)
 
 
-def classes_of(features: Features, labels: Tensor) -> Array:
-    """The class (leaf) of each row of labels (n, L), -1 unknown."""
+def _with_classes(features: Features, table: FeatureTable) -> FeatureTable:
+    """The last column of the labels is the class (leaf), -1 unknown; in a ragged tree that is one more."""
     tree = features.tree
     if tree is None or not tree.is_ragged:
-        return labels[:, -1].numpy()
-    rows, which = np.unique(labels.numpy(), axis=0, return_inverse=True)
-    return np.array([tree.leaf_of(row) for row in rows.tolist()])[which.reshape(-1)]
-
-
-def _with_classes(features: Features, table: FeatureTable) -> FeatureTable:
-    """The last column of the labels is the class; in a ragged tree that is one more."""
-    if features.tree is None or not features.tree.is_ragged:
         return table
-    classes = torch.from_numpy(classes_of(features, table.labels))
+    rows, which = np.unique(table.labels.numpy(), axis=0, return_inverse=True)
+    classes = torch.tensor([tree.leaf_of(row) for row in rows.tolist()])[which.reshape(-1)]
     return replace(table, labels=torch.cat([table.labels, classes[:, None]], dim=1))
 
 
@@ -126,16 +96,20 @@ def _measure(which: str, features: Features, protocol: Protocol, device: torch.d
         known = column[column >= 0]
         unknown = len(column) - len(known)
         levels.append({"level": name, "classes": len(known.unique()), "images": len(known), "unknown": unknown})
-    halves = cuts(len(val), protocol.seed) if protocol.intervals else None
-    asked = _asked(features, protocol) | {"cuts": halves}
+    queries, gallery = torch.arange(len(val)), None
+    if features.queries is not None:
+        queries, gallery = features.queries.nonzero()[:, 0], ~features.queries
+    halves = intervals.cuts(len(val), protocol.seed) if protocol.intervals else None
+    queries = queries[draw(len(queries), protocol.max_queries, protocol.seed)]
+    asked: dict[str, Any] = {"queries": queries, "is_gallery": gallery, "cuts": halves}
     rankings: dict[str, list[Tensor]] = {}
     measured: list[list[Numbers]] = []
-    judged: Judged | None = None
+    judged: predictions.Judged | None = None
     if "linear" in protocol.measures and bank is not None:
         rankings["linear"], model = linear_ranking(
             bank, val.features, truth, protocol.l2, protocol.linear_steps, device
         )
-        judged = judge(model, val.features, classes, tree)
+        judged = predictions.judge(model, val.features, classes, tree)
         measured.append(_accuracies("linear", rankings["linear"], val, protocol))
         measured.append([{"linear_gap": plain(gap, 6), "linear_gradient": plain(size, 6)} for gap, size in model.left])
         measured.append(_calibration(judged, rankings["linear"], truth.numpy(), protocol))
@@ -155,14 +129,14 @@ def _measure(which: str, features: Features, protocol: Protocol, device: torch.d
         for row, own in zip(levels, numbers, strict=False):  # the classes of a ragged tree come last
             row |= own
     images = {"val": len(val), "train": 0 if bank is None else len(bank)}
-    if features.queries is not None:
-        images |= {"queries": int(features.queries.sum()), "gallery": int((~features.queries).sum())}
+    if gallery is not None:
+        images |= {"queries": int((~gallery).sum()), "gallery": int(gallery.sum())}
     result: Numbers = {"classes": which, "images": images, "levels": levels}
     if "hierarchy" in protocol.measures and tree is not None:
         result["hierarchy"] = _hierarchy(tree, rankings, features.val, classes, protocol, bank is not None)
         if judged is not None and tree.num_levels > 1:
             values = torch.from_numpy(judged.hops[np.isfinite(judged.hops)])
-            result["hierarchy"]["linear"] |= percent({"hops": values}, {"hops": of_mean(values)}, protocol.intervals)
+            result["hierarchy"]["linear"] |= percent({"hops": values}, {"hops": intervals.of_mean(values)}, protocol)
             result["hierarchy"]["crm"] = _mistakes(tree, classes, judged.careful)
         if "retrieval" in protocol.measures and tree.num_levels > 1:
             graded = retrieve_graded(val.features.to(device), features.val.labels, **asked)
@@ -185,21 +159,22 @@ def _accuracies(
     ends = _independent(each, val) if ends is None else ends
     for level, column in enumerate(val.labels.numpy().T):
         right = ranking[level][:, 0].numpy() == column
-        own = of_classes(right, column) if protocol.intervals and independent else None
-        numbers = percent(each[level], ends[level], protocol.intervals, f"{name}_")
-        found.append(numbers | told(f"{name}_mean_per_class", mean_per_class(right, column), own))
+        own = intervals.of_classes(right, column) if protocol.intervals and independent else None
+        numbers = percent(each[level], ends[level], protocol, f"{name}_")
+        found.append(numbers | told(f"{name}_mean_per_class", predictions.mean_per_class(right, column), own))
     return found
 
 
 def _independent(each: list[dict[str, Tensor]], val: FeatureTable) -> list[dict[str, Interval]]:
     """Intervals of the shares of hits of independent images."""
-    toss = coin(val.features)
+    toss = intervals.coin(val.features)
     return [
-        {name: of_independent(float(hit.double().mean()), len(hit), toss) for name, hit in one.items()} for one in each
+        {name: intervals.of_independent(float(hit.double().mean()), len(hit), toss) for name, hit in one.items()}
+        for one in each
     ]
 
 
-def _calibration(judged: Judged, ranking: list[Tensor], truth: Array, protocol: Protocol) -> list[Numbers]:
+def _calibration(judged: predictions.Judged, ranking: list[Tensor], truth: Array, protocol: Protocol) -> list[Numbers]:
     """Of each level's own classifier, and of the classes' probabilities added up to the level."""
     found = []
     for level, column in enumerate(truth.T):
@@ -208,23 +183,22 @@ def _calibration(judged: Judged, ranking: list[Tensor], truth: Array, protocol: 
             both["linear_ece_summed"] = judged.summed[:, level], judged.summed_confidence[:, level]
         numbers: Numbers = {}
         for name, (best, confidence) in both.items():
-            sure, hit = confidence[column >= 0], (best == column)[column >= 0]
-            measure = lambda rows, sure=sure, hit=hit: calibration_error(sure[rows], hit[rows])  # noqa: E731
-            numbers |= statistic(name, measure, len(hit), protocol.intervals)
+            columns = confidence[column >= 0], (best == column)[column >= 0]
+            numbers |= statistic(name, predictions.calibration_error, columns, protocol)
         found.append(numbers)
     return found
 
 
-def _several(judged: Judged, labels: Array, levels: list[Numbers], protocol: Protocol) -> Numbers:
+def _several(judged: predictions.Judged, labels: Array, levels: list[Numbers], protocol: Protocol) -> Numbers:
     """Columns that say whether an image has a label: average precision, of each added to `levels`, and its mean."""
     for place, row in enumerate(levels):
         one = slice(place, place + 1)
-        row["linear_ap"] = plain(100 * mean_average_precision(judged.first[:, one], labels[:, one]))
+        row["linear_ap"] = plain(100 * predictions.mean_average_precision(judged.first[:, one], labels[:, one]))
     numbers: Numbers = {"labels": labels.shape[1], "images": len(labels)}
-    measure = lambda rows: mean_average_precision(judged.first[rows], labels[rows])  # noqa: E731
-    numbers |= statistic("map", measure, len(labels), protocol.intervals, 0.125 / labels.shape[1])
+    columns, unseen = (judged.first, labels), 0.125 / labels.shape[1]
+    numbers |= statistic("map", predictions.mean_average_precision, columns, protocol, unseen)
     # The last of the eleven recalls is one image's, a label: that varies as no part of the images shows.
-    eleven = mean_average_precision(judged.first, labels, 11)
+    eleven = predictions.mean_average_precision(*columns, 11)
     return numbers | told("map_11", eleven, UNDEFINED if protocol.intervals else None)
 
 
@@ -243,11 +217,14 @@ def _hierarchy(
         if tree.num_levels > 1:
             predicted = torch.stack([top[:, 0] for top in ranking[: tree.num_levels]], dim=1).numpy()
             labels = val.labels.numpy()
-            judged = {"consistency": consistent(tree, predicted, labels), "full_path": full_path(predicted, labels)}
+            judged = {
+                "consistency": predictions.consistent(tree, predicted, labels),
+                "full_path": predictions.full_path(predicted, labels),
+            }
             each = {key: torch.from_numpy(right) for key, right in judged.items()}
             # Where the measured images vote themselves, they are not independent.
             ends = _independent([each], val)[0] if voters or name == "linear" else {}
-            numbers[name] |= percent(each, ends, protocol.intervals)
+            numbers[name] |= percent(each, ends, protocol)
     present = np.unique(classes[classes >= 0])
     if tree.num_levels > 1 and 2 < len(present) <= _MOST_CLASSES:
         means, leaves, _ = centroids(val.features.numpy(), classes)
@@ -261,21 +238,13 @@ def _hierarchy(
 
 def _mistakes(tree: Taxonomy, classes: Array, best: Array) -> Numbers:
     """How far predicted classes (n,) are from the true ones (n,)."""
-    found = vars(hierarchy_scores(tree, classes, best))
+    found = vars(predictions.hierarchy_scores(tree, classes, best))
     return {key: plain(value) if isinstance(value, float) else value for key, value in found.items()}
-
-
-def _asked(features: Features, protocol: Protocol) -> dict[str, Any]:
-    """Queries and gallery."""
-    which, count = features.queries, len(features.val)
-    queries = torch.arange(count) if which is None else which.nonzero()[:, 0]
-    queries = queries[draw(len(queries), protocol.max_queries, protocol.seed)]
-    return {"queries": queries, "is_gallery": None if which is None else ~which}
 
 
 def _of_queries(one: Retrieval, protocol: Protocol, top: str = "") -> Numbers:
     counts = {"queries": len(one.rows), "queries_alone": one.alone, "queries_unknown": one.unknown}
-    numbers = percent(one.values, one.intervals, protocol.intervals) | counts
+    numbers = percent(one.values, one.intervals, protocol) | counts
     return {f"{top}{key[3:]}" if top and key.startswith("top") else key: value for key, value in numbers.items()}
 
 
@@ -302,18 +271,25 @@ def told(name: str, value: float, ends: Interval | None) -> Numbers:
     return numbers
 
 
-def percent(values: Mapping[str, Tensor], ends: Mapping[str, Interval], intervals: bool, prefix: str = "") -> Numbers:
+def percent(
+    values: Mapping[str, Tensor], ends: Mapping[str, Interval], protocol: Protocol, prefix: str = ""
+) -> Numbers:
     """Mean of the values of each image, in percent, with its interval; None where they are not defined."""
     numbers: Numbers = {}
     for key, each in values.items():
-        known = ends.get(key, UNDEFINED) if intervals else None
+        known = ends.get(key, UNDEFINED) if protocol.intervals else None
         numbers |= told(f"{prefix}{key}", float(each.double().mean()), known)
     return numbers
 
 
-def statistic(name: str, of: Callable[[Array], float], count: int, intervals: bool, unseen: float = 0.2) -> Numbers:
-    """The same of a number that is no mean over images: `of` gets numbers of rows out of `count`; 0 to 1, or NaN."""
-    return told(name, of(np.arange(count)), of_statistic(of, count, unseen) if intervals else None)
+def statistic(
+    name: str, of: Callable[..., float], columns: Sequence[Array], protocol: Protocol, unseen: float = 0.2
+) -> Numbers:
+    """The same of a number, 0 to 1 or NaN, that is no mean over images but of columns with a row for each."""
+    ends = None
+    if protocol.intervals:
+        ends = intervals.of_statistic(lambda rows: of(*(x[rows] for x in columns)), len(columns[0]), unseen)
+    return told(name, of(*columns), ends)
 
 
 Tables = tuple[FeatureTable, FeatureTable]  # of the images that vote and teach, and of those that are judged
@@ -323,11 +299,9 @@ def verdict(start: Tables, end: Tables, protocol: Protocol, device: torch.device
     """Did training make features better? Two networks, by kNN and by a linear classifier, of the same images in order.
 
     Labels are one column of classes, -1 unknown; of the protocol `k`, `temperature`, `l2` and `linear_steps` are read.
-
-    Returns:
-        Plain values: for `knn` and `linear` the accuracies, their difference and its interval, `paired_images` over
-        the judged images (it knows nothing of other seeds); `says`, which is `better` or `worse` if one measure says so
-        and the other doesn't disagree, `mixed` if they do, else `no difference`; and all of it as `text`.
+    For `knn` and `linear` the accuracies, their difference and its interval, `paired_images` over the judged images (it
+    knows nothing of other seeds); `says`, which is `better` or `worse` if one measure says so and the other doesn't
+    disagree, `mixed` if they do, else `no difference`; and all of it as `text`.
     """
     right: dict[str, list[Tensor]] = {"knn": [], "linear": []}
     for bank, judged in (start, end):
@@ -340,7 +314,7 @@ def verdict(start: Tables, end: Tables, protocol: Protocol, device: torch.device
             right[name].append(100 * hits(ranking, judged.labels)[0]["acc1"].double())
     found, said, lines = dict[str, Any](), set[str](), list[str]()
     for name, (before, after) in right.items():
-        change = paired_images((after - before).tolist(), 100)
+        change = intervals.paired_images((after - before).tolist(), 100)
         ends = {"start": float(before.mean()), "end": float(after.mean()), "difference": change.mean}
         found[name] = {key: plain(value) for key, value in ends.items()}
         found[name]["ci"] = [plain(change.low), plain(change.high)]

@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from solo.errors import UserError
-from solo.eval.rows import Array, draw, unit
+from solo.eval.features import Array, draw, unit
 from solo.taxonomy import Taxonomy
 
 MOST_LEAVES = 10_000  # whose distances fill 400 MB
@@ -102,10 +102,7 @@ def centroids(features: Array, labels: Array) -> tuple[Array, Array, Array]:
 def emergent_tree(points: Array) -> EmergentTree:
     """Join the two closest groups of points (m, d) again and again, by the mean cosine distance (1 - cosine, 0 to 2).
 
-    A zero row has cosine 0 with everybody.
-
-    Raises:
-        UserError: fewer than two points, more than 10,000, or values that aren't finite.
+    A zero row has cosine 0 with everybody. A `UserError` of less than 2 or more than 10,000 points.
     """
     from scipy.cluster.hierarchy import linkage
     from scipy.spatial.distance import squareform

@@ -14,10 +14,9 @@ import torch
 
 from solo import api
 from solo.analysis.comparison import packed, write_runs
-from solo.args.eval_schema import EvaluateCfg
-from solo.args.experiment_schema import BenchmarkCfg
+from solo.args.eval_schema import BenchmarkCfg, EvaluateCfg
 from solo.args.fields import keys_of
-from solo.args.harmless import read_yaml
+from solo.args.origins import read_yaml
 from solo.args.words import as_word
 from solo.callbacks import run_lock
 from solo.callbacks.recorder import versions
@@ -26,7 +25,7 @@ from solo.cli import read_config
 from solo.errors import ConfigError, UserError
 from solo.eval.features import Features
 from solo.eval.intervals import coin, of_independent, of_mean
-from solo.eval.linear import PROBES, Settings, probe
+from solo.eval.linear import FEW, Settings, probe
 from solo.experiment.runs import NAME, Row, add_row, read_rows
 from solo.files import output_file, told_apart
 from solo.run.features import load_features
@@ -56,9 +55,9 @@ def main(words: Sequence[str]) -> int:
     """
     keys, of_features = keys_of(BenchmarkCfg), keys_of(EvaluateCfg)
     named = [word for word in words if "=" not in word and not word.startswith("-")]
-    named += [word for word in words if "=" in word and word.partition("=")[0] not in keys and os.path.exists(word)]
-    given = [word for word in words if "=" in word and word not in named and word.partition("=")[0] not in keys]
-    given = [word for word in given if word.partition("=")[0].partition(".")[0] in of_features]
+    others = [word for word in words if "=" in word and word.partition("=")[0] not in keys]
+    named += [word for word in others if os.path.exists(word)]
+    given = [word for word in others if word not in named and word.split("=")[0].split(".")[0] in of_features]
     own = [word for word in words if word not in (*named, *given)]
     cfg = read_words("benchmark", BenchmarkCfg, [*([as_word("runs", named)] if named else []), *own])
     if cfg is None:
@@ -82,65 +81,54 @@ def main(words: Sequence[str]) -> int:
         if cfg.do != "cost" and there:
             left = len(cells) - len(there)
             said = [f"{left} of {len(cells)} cells are not measured: {'; '.join(failed) or 'not run'}."] if left else []
-            files = write_runs(there, folder, f"solo benchmark {' '.join(words)}", [*said, _protocols(cfg, settings)])
+            files = write_runs(there, folder, f"solo benchmark {' '.join(words)}", [*said, _protocols(cfg)])
             say(f"files in {folder}: {NAME}, {', '.join(files)}")
         return 1 if failed else 0
 
 
 def plan(cfg: BenchmarkCfg, given: Sequence[str], settings: Settings) -> list[Cell]:
-    """All cells, the runs of one data set behind each other.
-
-    Raises:
-        ConfigError: names and runs are not as many, or the data sets can't be read.
-    """
+    """All cells, the runs of one data set behind each other."""
     names = cfg.names or told_apart(cfg.runs)
     if len(names) != len(cfg.runs) or len(set(names)) != len(names):
         raise ConfigError(f"names={list(names)} must be {len(cfg.runs)} different names, one for each run")
-    sources = [(name, as_word(api._kind(run), run), _state(run)) for name, run in zip(names, cfg.runs, strict=True)]
+    states = [_state(run) for run in cfg.runs]
     cells = []
     for data, own in data_sets(cfg.data).items():
         for protocol in cfg.protocols:
-            for name, source, state in sources:
+            for name, run, state in zip(names, cfg.runs, states, strict=True):
                 words = (*own, *given)
                 key = json.dumps([state, sorted(words), protocol, vars(settings)])
                 digest = hashlib.sha256(key.encode()).hexdigest()[:12]
-                cells.append(Cell(name, source, data, words, protocol, digest))
+                cells.append(Cell(name, as_word(api._kind(run), run), data, words, protocol, digest))
     return cells
 
 
 def _state(run: str) -> list[str | int]:
     """What tells a run from another one at the same place."""
-    if api._kind(run) == "model":
-        return [run]
-    if api._kind(run) == "features":
+    kind = api._kind(run)
+    if kind == "features":
         raise ConfigError(f"{run} holds features of one data set; give a checkpoint, the folder of a run or timm/NAME")
+    if kind == "model":
+        return [run]
     file = checkpoint_file(run)
     return [str(file.resolve()), file.stat().st_size, file.stat().st_mtime_ns]
 
 
 def data_sets(given: str | tuple[str, ...]) -> dict[str, list[str]]:
-    """Names in the table -> words of solo evaluate: `NAME`, `NAME=PATH`, or what a YAML file says.
-
-    Raises:
-        ConfigError: the file can't be read, or is no mapping of names to lists of words.
-    """
+    """Names in the table -> words of solo evaluate: of `NAME`, `NAME=PATH`, or a YAML file; else a `ConfigError`."""
+    found: dict[str, list[str]] = {}
     if not isinstance(given, str) or not given.endswith((".yaml", ".yml")):
-        items = [item.partition("=") for item in ((given,) if isinstance(given, str) else given)]
-        return {
-            name: [f"data.dataset={name}", *([as_word("data.train_path", path)] if path else [])]
-            for name, _, path in items
-        }
+        for name, _, path in (item.partition("=") for item in ([given] if isinstance(given, str) else given)):
+            found[name] = [f"data.dataset={name}", *([as_word("data.train_path", path)] if path else [])]
+        return found
     read = read_yaml(Path(given).expanduser())
-    lists = (
-        isinstance(read, Mapping) and read and all(words is None or isinstance(words, list) for words in read.values())
-    )
-    if not lists:
+    if not isinstance(read, Mapping) or not read or not all(isinstance(own, list | None) for own in read.values()):
         raise ConfigError(f"data={given} must be lines of NAME: [words of solo evaluate], such as digits: []")
-    found = {str(name): [str(word) for word in words or ()] for name, words in read.items()}
-    return {
-        name: words if any(word.startswith("data.dataset=") for word in words) else [f"data.dataset={name}", *words]
-        for name, words in found.items()
-    }
+    for name, own in read.items():
+        words = [str(word) for word in own or ()]
+        named = any(word.startswith("data.dataset=") for word in words)
+        found[str(name)] = words if named else [f"data.dataset={name}", *words]
+    return found
 
 
 def _measure_all(missing: Sequence[Cell], settings: Settings, folder: Path, rows: dict[str, Row]) -> list[str]:
@@ -170,11 +158,9 @@ def _measure_all(missing: Sequence[Cell], settings: Settings, folder: Path, rows
 
 
 def _measure(cell: Cell, features: Features, settings: Settings, device: torch.device) -> Row:
-    started, which = time.perf_counter(), PROBES[cell.protocol]
-    shares = probe(features, which, settings, device).numpy()
-    draws = settings.draws if which.few else 1
+    started, draws = time.perf_counter(), settings.draws if cell.protocol in FEW else 1
     levels: dict[str, Row] = {}
-    for level, hits in zip(features.levels, shares, strict=True):
+    for level, hits in zip(features.levels, probe(features, cell.protocol, settings, device).numpy(), strict=True):
         known = hits[~np.isnan(hits)]
         if not len(known):
             continue
@@ -191,14 +177,14 @@ def _measure(cell: Cell, features: Features, settings: Settings, device: torch.d
     return {**row, "seconds": round(time.perf_counter() - started, 2)}
 
 
-def _protocols(cfg: BenchmarkCfg, settings: Settings) -> str:
+def _protocols(cfg: BenchmarkCfg) -> str:
     texts = {
-        "knn": f"{settings.k} nearest training images by cosine, weights exp(cosine / {settings.temperature:g})",
+        "knn": f"{cfg.k} nearest training images by cosine, weights exp(cosine / {cfg.temperature:g})",
         "linear": "logistic regression, L2 penalty of 45 from 1e-6 to 1e5 chosen on a fifth of the training images",
-        "shots1": "the same from 1 image of each class, L2 penalty " + f"{settings.l2:g}",
+        "shots1": f"the same from 1 image of each class, L2 penalty {cfg.l2:g}",
         "shots10": "from 10 images of each class",
         "labels1": "from 1 % of each class, at least one image",
         "labels10": "from 10 %",
     }
-    few = f" Few images are drawn {settings.draws} times, the same for every run, and results averaged."
+    few = f" Few images are drawn {cfg.draws} times, the same for every run, and results averaged."
     return "; ".join(f"{name}: {texts[name]}" for name in cfg.protocols) + "." + few

@@ -1,20 +1,190 @@
-"""`solo experiment FILE.yaml`: say what it costs, run what is missing, report."""
+"""`solo experiment FILE.yaml`: read the runs that a file asks for, say what they cost, run what is missing, report."""
 
+import functools
+import hashlib
+import itertools
+import json
 import math
-from collections.abc import Sequence
+import shlex
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from solo.analysis.comparison import COST, Report, compare_arms, write_arms
-from solo.args.experiment_schema import ExperimentCfg
+from solo.args.check import check, unknown
+from solo.args.compose import compose
+from solo.args.config import flat, freeze, may_change, never_matters
+from solo.args.eval_schema import ArmCfg, EvaluateCfg, ExperimentCfg, ExperimentFile
 from solo.args.fields import keys_of
+from solo.args.origins import read_yaml
+from solo.args.parse import parse
+from solo.args.recipes import find_recipe
+from solo.args.schema import PretrainCfg
+from solo.args.words import as_word, read_word
 from solo.callbacks import run_lock
-from solo.errors import UserError
-from solo.experiment.plan import Chosen, Plan, Task, measure_of
-from solo.experiment.runs import NAME, Row, add_row, perform_all, probe, read_rows
+from solo.errors import ConfigError, UserError
+from solo.experiment.runs import NAME, Choice, Row, Task, add_row, perform_all, probe, read_rows
 from solo.files import output_file
 from solo.run.report import say
 from solo.run.take import read_words
+
+_MOST = 10_000  # runs; more are a slip
+_OF_EACH_RUN = {"seed": "seeds says which", "checkpoint.dir": "out says where"}
+Schema = TypeVar("Schema")
+Chosen = dict[tuple[str, str], Choice]  # (arm, budget) -> what was chosen for it
+
+
+class Plan:
+    """The arms of a file, and their runs; a `ConfigError` if the file, an arm, or the words of a run are wrong.
+
+    `words` are given to every run, `seeds` are taken instead of the file's, of `arms` only these and the baseline.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        words: Sequence[str] = (),
+        seeds: Sequence[int] | int | None = None,
+        arms: Sequence[str] | None = None,
+    ) -> None:
+        self.file = _checked(read_yaml(path), ExperimentFile, f"{path}: ")
+        self.text = path.read_text(encoding="utf-8")
+        self.path, self.given = path, tuple(words)
+        self.seeds = _listed(self.file.seeds if seeds is None else seeds)
+        if not self.seeds:
+            raise ConfigError(f"{path}: seeds are none; give how many, such as 5, or a list of them")
+        self.budgets: dict[str, list[str]] = self.file.budgets or {"": []}
+        self.arms = {}
+        for name, arm in self.file.arms.items():
+            keys = {"words": arm} if isinstance(arm, list) else {} if arm is None else arm
+            self.arms[str(name)] = _checked(keys, ArmCfg, f"{path}: arms.{name}.")
+        for name in (self.file.baseline, *(arms or ())):
+            if name not in self.arms:
+                raise ConfigError(f"{path}: arm{unknown(name, self.arms)}")
+        if arms is not None:
+            needed = {self.file.baseline, *arms}
+            needed |= {arm.grid for name, arm in self.arms.items() if name in needed and isinstance(arm.grid, str)}
+            self.arms = {name: arm for name, arm in self.arms.items() if name in needed}
+        for measure in self.file.measures:
+            measure_of(measure)
+        grids = {name: arm.grid for name, arm in self.arms.items() if isinstance(arm.grid, dict) and arm.grid}
+        for name, arm in self.arms.items():
+            if isinstance(arm.grid, str) and arm.grid not in grids:
+                raise ConfigError(f"{path}: arms.{name}.grid={arm.grid} is no arm with a grid; name one that has")
+            for key, values in grids.get(name, {}).items():
+                if not isinstance(values, list) or not values:
+                    raise ConfigError(f"{path}: arms.{name}.grid.{key}={values} is no list of values")
+        self._trial_seeds = _listed(self.file.choose.seeds) if grids else []
+        if grids and not self._trial_seeds:
+            raise ConfigError(f"{path}: choose.seeds are none, and arms have a grid; give how many, such as 2")
+        tried = sum(math.prod(map(len, grid.values())) for grid in grids.values()) * len(self._trial_seeds)
+        count = (tried + len(self.arms) * len(self.seeds)) * len(self.budgets)
+        if count > _MOST:
+            raise ConfigError(f"{path} asks for {count:,} runs; {_MOST:,} are allowed: take seeds or values out")
+        self._grids: dict[str, list[Choice]] = {}  # all combinations
+        for name, grid in grids.items():
+            self._grids[name] = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
+        self.runs(self.first())  # all are read before one runs
+
+    def trials(self) -> list[Task]:
+        """The runs that choose settings, without the images that are reported."""
+        return [
+            self._task(name, budget, seed, choice, is_trial=True)
+            for seed in self._trial_seeds
+            for budget in self.budgets
+            for name, choices in self._grids.items()
+            for choice in choices
+        ]
+
+    def first(self) -> Chosen:
+        """The first of each grid, to count runs before one is chosen."""
+        return {(name, budget): grid[0] for name, grid in self._grids.items() for budget in self.budgets}
+
+    def choices(self, numbers: Mapping[str, Mapping[str, float]]) -> tuple[Chosen, list[str]]:
+        """What is chosen for each arm and budget of which all trials have run, and a line on each.
+
+        That is the best mean of the first measure; `numbers` has the measures of each run by its id.
+        """
+        tried: dict[tuple[str, str], dict[str, list[Task]]] = {}
+        for task in self.trials():
+            text = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in (task.choice or {}).items())
+            tried.setdefault((task.arm, task.budget), {}).setdefault(text, []).append(task)
+        found, lines, measure = Chosen(), list[str](), self.file.measures[0]
+        for (arm, budget), values in tried.items():
+            if any(task.id not in numbers for tasks in values.values() for task in tasks):
+                continue
+            means = {text: sum(numbers[task.id][measure] for task in own) / len(own) for text, own in values.items()}
+            best = max(means, key=lambda text: means[text])
+            found[arm, budget] = values[best][0].choice or {}
+            shown = ", ".join(f"{text}: {mean:.2f}" for text, mean in means.items())
+            lines.append(f"{' '.join(filter(None, (arm, budget)))}: {best} (of {shown})")
+        return found, lines
+
+    def runs(self, chosen: Chosen) -> list[Task]:
+        """The runs that are reported, as far as their settings are known; all arms of a seed before the next seed."""
+        sources = {name: arm.grid if isinstance(arm.grid, str) else name for name, arm in self.arms.items()}
+        return [
+            self._task(name, budget, seed, chosen.get((sources[name], budget), {}))
+            for seed in self.seeds
+            for budget in self.budgets
+            for name, arm in self.arms.items()
+            if not arm.grid or (sources[name], budget) in chosen
+        ]
+
+    def _task(self, name: str, budget: str, seed: int, settings: Choice, is_trial: bool = False) -> Task:
+        arm, choose = self.arms[name], self.file.choose
+        recipe = tuple(shlex.split(arm.recipe or self.file.recipe))
+        own = [as_word(key, value) for key, value in settings.items()]
+        held = [as_word("data.holdout", choose.share)] if is_trial else []
+        words = (*self.file.words, *self.budgets[budget], *self.given, *arm.words, *own)
+        words = (*words, *(choose.words if is_trial else ()), *held)
+        evaluate, number = (*self.file.evaluate, *held), seed + arm.shift
+        digest = _digest(recipe, words, evaluate, f"{self.path}: arm {name}")
+        full = (*words, f"seed={number}")
+        return Task(name, budget, seed, settings if is_trial else None, recipe, full, evaluate, f"{digest}-{number}")
+
+
+@functools.cache
+def _digest(recipe: tuple[str, ...], words: tuple[str, ...], evaluate: tuple[str, ...], where: str) -> str:
+    """Twelve hex digits of what decides about the result: the composed recipe, not the library's defaults."""
+    try:
+        for key in (read_word(word).key for word in (*words, *evaluate)):
+            if key in _OF_EACH_RUN:
+                raise ConfigError(f"{key} is what each run is given by the experiment: {_OF_EACH_RUN[key]}; remove it")
+        values, origins = compose(find_recipe(recipe), words, PretrainCfg)
+        parse(values, PretrainCfg, origins, for_run=True)
+        settings, _ = compose(None, evaluate, EvaluateCfg)
+        _checked(settings, EvaluateCfg, "evaluate: ")
+        measured = sorted(read_word(word).line for word in evaluate)
+    except ConfigError as error:
+        raise ConfigError("\n".join(f"{where}: {line}" for line in str(error).splitlines())) from error
+    idle = never_matters()
+    kept = {key: value for key, value in flat(values) if not may_change(key, idle)}
+    text = json.dumps([kept, measured], sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _checked(values: Any, schema: type[Schema], where: str) -> Schema:
+    if not isinstance(values, dict):
+        raise ConfigError(f"{where.rstrip('. :')} is no section; give keys and values, see docs/experiment.md")
+    checked, problems = check(values, schema)
+    if problems:
+        raise ConfigError("\n".join(f"{where}{problem.key}{problem.text}" for problem in problems))
+    return freeze(checked, schema)
+
+
+def _listed(seeds: Sequence[int] | int) -> list[int]:
+    """Seeds: as they are, or as many from 0 on; of too many, so many that they are refused."""
+    return list(range(min(seeds, _MOST + 1))) if isinstance(seeds, int) else list(dict.fromkeys(seeds))
+
+
+def measure_of(text: str) -> tuple[str, str, str]:
+    """`[classes:]level/number` -> classes (`all` if not said), level, number; else a `ConfigError`."""
+    classes, _, rest = text.rpartition(":")
+    level, slash, number = rest.partition("/")
+    if not (slash and level and number):
+        raise ConfigError(f"measure {text!r} is not [classes:]level/number, such as class/knn_acc1")
+    return classes or "all", level, number
 
 
 def main(words: Sequence[str]) -> int:
@@ -40,10 +210,6 @@ def _work(plan: Plan, cfg: ExperimentCfg, folder: Path, words: Sequence[str]) ->
     rows = read_rows(folder, ("arm", "budget", "seed", "choice", "seconds", "cpu_seconds", "numbers"))
     failed: list[Row] = []
 
-    def left(tasks: Sequence[Task]) -> list[Task]:
-        """Each run once, and not those that are there."""
-        return list({task.id: task for task in tasks if task.id not in rows}.values())
-
     def done(row: Row) -> None:
         name = " ".join(filter(None, (row["arm"], row["budget"], f"seed {row['seed']}")))
         if "error" in row:
@@ -58,10 +224,10 @@ def _work(plan: Plan, cfg: ExperimentCfg, folder: Path, words: Sequence[str]) ->
 
     try:
         if cfg.do != "report":
-            _tell(plan, rows, left, cfg.jobs)
+            _tell(plan, rows, cfg.jobs)
         if cfg.do == "run":
             for tasks in (plan.trials, lambda: plan.runs(_chosen(plan, rows)[0])):
-                perform_all(left(tasks()), folder, cfg.jobs, cfg.keep, done)
+                perform_all(_left(tasks(), rows), folder, cfg.jobs, cfg.keep, done)
     finally:
         if cfg.do != "cost":
             files = write_arms(_report(plan, rows, f"solo experiment {' '.join(words)}"), folder)
@@ -69,14 +235,17 @@ def _work(plan: Plan, cfg: ExperimentCfg, folder: Path, words: Sequence[str]) ->
     return 1 if failed else 0
 
 
-def _tell(plan: Plan, rows: dict[str, Row], left: Any, jobs: int) -> None:
+def _left(tasks: Sequence[Task], rows: Mapping[str, Row]) -> list[Task]:
+    """Each run once, and not those that are there."""
+    return list({task.id: task for task in tasks if task.id not in rows}.values())
+
+
+def _tell(plan: Plan, rows: dict[str, Row], jobs: int) -> None:
     """How many runs, and how long they take: as those that are there, else by timed steps of the baseline."""
-    trials = plan.trials()
-    runs = plan.runs(plan.first() | _chosen(plan, rows)[0])
-    missing, seconds = [left(trials), left(runs)], 0.0
+    runs, total, seconds = plan.runs(plan.first() | _chosen(plan, rows)[0]), 0, 0.0
     for budget in plan.budgets:
-        todo = [[task for task in part if task.budget == budget] for part in missing]
-        for inner, part in zip((True, False), todo, strict=True):
+        for inner, tasks in ((True, plan.trials()), (False, runs)):
+            part = [task for task in _left(tasks, rows) if task.budget == budget]
             if not part:
                 continue
             like = [row for row in rows.values() if row["budget"] == budget and (row["choice"] is not None) == inner]
@@ -86,10 +255,10 @@ def _tell(plan: Plan, rows: dict[str, Row], left: Any, jobs: int) -> None:
                 steps, step, around = probe(next((t for t in part if t.arm == plan.file.baseline), part[0]))
                 each = steps * step + around
                 how = f"{steps:,} steps of {step:.3f} s, {around:.0f} s for start and evaluation, measured"
-            seconds += each * len(part) / jobs
+            total, seconds = total + len(part), seconds + each * len(part) / jobs
             kind = "that choose settings" if inner else "that are reported"
             say(f"{len(part)} runs {kind}{f', {budget}' if budget else ''}: {each:.0f} s each ({how})")
-    total, hours = sum(map(len, missing)), f"{int(seconds // 3600)}:{int(seconds % 3600 // 60):02d} h"
+    hours = f"{int(seconds // 3600)}:{int(seconds % 3600 // 60):02d} h"
     say(f"{total} runs to do, {len(rows)} rows there; about {hours} with jobs={jobs}" if total else "all done")
 
 

@@ -10,7 +10,7 @@ import tempfile
 import time
 import traceback
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,27 @@ import torch
 
 from solo import api
 from solo.errors import UserError
-from solo.experiment.plan import Task
 from solo.untrusted import parse_json
 
 Row = dict[str, Any]
+Choice = dict[str, Any]  # key -> value
 NAME = "rows.jsonl"
+_QUIET = ("progress=off", "tensorboard.enabled=false", "checkpoint.enabled=true", "auto_resume.enabled=true")
+_PROBED = 12  # steps that are timed
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """One run: `solo pretrain` and `solo evaluate`."""
+
+    arm: str
+    budget: str  # "" where there is only one, without a name
+    seed: int  # as the report counts it; the words have the run's own
+    choice: Choice | None  # what it tries of the arm's grid; None for a run that is reported
+    recipe: tuple[str, ...]  # the words that name it
+    words: tuple[str, ...]  # all overrides
+    evaluate: tuple[str, ...]  # words of `solo evaluate`
+    id: str  # the same for runs that are the same, whatever arm asks for them
 
 
 def read_rows(folder: Path, needs: Sequence[str] = ()) -> dict[str, Row]:
@@ -61,10 +77,6 @@ def _checksum(row: Row) -> int:
     return zlib.crc32(json.dumps(row).encode())
 
 
-_QUIET = ("progress=off", "tensorboard.enabled=false", "checkpoint.enabled=true", "auto_resume.enabled=true")
-_PROBED = 12  # steps that are timed
-
-
 def perform(task: Task, folder: Path, keep: bool) -> Row:
     """Train, measure, and say how it went; an error is a row, too.
 
@@ -73,15 +85,15 @@ def perform(task: Task, folder: Path, keep: bool) -> Row:
     place = folder / "runs" / task.id
     place.mkdir(parents=True, exist_ok=True)
     wall, cpu = time.perf_counter(), time.process_time()
-    try:
-        with (place / "log.txt").open("a", encoding="utf-8") as log, _said_to(log):
-            result = _train(task, place)
-            found = api.evaluate(result, overrides=[*task.evaluate, f"checkpoint.dir={place}"])
-    except Exception as error:  # whatever it is, the other runs go on
-        if not isinstance(error, UserError):
-            with (place / "log.txt").open("a", encoding="utf-8") as log:
+    with (place / "log.txt").open("a", encoding="utf-8") as log:
+        try:
+            with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
+                result = _train(task, place)
+                found = api.evaluate(result, overrides=[*task.evaluate, f"checkpoint.dir={place}"])
+        except Exception as error:  # whatever it is, the other runs go on
+            if not isinstance(error, UserError):
                 traceback.print_exc(file=log)
-        return {**dataclasses.asdict(task), "error": " ".join(str(error).split()) or type(error).__name__}
+            return {**dataclasses.asdict(task), "error": " ".join(str(error).split()) or type(error).__name__}
     summary = parse_json((result / "summary.json").read_bytes())
     row = {
         **dataclasses.asdict(task),
@@ -110,12 +122,6 @@ def _train(task: Task, place: Path) -> Path:
             if summary.get("kind") == "pretrain" and summary.get("status") == "finished" and "versions" in summary:
                 return file.parent
     return api.pretrain(*task.recipe, overrides=[*task.words, *_QUIET, f"checkpoint.dir={place}"]).folder
-
-
-@contextlib.contextmanager
-def _said_to(log: Any) -> Iterator[None]:
-    with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-        yield
 
 
 def _numbers(values: dict[str, Any]) -> dict[str, float]:
@@ -153,7 +159,12 @@ def _begin(counter: Any, threads: int) -> None:
 
 def probe(task: Task) -> tuple[int, float, float]:
     """Steps of a run, seconds of one step, and seconds of all around them, measured by a run of twelve steps."""
-    with tempfile.TemporaryDirectory() as place, open(os.devnull, "w") as log, _said_to(log):
+    with (
+        tempfile.TemporaryDirectory() as place,
+        open(os.devnull, "w") as log,
+        contextlib.redirect_stdout(log),
+        contextlib.redirect_stderr(log),
+    ):
         started = time.perf_counter()
         words = [*task.words, *_QUIET, f"checkpoint.dir={place}", f"max_steps={_PROBED}"]
         result = api.pretrain(*task.recipe, overrides=words)

@@ -37,46 +37,39 @@ class PolicyFacts:
     softness: float | None = None  # pull: temperature of the weights of relatives, where `hex.softness` is null
 
 
-def _from_table(name: str, shown: str, *reads: str, **facts: Any) -> PolicyFacts:
-    where, common = f"solo.hex.relatives:{name}", ("among", *reads)
-    return PolicyFacts(
-        path=where, shown=shown, reads=common, warm_up=1, selects=False, action="pull", table=True, **facts
-    )
+def _policy(name: str, shown: str, *reads: str, **facts: Any) -> PolicyFacts:
+    return PolicyFacts(path=f"solo.hex.policy:{name}", shown=shown, reads=reads, **facts)
 
 
-def _published(name: str, shown: str, warm_up: int = 1, **facts: Any) -> PolicyFacts:
-    return PolicyFacts(path=f"solo.hex.policy:{name}", shown=shown, warm_up=warm_up, kwargs=True, **facts)
+def _from_table(name: str, *reads: str, **facts: Any) -> PolicyFacts:
+    facts |= {"path": f"solo.hex.relatives:{name}", "warm_up": 1, "selects": False, "action": "pull", "table": True}
+    return PolicyFacts(reads=("among", *reads), **facts)
 
 
+_EYE = ("eye", "skip", "mutual")
 _FIXED = ("distance_thresh", "distance_min", "step_type", "epoch_step", "step_down", "similarity")
 # The published losses have no warm-up. With no hierarchy negatives to remove, the variant `release` is DCL.
 POLICIES: dict[str, PolicyFacts] = {
     "standard": PolicyFacts(shown="standard", selects=False),
-    "fixed": PolicyFacts(path="solo.hex.policy:FixedThreshold", shown="HEX_fixed", reads=_FIXED),
-    "adaptive": PolicyFacts(path="solo.hex.policy:AdaptivePercentile", shown="HEX_adaptive", reads=("quantile",)),
-    "superclass": PolicyFacts(path="solo.hex.policy:Superclass", shown="superclass", labels="tree"),
-    "hcl": PolicyFacts(path="solo.hex.policy:EveryNegative", shown="HCL", warm_up=0, variant="reweight"),
-    "dcl": PolicyFacts(path="solo.hex.policy:NoNegative", shown="DCL", warm_up=0, selects=False, variant="release"),
-    "infonce": PolicyFacts(
-        path="solo.hex.policy:NoNegative", shown="InfoNCE", warm_up=0, selects=False, variant="reweight"
-    ),
-    "coarse": PolicyFacts(
-        path="solo.hex.policy:Superclass", shown="coarse", warm_up=0, labels="tree", action="pull", denominator="all"
-    ),
-    "neighbours": _from_table("Neighbours", "neighbours", "eye", "skip", "mutual"),
+    "fixed": _policy("FixedThreshold", "HEX_fixed", *_FIXED),
+    "adaptive": _policy("AdaptivePercentile", "HEX_adaptive", "quantile"),
+    "superclass": _policy("Superclass", "superclass", labels="tree"),
+    "hcl": _policy("EveryNegative", "HCL", warm_up=0, variant="reweight"),
+    "dcl": _policy("NoNegative", "DCL", warm_up=0, selects=False, variant="release"),
+    "infonce": _policy("NoNegative", "InfoNCE", warm_up=0, selects=False, variant="reweight"),
+    "coarse": _policy("Superclass", "coarse", warm_up=0, labels="tree", action="pull", denominator="all"),
+    "neighbours": _from_table("Neighbours", *_EYE, shown="neighbours"),
     # Ours: what helps without labels, as it comes.
     "hex": PolicyFacts(shown="HEX", selects=False, warm_up=0, show="neighbours"),
-    "shuffled": _from_table("Shuffled", "shuffled", "eye", "skip", "mutual"),
-    "random": _from_table("RandomSet", "random"),
-    "oracle": _from_table("Oracle", "oracle", "purity", labels="any"),
-    "consistent": _from_table("Consistent", "consistent", "eye", "skip", "mutual"),
-    "clusters": _from_table("Clusters", "clusters", "eye", kwargs=True),
-    "soft": PolicyFacts(
-        path="solo.hex.policy:EveryNegative", shown="soft", warm_up=1, action="pull", denominator="all", softness=0.05
-    ),
-    "fnc": _published("FalseNegatives", "fnc", action="drop"),
-    "ring": _published("Ring", "ring", warm_up=0, action="drop"),
-    "components": _published("Components", "components", action="pull", rows=True),
+    "shuffled": _from_table("Shuffled", *_EYE, shown="shuffled"),
+    "random": _from_table("RandomSet", shown="random"),
+    "oracle": _from_table("Oracle", "purity", shown="oracle", labels="any"),
+    "consistent": _from_table("Consistent", *_EYE, shown="consistent"),
+    "clusters": _from_table("Clusters", "eye", shown="clusters", kwargs=True),
+    "soft": _policy("EveryNegative", "soft", warm_up=1, action="pull", denominator="all", softness=0.05),
+    "fnc": _policy("FalseNegatives", "fnc", warm_up=1, kwargs=True, action="drop"),
+    "ring": _policy("Ring", "ring", warm_up=0, kwargs=True, action="drop"),
+    "components": _policy("Components", "components", warm_up=1, kwargs=True, action="pull", rows=True),
 }
 
 # What a ring and what kernels can do, see `solo.losses.pairs` and `fused`; ends of sentences.

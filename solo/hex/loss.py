@@ -33,7 +33,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -154,45 +154,23 @@ class HEXLoss(nn.Module):
     def forward(
         self, z0: Tensor, z1: Tensor, epoch: int = 0, max_epochs: int = 1, groups: Tensor | None = None
     ) -> Tensor:
-        """Loss of two views.
+        """Loss of two views, (B, D) each, of any length, a scalar in float32 or better.
 
-        Args:
-            z0: (B, D) projections of the first view, of any length.
-            z1: (B, D) of the second.
-            epoch: 0-based; warm-up and schedules read it.
-            max_epochs: length of the run.
-            groups: (B,) coarse labels for ``Superclass``, -1 for unknown.
-
-        Returns:
-            Scalar in float32 or better.
+        Warm-up and schedules read the epoch, 0-based, and their number. ``groups`` (B,) are coarse labels for
+        ``Superclass``, -1 for unknown.
         """
         pairs = Pairs.from_views((z0, z1), groups=groups, gather=self.gather_distributed)
-        pairs = replace(pairs, fused=self.fused)
-        loss, self.stats = hex_nce(
-            pairs,
-            self.policy,
-            temperature=self.temperature,
-            beta=self.beta,
-            tau_plus=self.tau_plus,
-            variant=self.variant,
-            epoch=epoch,
-            max_epochs=max_epochs,
-        )
+        words: dict[str, Any] = {name: getattr(self, name) for name in ("temperature", "beta", "tau_plus", "variant")}
+        words |= {"epoch": epoch, "max_epochs": max_epochs}
+        loss, self.stats = hex_nce(replace(pairs, fused=self.fused), self.policy, **words)
         return loss
 
 
 class HexDenominator:
     """Makes the denominators D_i of a block of anchors for the multi-label losses.
 
-    Args:
-        levels: the label tree's nodes of the rows.
-        selector: H(i) before it is cut to N(i).
-        temperature: > 0.
-        beta: >= 0.
-        tau_plus: in [0, 1).
-
-    Attributes:
-        stats: means over the rows so far: ``hierarchy_negatives``, ``local_share``, ``bounded``, and ``threshold``.
+    `selector` finds H(i) before it is cut to N(i). ``stats`` are means over the rows so far: ``hierarchy_negatives``,
+    ``local_share``, ``bounded``, and ``threshold``.
     """
 
     def __init__(
@@ -206,26 +184,21 @@ class HexDenominator:
             self.stats["threshold"] = selector.threshold
 
     def __call__(self, similarity: Tensor, x: Tensor, rows: Rows, self_columns: Tensor) -> RowSoftmax:
-        """Denominators of the block."""
         leaf = self.levels.anchors[rows, None, -1] == self.levels.keys[:, -1]
         chosen = self.selector(similarity, rows)  # type: ignore[arg-type]  # indices of anchors work as slices do
         hierarchy = chosen & ~leaf
         other = torch.ones_like(leaf).scatter_(1, self_columns[:, None], False)
         softmax = _HexSoftmax(x, leaf & other, hierarchy, other & ~hierarchy, self)
         if isinstance(rows, slice):
-            self._record(softmax)
+            self._rows += len(x)
+            for name, value in (
+                ("hierarchy_negatives", softmax.local.size),
+                ("local_share", (softmax.log_debiased - softmax.lse).exp()),
+                ("bounded", ~softmax.active & (softmax.local.size > 0)),
+            ):
+                mean = value.to(x.dtype).mean()
+                self.stats[name] = self.stats.get(name, mean).lerp(mean, len(x) / max(1, self._rows))
         return softmax
-
-    def _record(self, softmax: _HexSoftmax) -> None:
-        seen = self._rows + len(softmax.lse)
-        means = {
-            "hierarchy_negatives": softmax.local.size.to(softmax.lse.dtype).mean(),
-            "local_share": (softmax.log_debiased - softmax.lse).exp().mean(),
-            "bounded": (~softmax.active & (softmax.local.size > 0)).to(softmax.lse.dtype).mean(),
-        }
-        for name, value in means.items():
-            self.stats[name] = self.stats.get(name, value).lerp(value, len(softmax.lse) / max(1, seen))
-        self._rows = seen
 
 
 class _HexSoftmax:

@@ -1,8 +1,8 @@
-"""Where HEX enters a method: one object with three sockets, chosen once from the settings.
+"""Where HEX enters a method: one object with three sockets, made once from the settings by `build_objective`.
 
 `replace` stands where a contrastive loss does (SimCLR, NNCLR, All4One, MoCo v2+); `blend` adds HEX to a method that has
 no negatives (VICReg, Barlow Twins, BYOL, SimSiam); `denominator` gives one to the multi-label losses. No method asks
-which of them is on. `build_objective` makes one from the settings.
+which of them is on.
 """
 
 import dataclasses
@@ -10,6 +10,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,7 +56,7 @@ class Hex:
     action: Action = field(default_factory=Action)  # what is done with relatives; they are weighed by default
     kin: Policy | None = None  # finds hierarchy negatives among whoever the policy has not found
     bank: Bank | None = None  # of embeddings, where relatives come from a table over the data set
-    # finds the relatives that second views are of, see `solo.data.batches.shown`; None: all views are an image's own.
+    # finds the relatives that second views are of, see `solo.data.views.batched`; None: all views are an image's own.
     # No loss knows of it.
     show: Policy | None = None
     fused: bool = False  # losses are computed by the kernels of `solo.losses.fused`
@@ -86,14 +87,10 @@ class Hex:
         embeddings: Tensor | None = None,
         fixed: bool = False,
     ) -> Tensor:
-        """The HEX loss of the pairs, in place of the method's own.
+        """The HEX loss of the pairs, in place of the method's own, `plain`.
 
-        Args:
-            plain: the method's own.
-            pairs: who is compared with whom.
-            step: where training is.
-            embeddings: (B, D) what is remembered of the images, for others whose relatives they are; None: the anchors.
-            fixed: the anchors have no gradient, being looked up themselves: keys are pulled to relatives instead.
+        `embeddings` (B, D) are what is remembered of the images, for others whose relatives they are; None: anchors.
+        `fixed`: the anchors have no gradient, being looked up themselves: keys are pulled to relatives instead.
         """
         pairs = dataclasses.replace(pairs, fused=self.fused)
         return plain(pairs) if self.policy is None else self._loss(pairs, step, embeddings, fixed)
@@ -101,10 +98,8 @@ class Hex:
     def blend(self, base: Base, views: Compared, step: Step) -> Tensor:
         """`(1 - alpha) * base + alpha * scale * HEX`.
 
-        Args:
-            base: the method's own loss; where it gathers rows, a function, so that those of HEX travel with them.
-            views: (B, D) projections of each view, which HEX compares; or a function that makes the pairs.
-            step: where training is, and who is in the batch.
+        `base`, the method's own loss, is a function where it gathers rows, so that those of HEX travel with them;
+        `views` are (B, D) projections of each view, which HEX compares, or a function that makes the pairs.
         """
         if self.policy is None:
             return base if isinstance(base, Tensor) else base()
@@ -128,8 +123,7 @@ class Hex:
             return None
 
         def make(levels: LabelLevels) -> Denominator:
-            of = self.settings
-            made = HexDenominator(levels, selector, self.temperature, of.beta, of.tau_plus)
+            made = HexDenominator(levels, selector, self.temperature, self.settings.beta, self.settings.tau_plus)
             self.seen = made.stats  # filled block by block
             return made
 
@@ -180,21 +174,11 @@ class Hex:
 
     def _contrast(self, pairs: Pairs, step: Step, elsewhere: Elsewhere | None) -> tuple[Tensor, Stats]:
         assert self.policy is not None
-        return hex_nce(
-            pairs,
-            self.policy,
-            temperature=self._temperature(step.epoch),
-            beta=self.settings.beta,
-            tau_plus=self.settings.tau_plus,
-            relative=self.settings.variant == "relative",
-            action=self.action,
-            positives=self.positives,
-            epoch=step.epoch,
-            max_epochs=step.max_epochs,
-            kin=self.kin,
-            elsewhere=elsewhere,
-            own=True,
-        )
+        of = self.settings
+        words: dict[str, Any] = {"beta": of.beta, "tau_plus": of.tau_plus, "relative": of.variant == "relative"}
+        words |= {"positives": of.positives, "epoch": step.epoch, "max_epochs": step.max_epochs, "own": True}
+        words |= {"action": self.action, "kin": self.kin, "elsewhere": elsewhere}
+        return hex_nce(pairs, self.policy, temperature=self._temperature(step.epoch), **words)
 
     def _temperature(self, epoch: int) -> float:
         """The temperature of an epoch: Kukleva et al., ICLR 2023, equation 2."""
@@ -245,18 +229,11 @@ def gradient_cosine(one: Callable[[Pairs], Tensor], other: Callable[[Pairs], Ten
 def whom_it_found(
     pairs: Pairs, selector: Selector, temperature: float, labels: tuple[Tensor, Tensor] | None
 ) -> dict[str, Tensor]:
-    """Means over the anchors of all processes.
+    """Means over the anchors of all processes of what a selector finds among the negatives.
 
-    Args:
-        pairs: who is compared with whom.
-        selector: finds relatives among the negatives.
-        temperature: of the loss.
-        labels: classes and groups (M,) of the anchors, -1 for unknown; None where nothing is known of them.
-
-    Returns:
-        ``with_relatives``: share of anchors that have any; ``mass``: their share in the anchor's sum over all others;
-        with labels ``own_class``, ``siblings``, ``strangers``: shares of relatives of the same class, of another one of
-        the same group, of another group.
+    ``with_relatives``: share of anchors that have any; ``mass``: their share in the anchor's sum over all others; with
+    labels, classes and groups (M,) of the anchors, -1 for unknown, ``own_class``, ``siblings``, ``strangers``: shares
+    of relatives of the same class, of another one of the same group, of another group.
     """
     sums = pairs.anchors.new_zeros(7)
     known = None if labels is None else torch.stack(labels, dim=1)
@@ -273,18 +250,11 @@ def whom_it_found(
         if known is not None and columns is not None:
             sums[3:] += kinship(known[rows], columns, chosen.nonzero(as_tuple=True)).to(sums)
     number, having, mass, *of = distributed.all_reduce_sum(sums).unbind()
-    found = {"with_relatives": having / number, "mass": mass / number}
-    return found | shares(torch.stack(of))
+    return {"with_relatives": having / number, "mass": mass / number} | shares(torch.stack(of))
 
 
 def build_objective(settings: HexCfg, temperature: float | None = None, scale: float = 1.0, fused: bool = False) -> Hex:
-    """What the section `hex` asks for.
-
-    Args:
-        settings: the section.
-        temperature: the method's, used where `hex.temperature` is null.
-        scale: the method's own weight of the HEX loss in `blend`, used where `hex.scale` is null.
-        fused: losses are computed by kernels, see `solo.losses.fused`.
+    """What the section `hex` asks for; `temperature` and `scale` are the method's, used where the section's are null.
 
     Raises:
         UserError: a policy from outside that isn't there or refuses its `hex.policy_kwargs`.

@@ -1,11 +1,9 @@
 """Policies: which negatives of an anchor belong to its hierarchy, H(i), always a subset of N(i).
 
 A policy is a frozen dataclass. For the epoch and the batch at hand it makes a ``Selector``, or None for an empty set.
-Nothing is stored between batches and nothing has a gradient. To add one, write the dataclass and give it a row in
-``solo/hex/catalogue.py``, which says the settings that become its fields; ``from_settings`` makes the others.
-
-HEX's own come first, with the schedules of their thresholds, which are pure functions of the epoch, so that a resumed
-run sees the same; then rules of other papers, whose fields ``hex.policy_kwargs`` has.
+Nothing is stored between batches, so that a resumed run sees the same, and nothing has a gradient. To add one, write
+the dataclass and give it a row in ``solo/hex/catalogue.py``, which says the settings that become its fields;
+``from_settings`` makes the others.
 """
 
 import math
@@ -36,7 +34,6 @@ class Constant:
     value: float
 
     def __call__(self, epoch: int, max_epochs: int) -> float:
-        """The value."""
         return self.value
 
 
@@ -50,24 +47,21 @@ class Step:
     every: int  # epochs between steps, at least 1
 
     def __post_init__(self) -> None:
-        """Check the step length."""
         if self.every < 1:
             raise ValueError(f"epochs between steps must be at least 1, got {self.every}")
 
     def __call__(self, epoch: int, max_epochs: int) -> float:
-        """The value in ``epoch``."""
         return max(self.end, self.start - self.down * (epoch // self.every))
 
 
 @dataclass(frozen=True)
 class Cosine:
-    """``end + (start - end) * (1 + cos(pi * epoch / max_epochs)) / 2``."""
+    """``end + (start - end) * (1 + cos(pi * epoch / max_epochs)) / 2``; ``end`` from ``max_epochs`` on."""
 
     start: float
     end: float
 
     def __call__(self, epoch: int, max_epochs: int) -> float:
-        """The value in ``epoch``; ``end`` from ``max_epochs`` on."""
         progress = min(1.0, epoch / max(1, max_epochs))
         return self.end + (self.start - self.end) * (1 + math.cos(math.pi * progress)) / 2
 
@@ -119,7 +113,6 @@ class FixedThreshold:
     warm_epoch: int = 0  # H is empty in the epochs before this one
 
     def __post_init__(self) -> None:
-        """Refuse an unknown similarity."""
         if self.similarity not in ("row", "cosine"):
             raise ValueError(f"similarity must be 'row' or 'cosine', got {self.similarity!r}")
 
@@ -130,16 +123,10 @@ class FixedThreshold:
         step = Step(start, end, settings.step_down, settings.epoch_step)
         return {"schedule": Cosine(start, end) if settings.step_type == "cos" else step}
 
-    def planned(self, epoch: int, max_epochs: int) -> float | None:
-        """The threshold of an epoch; None during warm-up."""
-        return None if epoch < self.warm_epoch else self.schedule(epoch, max_epochs)
-
     def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector | None:
-        """Pairs above the threshold of this epoch."""
-        planned = self.planned(epoch, max_epochs)
-        if planned is None:
+        if epoch < self.warm_epoch:
             return None
-        threshold = pairs.anchors.new_full((), planned)
+        threshold = pairs.anchors.new_full((), self.schedule(epoch, max_epochs))
         if self.similarity == "cosine":
             return Chosen(lambda s, rows: s > threshold, threshold, in_parts=True, cut=threshold)
         known: Tensor | None = None  # (M,) lowest cosine of each row, where not all keys are seen at once
@@ -168,12 +155,10 @@ class AdaptivePercentile:
     warm_epoch: int = 10  # H is empty in the epochs before this one
 
     def __post_init__(self) -> None:
-        """Refuse a quantile outside [0, 1]."""
         if not 0 <= self.quantile <= 1:
             raise ValueError(f"quantile must lie in [0, 1], got {self.quantile}")
 
     def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector | None:
-        """Pairs above this batch's threshold."""
         if epoch < self.warm_epoch:
             return None
         total = pairs.anchors.new_zeros(())
@@ -196,7 +181,6 @@ class Superclass:
     warm_epoch: int = 0  # H is empty in the epochs before this one
 
     def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector | None:
-        """Pairs of one coarse class."""
         if epoch < self.warm_epoch:
             return None
         return Chosen(lambda s, rows: pairs.same_group(rows), in_parts=True, cut=math.inf, named=True)
@@ -209,7 +193,6 @@ class WithNamed:
     policy: Policy  # the other policy; its warm-up is that of both
 
     def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector | None:
-        """The union of what labels name and what the other policy finds."""
         found = self.policy.selector(pairs, epoch, max_epochs)
         if found is None:
             return None
@@ -225,7 +208,6 @@ class WarmUp:
     epochs: int  # their number
 
     def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector | None:
-        """None in the epochs of the warm-up, then the other policy's."""
         return None if epoch < self.epochs else self.policy.selector(pairs, epoch, max_epochs)
 
 
@@ -238,7 +220,6 @@ class EveryNegative:
     chosen: ClassVar[bool] = True
 
     def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector | None:
-        """A selector that takes all pairs, or none."""
         if epoch < self.warm_epoch:
             return None
         cut = -math.inf if self.chosen else math.inf
@@ -264,7 +245,6 @@ class FalseNegatives:
     least: float = 0.7  # cosine
 
     def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector:
-        """The largest cosine over the anchor's views, of negatives only."""
 
         def choose(similarity: Tensor, rows: slice) -> Tensor:
             positive, negative = pairs.masks(rows)
@@ -288,12 +268,10 @@ class Ring:
     high: float = 0.99
 
     def __post_init__(self) -> None:
-        """Refuse bounds that are none."""
         if not 0 <= self.low < self.high <= 1:
             raise ValueError(f"low and high must be 0 <= low < high <= 1, got {self.low} and {self.high}")
 
     def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector:
-        """Who is outside of the ring."""
         lower = self.low * min(1.0, epoch / max_epochs)
 
         def choose(similarity: Tensor, rows: slice) -> Tensor:
@@ -312,7 +290,6 @@ class Components:
     """
 
     def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector:
-        """The components, found once a batch."""
         if pairs.offset is None:
             raise ValueError("components join the rows of a batch with each other; take a method that compares these")
         nearest = []
@@ -327,23 +304,18 @@ class Components:
 
 def components(end: Tensor) -> Tensor:
     """Which nodes (n,) hang together by edges from each to the node ``end`` (n,): the smallest of them."""
-    label = torch.arange(len(end), device=end.device)
-    while True:
-        least = torch.minimum(label, label[end])
+    label, before = torch.arange(len(end), device=end.device), None
+    while before is None or not torch.equal(label, before):
+        least, before = torch.minimum(label, label[end]), label
         new = least.scatter_reduce(0, end, least, "amin")
-        new = new[new]
-        if torch.equal(new, label):
-            return label
-        label = new
+        label = new[new]
+    return label
 
 
 def row_quantile(rows: Tensor, quantile: float, number: int | None = None) -> Tensor:
     """``torch.quantile(..., interpolation="nearest")`` of each row by partial selection: (R, N) -> (R,).
 
-    Args:
-        rows: (R, N), or what ``outermost`` has kept of it.
-        quantile: in [0, 1].
-        number: N, where the rows are not whole.
+    Rows may be what ``outermost`` has kept of them, of ``number`` entries.
     """
     n = number or rows.shape[1]
     rank = round(quantile * (n - 1))  # half to even, as torch

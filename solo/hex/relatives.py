@@ -164,13 +164,9 @@ class Clusters(FromTable):
 
 
 def drawn_alike(labels: Tensor, number: int, generator: torch.Generator, purity: float = 1.0) -> Tensor:
-    """For each image (n,) others of its label, (n, number), drawn with replacement; -1 where there is no label.
+    """For each image (n,) others of its label, (n, number), drawn with replacement; -1 where there is no label, -1.
 
-    Args:
-        labels: -1 for unknown.
-        number: of others.
-        generator: draws.
-        purity: share of them that have the label; the rest is drawn from the images with another one.
+    ``purity`` is the share of them that have the label; the rest is drawn from the images with another one.
     """
     n, (ranked, order) = len(labels), labels.sort(stable=True)
     first, end = torch.searchsorted(ranked, labels), torch.searchsorted(ranked, labels, right=True)
@@ -194,11 +190,8 @@ def both(table: Tensor, other: Tensor) -> Tensor:
 def reciprocal(table: Tensor) -> Tensor:
     """Neighbours (n, K) without those, -1 instead, that don't have the image among theirs."""
     rows = torch.arange(len(table), device=table.device)[:, None, None]
-    back = [
-        (table[part] == row).any(dim=2)
-        for part, row in zip(torch.split(table, 4096), torch.split(rows, 4096), strict=True)
-    ]
-    return table.masked_fill(~torch.cat(back), -1)
+    parts = zip(torch.split(table, 4096), torch.split(rows, 4096), strict=True)
+    return table.masked_fill(~torch.cat([(table[part] == row).any(dim=2) for part, row in parts]), -1)
 
 
 def whom(table: Tensor, known: Tensor) -> dict[str, Tensor]:
@@ -210,10 +203,8 @@ def whom(table: Tensor, known: Tensor) -> dict[str, Tensor]:
 def kinship(one: Tensor, other: Tensor, pairs: tuple[Tensor, ...]) -> Tensor:
     """How many pairs are of one class, siblings, strangers, and known, (4,).
 
-    Args:
-        one: (M, 2) class and group of each row, -1 for unknown.
-        other: (N, 2) of those they are paired with.
-        pairs: (K,) places in the one, (K,) in the other.
+    By class and group, -1 for unknown, of rows (M, 2) and of those they are paired with (N, 2); `pairs` are K places
+    in the one and K in the other.
     """
     a, b = one[pairs[0]], other[pairs[1]]
     known, alike = ((a >= 0) & (b >= 0)).all(dim=1), a == b
@@ -234,15 +225,12 @@ class Bank(nn.Module):
 
     Checkpoints hold it, so that a resumed run goes on as if it had not stopped. It is no buffer: DDP would send it from
     process to process in each step.
-
-    Args:
-        drawn: how many relatives of an image are drawn in a step.
-        mix: how much of each is the image's own embedding.
     """
 
     def __init__(self, drawn: int, mix: float = 0.0) -> None:
         super().__init__()
-        self.drawn, self.mix = drawn, mix
+        self.drawn = drawn  # how many relatives of an image are drawn in a step
+        self.mix = mix  # how much of each is the image's own embedding
         self.table = torch.empty(0, 1, dtype=torch.int32)  # (n, K) relatives of each image, -1 for none
         self.labels: Tensor = torch.empty(0)  # (n,) at `hex.level`
         self.known: Tensor = torch.empty(0, 2)  # (n, 2) class and group
@@ -257,13 +245,9 @@ class Bank(nn.Module):
         if not self.live or self.rows is None or epoch == self._found:
             return
         rows, before = self.rows, self.table if self._found >= 0 else None
-        labels, generator = self.labels, torch.Generator().manual_seed(epoch)
-
-        def nearest(k: int) -> Tensor:
-            return nearest_others(rows.float(), k)[1]
-
-        eye = Eye(nearest, lambda: rows, labels, generator, epoch / max_epochs, before)
-        self.use(policy.table(eye))
+        generator, progress = torch.Generator().manual_seed(epoch), epoch / max_epochs
+        see = Eye(lambda k: nearest_others(rows.float(), k)[1], lambda: rows, self.labels, generator, progress, before)
+        self.use(policy.table(see))
         self._found = epoch
 
     def use(self, table: Tensor) -> None:
@@ -298,12 +282,11 @@ class Bank(nn.Module):
         self.rows[ids] = embeddings
 
     def get_extra_state(self) -> Any:
-        """What a checkpoint holds: the rows; of a live table this, too, and its epoch."""
+        """The rows; of a live table this, too, and its epoch."""
         rows = torch.empty(0) if self.rows is None else self.rows
         return (rows, self.table, self._found) if self.live else rows
 
     def set_extra_state(self, state: Any) -> None:
-        """Take over what a checkpoint held."""
         if isinstance(state, tuple):
             state, self.table, self._found = state
         self.rows = state if len(state) else None

@@ -34,12 +34,9 @@ class Whole:
         return pairs.blocks()
 
     def __call__(self, part: Tensor, join: Join = torch.add, after: int = 0) -> Tensor:
-        """The number (R,) of whole rows, made of some keys.
+        """The number (R,) of whole rows, made of that of some keys; ``join`` makes one of those of two sets of keys.
 
-        Args:
-            part: of these keys.
-            join: makes one number of those of two sets of keys.
-            after: how many other numbers have to be known one after the other before this one.
+        ``after`` so many other numbers are known one after the other.
         """
         return part
 

@@ -81,7 +81,7 @@ def _power(number: int, most: int) -> int:
 
 
 class _Kernels:
-    """The kernels, on the keys that `pairs` has at the moment."""
+    """What kernels need of `pairs`, with the keys that these have at the moment."""
 
     def __init__(self, pairs: Pairs) -> None:
         self.pairs, self.anchors = pairs, pairs.anchors.detach().contiguous()

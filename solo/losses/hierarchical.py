@@ -52,12 +52,9 @@ def hierarchical_contrastive_loss(
     """The loss of ``pairs``, a scalar in float32 or better; 0 where no anchor has a partner.
 
     Labels (M, L) are those of its anchors (``key_labels`` (N, L): of its keys; None: they are gathered), coarse first,
-    -1 unknown; its ids say which rows are views of one image.
-    Other arguments are those of ``HierarchicalContrastiveLoss``, whose ``pairs`` is ``partners`` here; ``denominator``
-    makes another denominator than equation 3's, from the label levels, with ``granularity="pair"`` only.
-
-    Raises:
-        ValueError: if a setting is unknown or out of its range, or two do not go together.
+    -1 unknown; its ids say which rows are views of one image. Other arguments are those of
+    ``HierarchicalContrastiveLoss``, whose ``pairs`` is ``partners`` here, and so are its errors; ``denominator`` makes
+    another denominator than equation 3's, from the label levels, with ``granularity="pair"`` only.
     """
     for name, value, allowed in (
         ("kind", kind, get_args(Kind)),
@@ -68,7 +65,6 @@ def hierarchical_contrastive_loss(
             raise ValueError(f"{name}={value!r} is unknown; choose {', '.join(allowed)}")
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")
-    constrained = kind != "himulcon"
     if granularity == "layer":
         if partners == "cumulative" or denominator is not None:
             raise ValueError(
@@ -82,7 +78,7 @@ def hierarchical_contrastive_loss(
             )
         labels, key_labels = labels[:, :-1], None if key_labels is None else key_labels[:, :-1]
     levels = LabelLevels.of(pairs, labels, key_labels)
-    penalties = level_penalties(level_penalty, levels.number)
+    penalties, constrained = level_penalties(level_penalty, levels.number), kind != "himulcon"
     if kind == "hicone":
         penalties = [1.0] * levels.number
     if granularity == "layer":
@@ -139,15 +135,9 @@ class HierarchicalContrastiveLoss(nn.Module):
                 f"expected features (B, V, d) and labels (B, L), got {tuple(features.shape)} and {tuple(labels.shape)}"
             )
         pairs = Pairs.from_views(features.unbind(dim=1), gather=self.gather_distributed)
-        return hierarchical_contrastive_loss(
-            pairs,
-            labels.repeat(features.shape[1], 1),
-            self.kind,
-            self.temperature,
-            self.level_penalty,
-            self.pairs,
-            self.granularity,
-        )
+        labels = labels.repeat(features.shape[1], 1)
+        settings = (self.kind, self.temperature, self.level_penalty, self.pairs, self.granularity)
+        return hierarchical_contrastive_loss(pairs, labels, *settings)
 
 
 def kept_rows(nodes: Tensor, ids: Tensor) -> Tensor:

@@ -1,8 +1,5 @@
 """Labels at several levels, and the multi-label losses pair by pair: equations 4, 6 and 7 of Zhang et al.
 
-`LabelLevels` says which node of the label tree each row of a batch belongs to. The loss is made a block of rows at a
-time.
-
 With ``x = s / temperature``, ``log D_i`` the log of anchor i's denominator and ``w_l(i) = lambda_l / (L A_l |P_l(i)|)``
 (``A_l``: anchors that have a partner at level l), the loss is ``sum_l sum_i w_l(i) sum_p max(log D_i - x_ip, M_l)``
 over p in P_l(i). ``M_l`` is the largest pair loss of all finer levels, -inf without the hierarchy constraint. A pair
@@ -26,9 +23,7 @@ from solo.losses.info_nce import MaskedSoftmax
 from solo.losses.pairs import Pairs, listed
 
 Rows = slice | Tensor
-NamedPenalty = Literal["released", "exp2", "linear", "constant"]
-LevelPenalty = NamedPenalty | Sequence[float]
-
+LevelPenalty = Literal["released", "exp2", "linear", "constant"] | Sequence[float]
 
 # lambda_l of level l = 0 (coarsest) to L - 1.
 _PENALTIES: dict[str, Callable[[int, int], float]] = {
@@ -40,11 +35,7 @@ _PENALTIES: dict[str, Callable[[int, int], float]] = {
 
 
 def level_penalties(penalty: LevelPenalty, levels: int) -> list[float]:
-    """``lambda_l`` of each of L levels, the coarsest first, by name (see ``_PENALTIES``) or as numbers of at least 0.
-
-    Raises:
-        ValueError: if the name is unknown, or the list does not fit.
-    """
+    """``lambda_l`` of each of L levels, the coarsest first, by name (``_PENALTIES``) or as numbers of at least 0."""
     if isinstance(penalty, str):
         if penalty not in _PENALTIES:
             raise ValueError(f"level_penalty={penalty!r} is unknown; choose {', '.join(_PENALTIES)} or a list")
@@ -72,9 +63,6 @@ class LabelLevels:
         """The nodes of ``pairs``, whose anchors must be among its keys, with labels (M, L), coarse first, -1 unknown.
 
         ``key_labels`` (N, L) are those of its keys, if they are here already.
-
-        Raises:
-            ValueError: if the shapes do not fit together.
         """
         if labels.ndim != 2 or len(labels) != len(pairs.anchors) or not labels.shape[1]:
             raise ValueError(f"expected labels (M, L) for {len(pairs.anchors)} rows, got {tuple(labels.shape)}")
@@ -99,7 +87,14 @@ class LabelLevels:
             sizes[:, :-1] -= sizes[:, 1:].clone()
         return sizes
 
-    def partners(self, rows: slice | Tensor, self_columns: Tensor) -> tuple[Tensor, Tensor]:
+    def ends(self, rows: Rows, self_columns: Tensor) -> Tensor:
+        """(R, N) level where the common ancestry of anchor and key ends; -1 where there is none, and for the anchor."""
+        both = zip(self.anchors.T, self.keys.T, strict=True)
+        shared = sum((mine[rows, None] == nodes).long() for mine, nodes in both)
+        ends: Tensor = (shared - 1).scatter_(1, self_columns[:, None], -1)  # type: ignore[union-attr]
+        return ends
+
+    def partners(self, rows: Rows, self_columns: Tensor) -> tuple[Tensor, Tensor]:
         """All partners of a block of anchors at any level, as a list of K pairs, sorted by anchor and level.
 
         Of each pair the place in a table (R, L) of anchors and levels where the common ancestry ends, (K,), and in the
@@ -111,9 +106,7 @@ class LabelLevels:
         for a device; there all pairs are listed, and those that aren't partners have the place behind the table's last.
         """
         if not listed(self.keys):
-            both = zip(self.anchors.T, self.keys.T, strict=True)
-            shared = sum((mine[rows, None] == nodes).long() for mine, nodes in both)
-            ends = (shared - 1).scatter_(1, self_columns[:, None], -1)  # type: ignore[union-attr]
+            ends = self.ends(rows, self_columns)
             cells = ends + self.number * torch.arange(len(ends), device=ends.device)[:, None]
             cells = cells.masked_fill(ends < 0, len(ends) * self.number).flatten()
             return cells, torch.arange(len(cells), device=cells.device)
@@ -193,25 +186,11 @@ def everyone_else(similarity: Tensor, x: Tensor, rows: Rows, self_columns: Tenso
     return MaskedSoftmax(x, torch.ones_like(x, dtype=torch.bool).scatter_(1, self_columns[:, None], False))
 
 
-class _Block(NamedTuple):
-    """What R anchors have to do with their partners."""
-
-    softmax: RowSoftmax  # of the denominators
-    # (K,) place of each pair in a flattened table (R, L) of anchors and the levels where their ancestry ends
-    cell: Tensor
-    place: Tensor  # (K,) in the flattened matrix (R, N)
-    x: Tensor  # (K,) its logit
-
-
 class HierarchicalRows(RowLoss):
     """The loss of pairs whose anchors are among their keys.
 
     `cumulative`: partners at l are those whose common ancestry reaches l, not those where it ends there; `constrained`
     enforces the hierarchy constraint.
-
-    Attributes:
-        worst: the largest pair loss of each level and process; None without the constraint.
-        held: (L,) weight of the pairs at their bound, counted up block by block.
     """
 
     def __init__(
@@ -239,8 +218,10 @@ class HierarchicalRows(RowLoss):
         weight = torch.tensor(penalties, dtype=self.size.dtype).to(self.size.device, non_blocking=True) / levels.number
         weight = weight / anchors.clamp_min(1 / distributed.world_size())
         self.per_pair = has * weight / self.size.clamp_min(1)
-        self.held = torch.zeros_like(weight)
-        self._surveyed: _Block | None = None  # not made twice where it is the only one
+        self.held = torch.zeros_like(weight)  # (L,) weight of the pairs at their bound, counted up block by block
+        self._surveyed: tuple[RowSoftmax, Tensor, Tensor, Tensor] | None = (
+            None  # not made twice if it is the only block
+        )
         asked = constrained and (len(pairs.anchors) > 0 or distributed.is_distributed())
         self.worst = _worst_pairs(self, self._survey()) if asked else None
         # ``M_l`` of each level: the largest loss of the finer levels, -inf for the finest
@@ -254,22 +235,23 @@ class HierarchicalRows(RowLoss):
         x = similarity * self.inverse_temperature
         return x, self.denominator(similarity, x, rows, self.self_columns[rows])
 
-    def _block(self, rows: slice) -> _Block:
+    def _block(self, rows: slice) -> tuple[RowSoftmax, Tensor, Tensor, Tensor]:
+        """The denominators of R anchors; cell and place of each of their K pairs, see `partners`, and its logit."""
         x, softmax = self.logits(self.pairs.similarity(rows), rows)
         cell, place = self.levels.partners(rows, self.self_columns[rows])
-        return _Block(softmax, cell, place, x.flatten().index_select(0, place))
+        return softmax, cell, place, x.flatten().index_select(0, place)
 
     def _survey(self) -> Tensor:
         """(M, L) largest pair loss of each anchor at each level, -inf where it has no partner."""
         worst = []
         for rows in self.pairs.blocks():
-            block = self._block(rows)
-            lowest = block.x.new_full((len(block.softmax.lse) * self.levels.number + 1,), torch.inf)
-            lowest = lowest.scatter_reduce_(0, block.cell, block.x, "amin")[:-1].view(-1, self.levels.number)
+            softmax, cell, place, x = self._block(rows)
+            lowest = x.new_full((len(softmax.lse) * self.levels.number + 1,), torch.inf)
+            lowest = lowest.scatter_reduce_(0, cell, x, "amin")[:-1].view(-1, self.levels.number)
             if self.cumulative:
                 lowest = lowest.flip(1).cummin(dim=1).values.flip(1)
-            worst.append(block.softmax.lse[:, None] - lowest)
-            self._surveyed = block if len(worst) == 1 else None
+            worst.append(softmax.lse[:, None] - lowest)
+            self._surveyed = (softmax, cell, place, x) if len(worst) == 1 else None
         return torch.cat(worst)
 
     def __call__(self, rows: slice) -> tuple[Tensor, Tensor]:
@@ -288,11 +270,9 @@ class HierarchicalRows(RowLoss):
         return loss, grad.mul_(self.inverse_temperature)
 
     def _weights(self, x: Tensor, cell: Tensor, lse: Tensor, rows: slice) -> tuple[Tensor, Tensor, Tensor]:
-        """What counts of R anchors and their K pairs.
+        """Weight of each of K pairs, (K,), over all levels at which it isn't at its bound.
 
-        Returns:
-            Weight of each pair over all levels at which it isn't at its bound, (K,); weight of each anchor's pairs at
-            each level that are not, and of those that are, (R, L).
+        And weight of each anchor's pairs at each level that are not at it, and of those that are, (R, L).
         """
         per_pair, size = self.per_pair[rows], self.size[rows]
         if self.bounds is None:
@@ -339,18 +319,10 @@ def _worst_pairs(rows: HierarchicalRows, worst: Tensor) -> _Worst:
     level, columns = torch.arange(len(index), device=index.device), rows.self_columns[index]
     with torch.autocast(worst.device.type, enabled=False):
         x, softmax = rows.logits(rows.pairs.anchors[index] @ rows.pairs.keys.T, index)
-    cell, place = rows.levels.partners(index, columns)
-    row = cell.div(rows.levels.number, rounding_mode="floor").clamp_(max=len(index) - 1)
-    ends, asked = cell % rows.levels.number, level[row]
-    chosen = ends >= asked if rows.cumulative else ends == asked
-    if listed(x):
-        place = place[chosen]
-        meant = torch.full_like(x, torch.inf)
-        meant.view(-1)[place] = x.flatten()[place]
-    else:
-        meant = x.masked_fill(~(chosen & (cell < len(index) * rows.levels.number)).view_as(x), torch.inf)
+    ends, asked = rows.levels.ends(index, columns), level[:, None]
+    partner = ends >= asked if rows.cumulative else ends == asked
     rate = softmax.gradient(torch.ones_like(loss))
-    rate[level, meant.argmin(dim=1)] -= 1
+    rate[level, x.masked_fill(~partner, torch.inf).argmin(dim=1)] -= 1
     rate = rate.mul_(rows.inverse_temperature).masked_fill_(loss[:, None] == -torch.inf, 0)
     if len(rows.pairs.keys) == len(rows.pairs.anchors):  # of this process, of which others may have more or fewer
         return _Worst(distributed.gather(loss[None]), columns[None], rate[None])

@@ -61,13 +61,7 @@ class Terms(NamedTuple):
 class MaskedSoftmax:
     """Log-sum-exp of each row over the entries in a mask, and its gradient, from one pass of ``exp``.
 
-    Args:
-        x: (R, N) logits.
-        mask: (R, N) boolean.
-        whole: makes numbers of whole rows, where N isn't all keys.
-
-    Attributes:
-        lse: (R,), -inf where the mask is empty.
+    Of logits (R, N); `whole` makes numbers of whole rows, where N isn't all keys.
     """
 
     def __init__(self, x: Tensor, mask: Tensor, whole: Whole = WHOLE) -> None:
@@ -77,7 +71,7 @@ class MaskedSoftmax:
         self._exp = x.sub_(largest[:, None]).exp_()
         total = self._exp.sum(dim=1)
         lse = largest + total.log()
-        self.lse = whole(lse, torch.logaddexp)
+        self.lse = whole(lse, torch.logaddexp)  # (R,), -inf where the mask is empty
         self._inverse = 1.0 / total.clamp_min(1.0)  # at least 1, unless the row is empty: its largest term is e^0
         if self.lse is not lse:
             self._inverse *= torch.where(total > 0, (lse - self.lse).exp(), 0.0)
@@ -156,11 +150,10 @@ class InfoNCERows(RowLoss):
         return Terms(row, None, log_sum, log_sum - count.clamp_min(1).log(), (count > 0).to(count.dtype)), joint
 
     def score(self, block: Block, terms: Terms) -> tuple[Tensor, Tensor, Tensor]:
-        """The denominator: what a loss with another one overrides.
+        """The summed loss (): what a loss with another denominator overrides.
 
-        Returns:
-            The summed loss (), its gradient with respect to the terms' logits (K,), and with respect to the logits
-            of whoever else has a part in it, (R, N), zero elsewhere.
+        And its gradient with respect to the terms' logits (K,), and with respect to the logits of whoever else has a
+        part in it, (R, N), zero elsewhere.
         """
         negatives = MaskedSoftmax(block.x, block.negative, self.whole)
         lse = terms.of(negatives.lse)
@@ -191,15 +184,10 @@ class InfoNCERows(RowLoss):
 
 
 def info_nce(pairs: Pairs, temperature: float, positives: Positives = "outside") -> Tensor:
-    """InfoNCE loss (van den Oord et al., 2018), mean over the anchors that have a positive.
+    """InfoNCE loss (van den Oord et al., 2018), mean over the anchors that have a positive; 0 where none has.
 
-    Args:
-        pairs: who is compared with whom.
-        temperature: > 0, divides the cosines.
-        positives: how several positives of one anchor count, see ``InfoNCERows``.
-
-    Returns:
-        Scalar in float32 or better; 0 where no anchor has a positive.
+    In float32 or better. The temperature, above 0, divides the cosines; ``positives``: how several of one anchor count,
+    see ``InfoNCERows``.
     """
     return blockwise(InfoNCERows(pairs, temperature, positives))
 

@@ -132,11 +132,8 @@ class Pairs:
     def between(cls, anchors: Tensor, keys: Tensor, ids: Tensor, groups: Tensor | None = None) -> Pairs:
         """Compare one set of rows with another; the key of the same image is the positive (NNCLR, MoCo v3).
 
-        Args:
-            anchors: (B, D), of any length.
-            keys: (B, D), row by row of the same images; the keys of all processes are used.
-            ids: (B,) sample ids.
-            groups: (B,) coarse labels, -1 for unknown.
+        Anchors and keys are (B, D), of any length, row by row of the same images with ``ids`` (B,); the keys of all
+        processes are used. ``groups`` (B,) are coarse labels, -1 for unknown.
         """
         return cls.between_later([anchors], [keys], ids, groups)()[0]
 
@@ -174,12 +171,8 @@ class Pairs:
     ) -> Pairs:
         """Compare every row with its own key, the positive, and with a queue, the negatives (MoCo v2).
 
-        Args:
-            anchors: (B, D), of any length.
-            keys: (B, D), row by row of the same images.
-            queue: (K, D), the same on all processes.
-            groups: (B,) coarse labels, -1 for unknown.
-            queue_groups: (K,) those of the queue.
+        Anchors and keys are (B, D), of any length, row by row of the same images, the queue (K, D), the same on all
+        processes; their coarse labels (B,) and (K,), -1 for unknown.
         """
         if anchors.shape != keys.shape or queue.shape[1:] != keys.shape[1:]:
             raise ValueError(
@@ -217,11 +210,7 @@ class Pairs:
         return same, negative
 
     def same_group(self, rows: slice) -> Tensor:
-        """Whether anchor and key share a known coarse label, boolean (R, N).
-
-        Raises:
-            ValueError: if the pairs were built without groups.
-        """
+        """Whether anchor and key share a known coarse label, boolean (R, N)."""
         if self.anchor_groups is None or self.key_groups is None:
             raise ValueError(
                 "the superclass policy needs the coarse labels of the batch, got none: "
@@ -248,8 +237,7 @@ class RingPairs(Pairs):
     def turns(self, carried: Tensor | None = None) -> Iterator[bool]:
         """Show the keys of each process, this one's own first; tells whether it is these.
 
-        Args:
-            carried: of the size of the keys, travels with them and is back home in the end.
+        What is ``carried``, of the size of the keys, travels with them and is back home in the end.
         """
         names = ("keys", "key_ids", *(("key_groups",) if self.key_groups is not None else ()))
         own = held = [getattr(self, name) for name in names]

@@ -82,7 +82,6 @@ class HypStructure(TreeLoss):
         self.register_buffer("edges", edges.to(torch.get_default_dtype()), persistent=False)
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
-        """Outputs (N, dim) and labels (N, L) -> scalar."""
         return self._loss(z, self.head(z), labels)
 
     @full_precision
@@ -96,8 +95,7 @@ class HypStructure(TreeLoss):
         sums = distributed.sum_with_grad(torch.cat((sums[:-1], rows.sum(dim=0, keepdim=True))))
         means, counts = sums[:, :-1] / sums[:, -1:].clamp_min(1), sums[:-1, -1]
         hyperbolic = self.geometry == "hyperbolic"
-        inner = means[:-1]
-        apart = poincare_distances(inner) if hyperbolic else distances(inner)
+        apart = poincare_distances(means[:-1]) if hyperbolic else distances(means[:-1])
         there = (counts > 0).to(z)
         cpcc = correlation(apart, self.edges.to(z), (there[:, None] * there).triu(1))
         loss = mean_of_known(self.marginal(logits, node), known) + self.weight * (1 - cpcc)
@@ -105,10 +103,7 @@ class HypStructure(TreeLoss):
 
 
 def lorentz_point(v: Tensor, most: float = 3.0) -> tuple[Tensor, Tensor]:
-    """Points of the hyperboloid of curvature -1 for tangent vectors (N, D) at its lowest point, cut at length `most`.
-
-    These are their coordinates in space (N, D) and time (N, 1).
-    """
+    """Points, in space (N, D) and time (N, 1), of the hyperboloid of curvature -1 for tangent vectors cut at `most`."""
     direction, length = clipped(v, most)
     return direction * length.sinh(), length.cosh()
 
@@ -156,7 +151,6 @@ class LorentzHeads(TreeLoss):
 
     @full_precision
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
-        """Outputs (N, dim) and labels (N, L) -> scalar."""
         node, known = self.nodes(labels)
         image, place = (lorentz_point(x / self.width**0.5) for x in (z, at_least_float32(self.points)))
         loss = self.each_level(-lorentz_distances(image, place) / self.temperature, labels)
@@ -171,15 +165,9 @@ class LorentzHeads(TreeLoss):
 def distortion_loss_func(prototypes: Tensor, tree: Tensor) -> Tensor:
     """How far the prototypes' distances are from those of the tree, up to the factor s that fits best.
 
-    ``mean over k != l of ( (s d(k, l) - D(k, l)) / D(k, l) )^2``, with the s that makes it smallest; the gradient goes
-    through s as well.
-
-    Args:
-        prototypes: (C, D).
-        tree: (C, C) distances of the classes in the label tree, above 0 off the diagonal.
-
-    Returns:
-        Scalar in [0, 1]; 0 for a single class.
+    ``mean over k != l of ( (s d(k, l) - D(k, l)) / D(k, l) )^2`` in [0, 1], with the s that makes it smallest, through
+    which the gradient goes as well. Prototypes are (C, D), distances of the classes in the tree (C, C), above 0 off the
+    diagonal; 0 for a single class.
     """
     between = root((prototypes[:, None] - prototypes).square().sum(dim=2))
     ratio = (off_diagonal(between) / off_diagonal(tree.to(prototypes))).flatten()
@@ -198,9 +186,6 @@ class GuidedLoss(nn.Module):
         tree: (C, C) distances of the classes in the label tree, above 0 off the diagonal (``Taxonomy.distance``).
         dim: D of the embeddings.
         weight: of the distortion, at least 0.
-
-    Raises:
-        ValueError: if the distances are no such matrix, or the weight is negative.
     """
 
     tree: Tensor
@@ -216,10 +201,9 @@ class GuidedLoss(nn.Module):
         self.register_buffer("tree", tree, persistent=False)
         self.prototypes = nn.Parameter(torch.randn(len(tree), dim))
 
+    @full_precision
     def forward(self, z: Tensor, targets: Tensor) -> Tensor:
         """Loss of embeddings (N, D) with classes (N,), -1 for unknown (which then count for nothing)."""
-        with torch.autocast(z.device.type, enabled=False):
-            apart = at_least_float32(z)[:, None] - at_least_float32(self.prototypes)
-            nearness = -root(apart.square().sum(dim=2))
+        nearness = -root((z[:, None] - at_least_float32(self.prototypes)).square().sum(dim=2))
         loss = cross_entropy_loss_func(nearness, targets)
         return loss + self.weight * distortion_loss_func(self.prototypes, self.tree)

@@ -73,12 +73,7 @@ class TreeLoss(nn.Module):
 
     def shared(self, node: Tensor) -> Tensor:
         """How many levels nodes (N,) share with each class, (N, C)."""
-        path, same = self.paths[node], torch.ones(len(node), len(self.classes), dtype=torch.bool, device=node.device)
-        found = torch.zeros_like(same, dtype=torch.long)
-        for mine, theirs in zip(path.T, self.classes.T, strict=True):
-            same = same & (mine[:, None] == theirs) & (mine[:, None] >= 0)
-            found += same
-        return found
+        return levels_shared(self.paths[node], self.classes)
 
     def severity(self, node: Tensor, dtype: torch.dtype) -> Tensor:
         """Height of the lowest common ancestor of nodes (N,) and each class over that of the root, (N, C) in [0, 1]."""
@@ -96,6 +91,16 @@ class TreeLoss(nn.Module):
         return logits.logsumexp(dim=1) - logits.masked_fill(~below, -torch.inf).logsumexp(dim=1)
 
 
+def levels_shared(mine: Tensor, theirs: Tensor) -> Tensor:
+    """How many levels, from the coarsest on, each of N paths (N, L) shares with each of (C, L): (N, C)."""
+    same = torch.ones(len(mine), len(theirs), dtype=torch.bool, device=mine.device)
+    found = torch.zeros_like(same, dtype=torch.long)
+    for one, other in zip(mine.T, theirs.T, strict=True):
+        same = same & (one[:, None] == other) & (one[:, None] >= 0)
+        found += same
+    return found
+
+
 def mean_of_known(each: Tensor, known: Tensor) -> Tensor:
     """Mean of each (N,) over the rows of all processes that are known (N,); 0 where none is."""
     return means_of_known([each], [known])[0]
@@ -108,13 +113,12 @@ def means_of_known(each: Sequence[Tensor], known: Sequence[Tensor]) -> Tensor:
 
 
 class LevelHeads(TreeLoss):
-    """Outputs are the logits of all levels beside each other; the mean of the levels' cross-entropies."""
+    """The mean of the levels' cross-entropies, of the logits (N, M) of all levels beside each other."""
 
     def __init__(self, tree: Taxonomy) -> None:
         super().__init__(tree, sum(map(len, tree.names)))
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
-        """Logits (N, M) and labels (N, L) -> scalar; an image counts at the levels that are known of it."""
         return self.each_level(z, labels)
 
 
@@ -131,7 +135,6 @@ class SoftLabels(TreeLoss):
 
     @full_precision
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
-        """Logits (N, C) and labels (N, L) -> scalar."""
         node, known = self.nodes(labels)
         target = (-self.beta * self.severity(node, z.dtype)).softmax(dim=1)
         return mean_of_known(-(target * z.log_softmax(dim=1)).sum(dim=1), known)
@@ -150,7 +153,6 @@ class HXE(TreeLoss):
 
     @full_precision
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
-        """Logits (N, C) and labels (N, L) -> scalar."""
         node, known = self.nodes(labels)
         shared, path = self.shared(node), self.paths[node]
         above, total = z.logsumexp(dim=1), z.new_zeros(len(z))
@@ -188,7 +190,6 @@ class HAFrame(TreeLoss):
 
     @full_precision
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
-        """Outputs (N, C) and labels (N, L) -> scalar."""
         node, known = self.nodes(labels)
         frame = self.frame.to(z)
         similar = (1 - self.least) * (-self.gamma * self.severity(node, z.dtype)).exp() + self.least
@@ -246,7 +247,6 @@ class LevelContrast(TreeLoss):
 
     @full_precision
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
-        """Outputs (N, dim) and labels (N, L) -> scalar."""
         columns = distributed.gather_no_grad(self.completed(labels)).T
         logits = distributed.gather(unit(z)) @ unit(self.points).T / self.temperature
         losses = []
@@ -288,13 +288,9 @@ class HierarchicalAP(RowLoss):
 
     def _score(self, s: Tensor, start: int) -> tuple[Tensor, Tensor]:
         mine, depth = self.levels[start : start + len(s)], self.levels.shape[1]
-        shared = torch.zeros(s.shape, dtype=torch.long, device=s.device)
-        same = torch.ones_like(shared, dtype=torch.bool)
-        for one, other in zip(mine.T, self.key_levels.T, strict=True):
-            same = same & (one[:, None] == other) & (one[:, None] >= 0)
-            shared += same
+        shared = levels_shared(mine, self.key_levels)
         shared.diagonal(self.offset + start).fill_(0)
-        there = (self.key_levels[:, 0] >= 0).expand_as(same).clone()
+        there = (self.key_levels[:, 0] >= 0).expand_as(shared).clone()
         there.diagonal(self.offset + start).fill_(False)
         sizes = torch.stack([(shared == level).sum(dim=1) for level in range(depth + 1)], dim=1).clamp(min=1)
         relevance = (shared.to(s) / depth) / sizes.gather(1, shared)  # (R, N)

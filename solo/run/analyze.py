@@ -16,8 +16,9 @@ from omegaconf import OmegaConf
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from solo.analysis.analyze import Options, RunSource, SnapshotSource, analyze
+from solo.analysis.analyze import RunSource, SnapshotSource, analyze
 from solo.analysis.drawing import Images
+from solo.analysis.numbers import Options
 from solo.args.eval_schema import AnalyzeCfg
 from solo.callbacks import run_lock
 from solo.checkpoint import load_checkpoint
@@ -25,8 +26,7 @@ from solo.data.batches.loaders import eval_loader
 from solo.data.storage.reading import ImageReading, as_picture
 from solo.data.views.pipelines import build_transform_pipeline
 from solo.errors import UserError
-from solo.eval.features import read_features
-from solo.eval.rows import draw
+from solo.eval.features import draw, read_features
 from solo.files import output_file, told_apart
 from solo.methods import METHODS, BaseMethod
 from solo.run.features import extract, find_network, load_features, open_folder, stored_images

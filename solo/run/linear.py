@@ -12,8 +12,8 @@ from solo.args.config import to_plain
 from solo.args.schema import LinearCfg
 from solo.backbones.registry import check_single
 from solo.callbacks.recorder import Facts
-from solo.data.batches.loader import LabelledBatches
-from solo.data.batches.loaders import SeededSampler, eval_loader
+from solo.data.batches.loaders import LabelledBatches, eval_loader
+from solo.data.batches.samplers import SeededSampler
 from solo.data.cache.images import CantCacheError, cached
 from solo.data.classification_dataloader import prepare_data, prepare_datasets, prepare_transforms, train_augment
 from solo.errors import UserError
@@ -77,7 +77,8 @@ def _with_best_of_grid(cfg: LinearCfg, train: FeatureSet, device: torch.device) 
 
 def feature_loader(features: FeatureSet, batch_size: int, seed: int | None) -> DataLoader[Any]:
     """Batches of features; shuffled by `seed`, in order without one."""
-    sampler: Any = [(row, 0) for row in range(len(features))] if seed is None else SeededSampler(len(features), seed)
+    in_order = [(row, 0) for row in range(len(features))]
+    sampler: Any = in_order if seed is None else SeededSampler(len(features), seed, whole=True)
     batches: Any = BatchSampler(sampler, batch_size, drop_last=False)
     if seed is not None:  # Lightning tells it the epoch, a resumed run what it has seen
         batches.set_epoch, batches.start_at = sampler.set_epoch, sampler.start_at

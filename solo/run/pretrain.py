@@ -21,20 +21,17 @@ from solo.args.schema import PretrainCfg
 from solo.backbones.registry import check_sizes, side_of_patch
 from solo.callbacks.cheaper import shrunk_side
 from solo.callbacks.recorder import Facts, Work
-from solo.data.batches.loader import BatchLoader
-from solo.data.batches.loaders import eval_loader, worker_options
+from solo.data.batches.loaders import BatchLoader, ShowsRelatives, eval_loader, worker_options
 from solo.data.batches.samplers import RuleSampler, describe, rule_sampler
-from solo.data.batches.shown import Shown, ShowsRelatives
 from solo.data.cache.images import CantCacheError, cached
 from solo.data.catalogue.registry import unseen_classes
 from solo.data.classification_dataloader import prepare_transforms
 from solo.data.labels.subsets import Indexed, Subset, level_targets, take_fraction, withhold
 from solo.data.pretrain_dataloader import prepare_dataloader
 from solo.data.sources.load import load
-from solo.data.views.batched import BatchAugment
+from solo.data.views.batched import BatchAugment, Shown
 from solo.data.views.pipelines import build_transform_pipeline, prepare_n_crop_transform
-from solo.eval.features import FeatureTable
-from solo.eval.rows import draw
+from solo.eval.features import FeatureTable, draw
 from solo.eval.suite import Protocol, Tables, verdict
 from solo.files import file_name
 from solo.methods import METHODS

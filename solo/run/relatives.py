@@ -14,9 +14,9 @@ from torch.utils.data import Dataset
 from solo.args.check import unknown
 from solo.args.schema import PretrainCfg
 from solo.data.batches.loaders import eval_loader
-from solo.data.batches.shown import Shown
 from solo.data.classification_dataloader import prepare_transforms
 from solo.data.labels.subsets import level_targets
+from solo.data.views.batched import Shown
 from solo.errors import UserError
 from solo.eval.features import read_features
 from solo.eval.knn import nearest_by_cells, nearest_others

@@ -12,14 +12,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from solo.args.config import to_plain
-from solo.args.differences import NOT_SET, differences, may_change, never_matters, unknown_names
+from solo.args.config import NOT_SET, differences, may_change, never_matters, to_plain, unknown_names
 from solo.args.schema import RunCfg
 from solo.callbacks.checkpointer import BACKUP
 from solo.callbacks.run_directory import AutoResumer, RunDirectory, stored_wandb_id
 from solo.checkpoint import checkpoint_file, load_checkpoint, misfit, saved_settings
 from solo.data.batches.fingerprint import Fingerprint, fingerprint
-from solo.data.batches.loader import BatchLoader
+from solo.data.batches.loaders import BatchLoader
 from solo.errors import ConfigError, UserError
 from solo.files import replacing
 from solo.run.report import say

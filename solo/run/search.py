@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from solo.analysis.pages import embedded, render
-from solo.args.take_schema import SearchCfg
+from solo.args.eval_schema import SearchCfg
 from solo.data.storage.folders import Problems
 from solo.data.storage.reading import ImageReading, as_picture
 from solo.errors import BrokenImageError, UserError, reason

@@ -19,7 +19,7 @@ from solo.errors import UserError
 from solo.methods import METHODS
 from solo.methods.base import BaseMethod
 from solo.methods.catalogue import vit_variant
-from solo.nn.momentum import FrozenLayers
+from solo.nn.momentum import freeze_layers
 from solo.nn.vit import add_adapters
 from solo.weights import load_weights
 
@@ -174,7 +174,7 @@ def start_from(model: BaseMethod, source: str, channels: int) -> None:
 
 def adapt(model: BaseMethod, rank: int) -> None:
     """Freeze the backbone but for `finetune_layers`, and train adapters of its attention (timm's) instead."""
-    model.frozen_layers = FrozenLayers(model.backbone, model.config.finetune_layers or ())
+    model.frozen_layers = freeze_layers(model.backbone, model.config.finetune_layers or ())
     if not add_adapters(model, "backbone", rank):
         raise UserError(
             f"finetune_lora={rank} needs a backbone with attention (a ViT, Swin, ... of timm); "

@@ -38,8 +38,7 @@ from solo.callbacks.meter import StepProfile
 from solo.callbacks.recorder import Facts
 from solo.callbacks.watchers import EmbeddingMonitor, NonFiniteGuard, TrainingDiagnosis
 from solo.checkpoint import load_checkpoint
-from solo.data.batches.loader import BatchLoader
-from solo.data.batches.loaders import end_workers
+from solo.data.batches.loaders import BatchLoader, end_workers
 from solo.data.sources.images import skipped_files
 from solo.errors import UserError, reason
 from solo.files import file_name, write_text

@@ -29,18 +29,14 @@ SCHEMAS = {name: command.schema for name, command in COMMANDS.items()}
         ("solo pretrain digits hex logger=m", ["logger=mlflow "]),
         ("solo pretrain digits hex precision=bf16-m", ["precision=bf16-mixed "]),
         ("solo pretrain digits hex data.no_labels=", ["data.no_labels=false ", "data.no_labels=true "]),
-        ("solo pretrain custom hex data.train_path=a", ["data.train_path=a\\ folder/"]),
         ("solo recipe pretrain digits simc", ["simclr "]),
         ("solo export RUN to=t", ["to=timm ", "to=torch_export ", "to=torchvision "]),
         ("solo search RUN que", ["query="]),
-        ("solo embed 'a fol", []),  # a quote that isn't closed
-        ("solo inspect a", ["a\\ folder/"]),
-        ("solo nothing a", ["a\\ folder/"]),
+        ("solo embed 'a fol", []),  # a quote that isn't closed; files are the shell's to complete
+        ("solo nothing a", []),
     ],
 )
-def test_what_may_follow(line: str, found: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "a folder").mkdir()
-    monkeypatch.chdir(tmp_path)
+def test_what_may_follow(line: str, found: list[str]) -> None:
     offered = complete(line, SCHEMAS)
     assert offered[: len(found)] == found and (len(offered) == len(found) or "pred_hidden" in str(found))
 
@@ -58,7 +54,7 @@ def test_bash_completes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys:
     program = "\n".join(["source ~/.bashrc", "complete -p solo", *lines])
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
     done = subprocess.run(["bash", "-c", program], capture_output=True, text=True, env=environment, timeout=120)
-    assert done.stdout == "complete -o nospace -F _solo solo\n<byol ><export >", done.stderr
+    assert done.stdout == "complete -o default -o nospace -F _solo solo\n<byol ><export >", done.stderr
 
 
 def command_in(folder: Path) -> None:
@@ -73,8 +69,8 @@ ZSH = """compdef() { :; }; compadd() { shift 5; print -rl -- "$@" }; source ~/.z
 @pytest.mark.parametrize(
     ("shell", "program", "found"),
     [
-        ("zsh", ZSH + "LBUFFER='solo expo'; _solo; LBUFFER='solo inspect a'; _solo", "export \na\\ folder/\n"),
-        ("fish", "complete -C'solo expo'; complete -C'solo inspect a'", "export\na folder/\n"),  # it quotes by itself
+        ("zsh", ZSH + "LBUFFER='solo expo'; _solo", "export \n"),
+        ("fish", "complete -C'solo expo'", "export\n"),
     ],
 )
 def test_zsh_and_fish_complete(
@@ -84,7 +80,6 @@ def test_zsh_and_fish_complete(
         pytest.skip(f"{shell} isn't installed")
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "a folder").mkdir()
     assert main(["--install-completion", shell]) == 0
     command_in(tmp_path)
     environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "XDG_CONFIG_HOME": f"{tmp_path}/.config"}

@@ -1,4 +1,4 @@
-from solo.args.differences import Difference, differences, may_change, never_matters, unknown_names
+from solo.args.config import Difference, differences, may_change, never_matters, unknown_names
 
 
 def test_differences_are_found_in_sections_and_lists():

@@ -11,8 +11,7 @@ from torchvision.transforms.v2 import functional as tvf
 
 from solo.data.views import batched as augment
 from solo.data.views import tensor_ops
-from solo.data.views.batched import BatchAugment
-from solo.data.views.plan import uniforms
+from solo.data.views.batched import BatchAugment, uniforms
 
 N = 24
 SIDE = {"small": 20, "large": 60}  # below and above the side up to which weight matrices are used

@@ -12,9 +12,16 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from solo.data.batches.loader import beside
-from solo.data.batches.loaders import ProcessShare, SeededDataset, end_workers, eval_loader, train_loader
-from solo.data.cache.images import NormalisedBatches, whole_batches
+from solo.data.batches.loaders import (
+    NormalisedBatches,
+    SeededDataset,
+    beside,
+    end_workers,
+    eval_loader,
+    train_loader,
+    whole_batches,
+)
+from solo.data.batches.samplers import SeededSampler
 from solo.data.sources.images import ArrayDataset
 from solo.data.views.pipelines import build_eval_pipeline
 from solo.errors import UserError
@@ -57,7 +64,7 @@ def test_each_epoch_has_its_own_order_and_can_be_chosen() -> None:
     first, second = draw(loader), draw(loader)
     assert first != second
     resumed = train_loader(Numbers(), 4, 0, seed=7)
-    assert isinstance(resumed.sampler, ProcessShare)
+    assert isinstance(resumed.sampler, SeededSampler)
     resumed.sampler.set_epoch(1)
     assert draw(resumed) == second
 

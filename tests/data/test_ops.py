@@ -11,7 +11,7 @@ from PIL import Image, ImageFilter, ImageOps
 from torchvision import transforms as tvt
 from torchvision.transforms import functional as tvf
 
-from solo.data.views import image_ops as ops
+from solo.data.views import pipelines as ops
 from solo.errors import UserError
 
 
@@ -30,7 +30,7 @@ def same(a: Image.Image, b: Image.Image) -> bool:
 
 def test_grey_images_keep_brightness_and_contrast_only() -> None:
     image = picture("L")
-    for op in (ops.Grayscale(), ops.ColorJitter(saturation=0.8), ops.ColorJitter(hue=0.5)):
+    for op in (ops.RandomGrayscale(1.0), ops.ColorJitter(saturation=0.8), ops.ColorJitter(hue=0.5)):
         assert same(op(image), image)
     for op in (ops.ColorJitter(brightness=0.8), ops.ColorJitter(contrast=0.8)):
         random.seed(1)
@@ -39,7 +39,7 @@ def test_grey_images_keep_brightness_and_contrast_only() -> None:
 
 
 def test_greyscale_equals_torchvision() -> None:
-    assert same(ops.Grayscale()(picture()), tvf.rgb_to_grayscale(picture(), 3))
+    assert same(ops.RandomGrayscale(1.0)(picture()), tvf.rgb_to_grayscale(picture(), 3))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
@@ -59,13 +59,12 @@ def test_blur_draws_pillows_radius_from_sigma(monkeypatch: pytest.MonkeyPatch) -
     assert ranges == [(0.1, 2.0), (0.5, 0.7)]
 
 
-@pytest.mark.parametrize("resample", [Image.Resampling.BICUBIC, Image.Resampling.BILINEAR])
+@pytest.mark.parametrize("resample", [tvt.InterpolationMode.BICUBIC, tvt.InterpolationMode.BILINEAR])
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_crop_equals_torchvision(monkeypatch: pytest.MonkeyPatch, mode: str, resample: Image.Resampling) -> None:
-    crop = ops.RandomResizedCrop(16, resample=resample)
+def test_crop_equals_torchvision(monkeypatch: pytest.MonkeyPatch, mode: str, resample: tvt.InterpolationMode) -> None:
+    crop = ops.RandomResizedCrop(16, interpolation=resample)
     monkeypatch.setattr(crop, "box", lambda *_: (5, 3, 25, 21))
-    modes = {Image.Resampling.BICUBIC: "bicubic", Image.Resampling.BILINEAR: "bilinear"}
-    theirs = tvf.resized_crop(picture(mode), 3, 5, 18, 20, [16, 16], tvt.InterpolationMode(modes[resample]))
+    theirs = tvf.resized_crop(picture(mode), 3, 5, 18, 20, [16, 16], resample)
     assert same(crop(picture(mode)), theirs)
 
 

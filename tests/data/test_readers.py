@@ -17,7 +17,7 @@ from PIL import Image
 from scipy.io import savemat
 from torchvision import datasets as tv
 
-from solo.args.check_data import check_folders
+from solo.args.check_run import check_folders
 from solo.data.catalogue.registry import DATASETS, get_spec, layout_of, obtain, query_images, validation_path, with_tree
 from solo.data.sources import small
 from solo.data.sources.load import load

@@ -17,15 +17,14 @@ import pytest
 from PIL import Image
 
 from solo.cli import main
-from solo.data.cache.files import KeptImages
-from solo.data.cache.images import cached
+from solo.data.cache.images import KeptImages, cached
 from solo.data.catalogue.registry import check_path, get_spec, resolve_spec
 from solo.data.sources.load import load
 from solo.data.storage.containers import write_h5
 from solo.data.storage.folders import is_image_name
 from solo.data.storage.reading import ImageReading
 from solo.data.views.batched import BatchAugment
-from solo.data.views.image_ops import normalisation
+from solo.data.views.pipelines import normalisation
 from solo.errors import BrokenImageError, UserError, printable
 
 RAMP = np.linspace(0, 1, 16 * 12).reshape(16, 12)

@@ -10,9 +10,8 @@ import torch
 from torch.utils.data import BatchSampler, Dataset
 
 from solo import distributed
-from solo.data.batches.balanced import Balanced, BatchRule, Mixed, PerClass, Random
-from solo.data.batches.hierarchical import Hierarchical
-from solo.data.batches.loaders import ProcessShare, train_loader
+from solo.data.batches.loaders import train_loader
+from solo.data.batches.rules import Balanced, BatchRule, Hierarchical, Mixed, PerClass, Random
 from solo.data.batches.samplers import RuleSampler, composition, describe, rule_sampler
 from solo.errors import UserError
 from solo.taxonomy import Taxonomy
@@ -193,7 +192,7 @@ def test_processes_share_the_same_global_batches(kind: str, monkeypatch: pytest.
         for rank in range(processes):
             as_process(monkeypatch, rank, processes)
             sampler = rule_sampler(kind, labels, SIZE // processes, 7, level=1, per_class=3)
-            loader = BatchSampler(ProcessShare(sampler), SIZE // processes, drop_last=True)
+            loader = BatchSampler(sampler, SIZE // processes, drop_last=True)
             shares.append([batch for _ in range(2) for batch in loader])
             assert len(shares[-1]) == 2 * len(loader) > 0
         found[processes] = [sum(parts, []) for parts in zip(*shares, strict=True)]
@@ -325,8 +324,8 @@ def test_processes_share_mixed_batches(monkeypatch: pytest.MonkeyPatch) -> None:
     alone = list(rule_sampler("random", labels, 20, seed=1, labelled_share=0.3))
     monkeypatch.setattr(distributed, "world_size", lambda: 2)
     both = rule_sampler("random", labels, 10, seed=1, labelled_share=0.3)
-    order = list(both)
-    for batch in range(len(both) // 20):
+    order = list(both.order())
+    for batch in range(both.total() // 20):
         parts = [order[20 * batch + rank : 20 * batch + 20 : 2] for rank in (0, 1)]
         assert parts[0] + parts[1] == alone[20 * batch : 20 * batch + 20]
         assert [sum(labels[i] >= 0 for i, _ in part) for part in parts] == [3, 3]

@@ -8,12 +8,11 @@ import numpy as np
 import pytest
 import torch
 
-from solo.data.batches.loader import BatchLoader
-from solo.data.batches.shown import VIEW, Shown, ShowsRelatives
+from solo.data.batches.loaders import BatchLoader, ShowsRelatives
 from solo.data.cache.images import cached
 from solo.data.labels.subsets import Indexed
 from solo.data.sources.images import ArrayDataset
-from solo.data.views.batched import BatchAugment
+from solo.data.views.batched import VIEW, BatchAugment, Shown
 
 N = 24
 TABLE = torch.stack([(torch.arange(N) + step) % N for step in (1, 5, 7)], dim=1).to(torch.int32)

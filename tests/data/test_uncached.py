@@ -10,10 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from solo.data.batches.loader import BatchLoader
+from solo.data.batches.loaders import BatchLoader
 from solo.data.cache import images as cache
-from solo.data.cache.files import FileImages
-from solo.data.cache.images import cached
+from solo.data.cache.images import FileImages, cached
 from solo.data.catalogue.registry import get_spec
 from solo.data.sources.images import SkipBroken, skipped_files
 from solo.data.sources.load import load

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from solo.errors import UserError
 from solo.eval.features import Features, FeatureTable
-from solo.eval.linear import PROBES, STRENGTHS, Settings, choose_strength, fit_linear, probe, some_of_each
+from solo.eval.linear import STRENGTHS, Settings, choose_strength, fit_linear, probe, some_of_each
 from tests.eval.voting import knn_accuracy
 
 CPU = torch.device("cpu")
@@ -43,7 +43,7 @@ def test_neighbours_are_those_of_solo_knn_and_unknown_labels_have_no_result() ->
     labels[:5, 1] = -1
     val = FeatureTable(val.features, labels)
     features = Features("some", "backbone", val, train, ("group", "class"))
-    found = probe(features, PROBES["knn"], Settings(k=7), CPU)
+    found = probe(features, "knn", Settings(k=7), CPU)
     expected = knn_accuracy(train.features, train.labels, val.features, val.labels, k=7)
     assert [100 * level.nanmean().item() for level in found] == pytest.approx([top for top, _ in expected])
     assert found[1, :5].isnan().all() and not found[0].isnan().any()
@@ -52,7 +52,7 @@ def test_neighbours_are_those_of_solo_knn_and_unknown_labels_have_no_result() ->
 def test_few_images_are_drawn_several_times_and_averaged() -> None:
     train, val = table(80, 0), table(50, 1)
     features = Features("some", "backbone", val, train, ("group", "class"))
-    found = probe(features, PROBES["shots1"], Settings(draws=3, l2=0.01), CPU)
+    found = probe(features, "shots1", Settings(draws=3, l2=0.01), CPU)
     hits = torch.zeros(2, 50, dtype=torch.float64)
     for draw in range(3):
         bank = train.rows(some_of_each(train.labels[:, 1], 1, None, draw))
@@ -80,4 +80,4 @@ def test_the_strength_is_as_good_as_the_best_of_the_whole_grid(noise: float) -> 
 def test_what_has_no_labels_or_no_training_images_is_refused() -> None:
     alone = Features("some", "backbone", table(20, 0), levels=("group", "class"))
     with pytest.raises(UserError, match="training and validation images with labels"):
-        probe(alone, PROBES["linear"], Settings(), CPU)
+        probe(alone, "linear", Settings(), CPU)

@@ -17,7 +17,7 @@ from solo.errors import ConfigError, UserError
 from solo.experiment import main
 from solo.experiment import runs as rows
 from solo.experiment.benchmark import data_sets
-from solo.experiment.plan import Plan
+from solo.experiment.main import Plan
 
 FILE = {
     "recipe": "digits simclr",

@@ -4,7 +4,7 @@ import pytest
 import torch
 from PIL import Image
 
-from solo.data.batches.loader import LabelledBatches
+from solo.data.batches.loaders import LabelledBatches
 from solo.data.catalogue.registry import get_spec
 from solo.data.classification_dataloader import prepare_transforms, train_augment
 from solo.errors import UserError

@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 import torch
 
-from solo.args.take_schema import PredictCfg
+from solo.args.eval_schema import PredictCfg
 from solo.errors import UserError
 from solo.run.inference import predictions
 from solo.run.take import predict

@@ -21,7 +21,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import solo
-from solo.args.take_schema import SearchCfg
+from solo.args.eval_schema import SearchCfg
 from solo.cli import main
 from solo.errors import UserError
 from solo.run.search import search

@@ -1,102 +1,32 @@
 """Loaders that give the same batches for the same seed, with any number of workers and after a resume.
 
-The sampler hands out `(index, seed)` pairs, all of them a function of (seed, epoch); the data set seeds Python's
-`random`, from which the transforms draw, before it makes a sample.
+Image by image, the sampler hands out `(index, seed)` pairs and the data set seeds Python's `random`, from which the
+transforms draw, before it makes a sample. In whole batches, decoded images and a `BatchAugment` stand for a data set of
+views: on a CPU the workers (or this process) make the views; for a GPU they only fetch the decoded images, those of
+differing sizes cropped, and the views are made on the device.
 """
 
+import functools
+import itertools
 import random
 import signal
 import time
-from collections.abc import Iterator, Sequence, Sized
+from collections.abc import Callable, Iterator, Sequence, Sized
 from typing import Any, cast
 
 import torch
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
+from torch import Tensor
+from torch.utils.data import BatchSampler, DataLoader, Dataset, default_collate, default_convert
+from torchvision import transforms as tvt
 
-from solo import distributed
 from solo.cores import fitting_workers
-from solo.data.cache.images import uncollated, whole_batches
-from solo.data.labels.subsets import Around
-from solo.errors import UserError
+from solo.data.batches.samplers import EvaluationShare, SeededSampler, seeded_sampler
+from solo.data.cache.images import Images, pixels_in_memory
+from solo.data.labels.subsets import Around, level_targets
+from solo.data.views.batched import VIEW, BatchAugment, Shown
+from solo.data.views.pipelines import Normalize, Pipeline
 
 _GRACE = 60  # seconds that a loader outlives a stop, at most
-
-_AT_ONCE = 65_536  # samples of an order that are Python's numbers at a time: these need more memory than a tensor
-# Keeps the streams of neighbouring seeds apart: epochs stay far below it.
-_EPOCHS_PER_SEED = 1_000_003
-
-
-class SeededSampler(Sampler[tuple[int, int]]):
-    """A new permutation of `size` samples in each epoch, with a seed for each sample.
-
-    Attributes:
-        epoch: which permutation comes next; goes up by itself and can be set, as Lightning does.
-        done: how many samples at its start the next permutation leaves out; 0 for the ones after it.
-    """
-
-    def __init__(self, size: int, seed: int) -> None:
-        self.size = size
-        self.seed = seed
-        self.epoch = 0
-        self.done = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the permutation of an epoch."""
-        self.epoch = epoch
-
-    def start_at(self, epoch: int, samples: int) -> None:
-        """Choose the next permutation, without its first `samples`: a resumed run has seen them."""
-        self.epoch, self.done = epoch, samples
-
-    def __len__(self) -> int:
-        return self.size
-
-    def next_generator(self) -> torch.Generator:
-        """Of the epoch's random numbers; the epoch goes up."""
-        generator = torch.Generator().manual_seed((self.seed * _EPOCHS_PER_SEED + self.epoch) % 2**63)
-        self.epoch += 1
-        return generator
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return self.share(0, 1)
-
-    def share(self, rank: int, processes: int) -> Iterator[tuple[int, int]]:
-        """What one of some processes gets of the epoch that comes next: every n-th sample, as many in each."""
-        done, self.done = self.done, 0
-        return self.order(done + rank, len(self) // processes * processes, processes)
-
-    def order(self, start: int = 0, end: int | None = None, step: int = 1) -> Iterator[tuple[int, int]]:
-        """Samples of the epoch that comes next, in their order, each with its seed: all, or a slice of them."""
-        generator = self.next_generator()
-        order = torch.randperm(self.size, generator=generator)
-        seeds = torch.randint(2**62, (self.size,), generator=generator)
-        pieces = zip(*(torch.split(x[start:end:step], _AT_ONCE) for x in (order, seeds)), strict=True)
-        for numbers, own in pieces:
-            yield from zip(numbers.tolist(), own.tolist(), strict=True)
-
-
-class ProcessShare(DistributedSampler[tuple[int, int]]):
-    """What one of n processes gets: every n-th sample of a seeded order, as many in each, none twice.
-
-    A `DistributedSampler` by type only: Lightning would shuffle and split the order of any other sampler.
-    """
-
-    def __init__(self, sampler: SeededSampler) -> None:
-        self.sampler = sampler
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order of an epoch."""
-        self.sampler.set_epoch(epoch)
-
-    def start_at(self, epoch: int, samples: int) -> None:
-        """Choose the next order, without its first `samples` of all processes together."""
-        self.sampler.start_at(epoch, samples)
-
-    def __len__(self) -> int:
-        return len(self.sampler) // distributed.world_size()
-
-    def __iter__(self) -> Iterator[tuple[int, int]]:
-        return self.sampler.share(distributed.rank(), distributed.world_size())
 
 
 class SeededDataset(Around):
@@ -112,95 +42,54 @@ class SeededDataset(Around):
         return self.dataset[item]
 
 
-class Waited:
-    """An iterator that adds the seconds spent on `next`, and so no device's work, to its loader's `waited`."""
+class ShowsRelatives(SeededDataset):
+    """Items `(index, views, target)` as they are, but with a second view of the image that is shown."""
 
-    def __init__(self, iterator: Iterator[Any], loader: Any) -> None:
-        self._iterator, self._loader = iterator, loader
+    def __init__(self, dataset: Any, shown: Shown) -> None:
+        super().__init__(dataset)
+        self.shown = shown
 
-    def __iter__(self) -> Iterator[Any]:
-        return self
-
-    def __next__(self) -> Any:
-        start = time.perf_counter()
-        try:
-            return next(self._iterator)
-        finally:
-            self._loader.waited += time.perf_counter() - start
-
-
-class Loader(DataLoader[Any]):
-    """Starts its workers anew where the data set was changed: they hold copies of it; `waited`: seconds for batches."""
-
-    waited = 0.0
-    _seen = 0
-
-    def __iter__(self) -> Any:
-        changes = getattr(self.dataset, "changes", 0)
-        if changes != self._seen:
-            self._seen, self._iterator = changes, None
-        return Waited(super().__iter__(), self)
+    def __getitem__(self, item: int | tuple[int, int]) -> Any:
+        found = super().__getitem__(item)
+        if isinstance(item, tuple):
+            index, seed = item
+            other = int(self.shown(torch.tensor([index]), torch.tensor([seed])))
+            if other != index:
+                views = list(found[1])
+                views[VIEW] = super().__getitem__((other, seed))[1][VIEW]
+                found = (found[0], views, *found[2:])
+        return found
 
 
-class _Generator(torch.Generator):
-    """Travels to spawned processes by its seed: the state of torch's own is gone when they open it."""
+class NormalisedBatches(Around):
+    """Images, uint8 `(N, C, H, W)`, handed out a batch at a time, the same as a data set gives one by one."""
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        return _seeded_generator, (self.initial_seed(),)
+    def __init__(self, dataset: Any, pixels: Tensor, last: Normalize) -> None:
+        super().__init__(dataset)
+        self._labels = level_targets(dataset)
+        self._pixels, self._pipeline = pixels, dataset.transform
+        self._mean, self._std = (torch.tensor(values)[:, None, None] for values in (last.mean, last.std))
 
-
-def _seeded_generator(seed: int) -> _Generator:
-    generator = _Generator()
-    generator.manual_seed(seed % 2**63)
-    return generator
-
-
-def train_loader(
-    dataset: Dataset[Any], batch_size: int, num_workers: int, seed: int | None, sampler: SeededSampler | None = None
-) -> DataLoader[Any]:
-    """Shuffled batches of exactly `batch_size`; the incomplete last one is dropped.
-
-    A data set that isn't a `SeededDataset` becomes one. `seed` is of order and augmentation, `None` draws one from
-    torch's generator; a `sampler` of the order over all processes has its own. Raises a `UserError` if there are fewer
-    samples than one batch needs.
-    """
-    if sampler is None:
-        sampler = seeded_sampler(len(cast(Sized, dataset)), batch_size, seed)
-    return Loader(
-        dataset if isinstance(dataset, SeededDataset) else SeededDataset(dataset),
-        batch_size=batch_size,
-        sampler=ProcessShare(sampler),
-        drop_last=True,
-        **worker_options(num_workers, sampler.seed),
-    )
+    def __getitems__(self, indices: Sequence[int]) -> list[Tensor]:
+        """`[X (B, C, H, W), targets]`."""
+        if self.dataset.transform is not self._pipeline:  # somebody has put in another one
+            return cast("list[Tensor]", default_collate([self.dataset[index] for index in indices]))
+        pixels = self._pixels[torch.tensor(indices)].contiguous()
+        return [pixels.float().div_(255).sub_(self._mean).div_(self._std), self._labels[torch.tensor(indices)]]
 
 
-def seeded_sampler(size: int, batch_size: int, seed: int | None) -> SeededSampler:
-    """The order of a training set; without a seed torch's generator draws it. A `UserError` where a batch has more."""
-    if batch_size > size:
-        what = f"optimizer.batch_size={batch_size} is larger than the training set of {size} images"
-        raise UserError(f"{what}, so an epoch would have no batch; use a batch size of at most {size} or more data")
-    return SeededSampler(size, int(torch.randint(2**62, ())) if seed is None else seed)
-
-
-class EvaluationShare(DistributedSampler[int]):
-    """What one of n processes evaluates: every n-th sample, as many in each; the last ones may be beyond the end.
-
-    A `DistributedSampler` by type only, see `ProcessShare`; torch's own would count some samples twice.
-    """
-
-    def __init__(self, size: int) -> None:
-        self.size = size
-
-    def set_epoch(self, epoch: int) -> None:
-        """Every epoch is the same."""
-
-    def __len__(self) -> int:
-        return -(-self.size // distributed.world_size())
-
-    def __iter__(self) -> Iterator[int]:
-        processes = distributed.world_size()
-        return iter(range(distributed.rank(), len(self) * processes, processes))
+def whole_batches(dataset: Any) -> NormalisedBatches | None:
+    """The data set as `NormalisedBatches`, if all that its transform does to images in memory is to normalise them."""
+    array, pipeline = pixels_in_memory(dataset), getattr(dataset, "transform", None)
+    if array is None or not isinstance(pipeline, Pipeline) or len(pipeline.transforms) != 3:
+        return None
+    resize, to_tensor, last = pipeline.transforms
+    if not (isinstance(resize, tvt.Resize) and isinstance(to_tensor, tvt.ToTensor) and isinstance(last, Normalize)):
+        return None
+    pixels = torch.from_numpy(array)
+    pixels = pixels[:, None] if array.ndim == 3 else pixels.movedim(3, 1) if array.shape[1] != 3 else pixels
+    fits = list(pixels.shape[1:]) == [len(last.mean), *(resize.size if isinstance(resize.size, Sequence) else ())]
+    return NormalisedBatches(dataset, pixels, last) if fits else None
 
 
 class Padded(Around):
@@ -221,12 +110,170 @@ class Padded(Around):
         return [images, labels.masked_fill(beyond.view(-1, *[1] * (labels.ndim - 1)), -1)]
 
 
+class Loader(DataLoader[Any]):
+    """Starts its workers anew where the data set was changed: they hold copies of it; `waited`: seconds for batches."""
+
+    waited = 0.0
+    _seen = 0
+
+    def __iter__(self) -> Any:
+        changes = getattr(self.dataset, "changes", 0)
+        if changes != self._seen:
+            self._seen, self._iterator = changes, None
+        return _timed(super().__iter__(), self)
+
+
+def _timed(batches: Iterator[Any], loader: Any) -> Iterator[Any]:
+    """Adds the seconds until each batch is there, and so no device's work, to the loader's `waited`."""
+    while True:
+        start = time.perf_counter()
+        try:
+            batch = next(batches)
+        except StopIteration:
+            return
+        finally:
+            loader.waited += time.perf_counter() - start
+        yield batch
+
+
+def train_loader(
+    dataset: Dataset[Any], batch_size: int, num_workers: int, seed: int | None, sampler: SeededSampler | None = None
+) -> DataLoader[Any]:
+    """Shuffled batches of exactly `batch_size`; the incomplete last one is dropped.
+
+    A data set that isn't a `SeededDataset` becomes one. `seed` is of order and augmentation, `None` draws one from
+    torch's generator; a `sampler` of the order over all processes has its own. Raises a `UserError` if there are fewer
+    samples than one batch needs.
+    """
+    if sampler is None:
+        sampler = seeded_sampler(len(cast(Sized, dataset)), batch_size, seed)
+    seeded = dataset if isinstance(dataset, SeededDataset) else SeededDataset(dataset)
+    options = worker_options(num_workers, sampler.seed)
+    return Loader(seeded, batch_size=batch_size, sampler=sampler, drop_last=True, **options)
+
+
 def eval_loader(dataset: Dataset[Any], batch_size: int, num_workers: int) -> DataLoader[Any]:
     """All samples in their order; with several processes each gets its share, none counts twice."""
     whole = whole_batches(dataset)
-    options: Any = worker_options(num_workers, seed=0) | ({"collate_fn": uncollated} if whole else {})
+    options: Any = worker_options(num_workers, seed=0) | ({"collate_fn": default_convert} if whole else {})
     size = len(cast(Sized, dataset))
     return Loader(Padded(whole or dataset), batch_size=batch_size, sampler=EvaluationShare(size), **options)
+
+
+class _Batches(Dataset[list[Any]]):
+    """One item is a whole batch: `[indexes, views or what they are made of, targets, seeds]`."""
+
+    def __init__(self, images: Images, makers: Sequence[Callable[[Any, Tensor], Any]], shown: Shown | None) -> None:
+        self.images = images
+        self.makers = makers
+        self.shown = shown
+
+    def __getitem__(self, keys: list[tuple[int, int]]) -> list[Any]:
+        indexes, seeds = torch.tensor(keys).unbind(dim=1)
+        rows = [indexes] if self.shown is None else [indexes, self.shown(indexes, seeds)]
+        found = [make(self.images.fetch(of.tolist()), seeds) for make, of in zip(self.makers, rows, strict=True)]
+        return [indexes, found, self.images.labels(indexes), seeds]
+
+
+class BatchLoader:
+    """Batches `[indexes (B,), [view (B, C, H, W), ...], targets]`, shuffled, full ones only.
+
+    Not a `DataLoader`, so that Lightning leaves it as it is; each process takes its own share. Raises a `UserError` if
+    there are fewer images than one batch needs.
+
+    Args:
+        images: decoded.
+        maker: makes the views.
+        batch_size: per process.
+        num_workers: 0 makes the batches in this process.
+        seed: of order and views; `None` draws one from torch's generator.
+        device: where the views are made.
+        sampler: of the order over all processes, with a seed of its own; default: a random order.
+        shown: whose view is the second one of an image; default: its own.
+
+    Attributes:
+        waited: seconds that the program has waited for what the workers make; not for views made on a GPU.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        maker: BatchAugment,
+        batch_size: int,
+        num_workers: int = 0,
+        seed: int | None = None,
+        device: torch.device | None = None,
+        sampler: SeededSampler | None = None,
+        shown: Shown | None = None,
+    ) -> None:
+        self.dataset = images
+        self.waited = 0.0
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.sampler = seeded_sampler(len(images), batch_size, seed) if sampler is None else sampler
+        self.device = device or torch.device("cpu")
+        self._makers: list[BatchAugment] = [maker]
+        if shown is not None:
+            self._makers = [maker.only(lambda view: view != VIEW), maker.only(lambda view: view == VIEW)]
+        order: Any = self.sampler  # torch's stub knows batches of plain indexes only
+        self._share = BatchSampler(order, batch_size, drop_last=True)
+        on_cpu = self.device.type == "cpu"
+        batches = _Batches(images, [maker if on_cpu else maker.prepare for maker in self._makers], shown)
+        options = worker_options(num_workers, self.sampler.seed)
+        self._loader: DataLoader[Any] = DataLoader(batches, batch_size=None, sampler=self._share, **options)
+
+    def __len__(self) -> int:
+        return len(self._share)
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        for indexes, found, targets, seeds in _timed(iter(self._loader), self):
+            if self.device.type != "cpu":
+                found = beside(self.device, functools.partial(self._finished, found, seeds))
+            own, *others = found
+            yield [indexes, [*own[:VIEW], *others[0], *own[VIEW:]] if others else own, targets]
+
+    def _finished(self, prepared: list[Any], seeds: Tensor) -> list[list[Tensor]]:
+        pairs = zip(self._makers, prepared, strict=True)
+        return [maker.finish(made, seeds, self.device) for maker, made in pairs]
+
+
+class LabelledBatches(BatchLoader):
+    """Batches `[X (B, C, H, W), targets]` of the only view, for classifiers."""
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        for _, (view,), targets in super().__iter__():
+            yield [view, targets]
+
+
+@functools.cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+
+
+def beside(device: torch.device, make: Callable[[], list[list[Tensor]]]) -> list[list[Tensor]]:
+    """Views that are made on a stream of their own: the next batch's, while a GPU still computes the step before."""
+    if device.type != "cuda":
+        return make()
+    step, side = torch.cuda.current_stream(device), _side_stream(device)
+    with torch.cuda.stream(side):
+        made = make()
+    step.wait_stream(side)
+    for view in itertools.chain(*made):
+        view.record_stream(step)  # type: ignore[arg-type]  # its memory isn't given away before the step is done
+    return made
+
+
+class _Generator(torch.Generator):
+    """Travels to spawned processes by its seed: the state of torch's own is gone when they open it."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _seeded_generator, (self.initial_seed(),)
+
+
+def _seeded_generator(seed: int) -> _Generator:
+    generator = _Generator()
+    generator.manual_seed(seed % 2**63)
+    return generator
 
 
 def worker_options(num_workers: int, seed: int) -> dict[str, Any]:
@@ -238,8 +285,18 @@ def worker_options(num_workers: int, seed: int) -> dict[str, Any]:
         "pin_memory": torch.cuda.is_available(),
         # Without its own generator a loader advances the model's random numbers at the start of each epoch.
         "generator": _seeded_generator(seed),
-        "worker_init_fn": outlive_stop if num_workers else None,
+        "worker_init_fn": _outlive_stop if num_workers else None,
     }
+
+
+def _outlive_stop(worker: int) -> None:
+    """Let a loader's process go on for a while when all processes are told to stop: the step under way needs it.
+
+    A stop by `timeout`, SLURM or a container reaches the whole group; the main process ends its loaders itself.
+    """
+    for name in ("SIGTERM", "SIGHUP", "SIGUSR1"):
+        if hasattr(signal, name) and hasattr(signal, "alarm"):  # not on Windows
+            signal.signal(getattr(signal, name), lambda number, frame: signal.alarm(_GRACE))
 
 
 def end_workers(*loaders: Any) -> None:
@@ -250,13 +307,3 @@ def end_workers(*loaders: Any) -> None:
         if iterator is not None and hasattr(iterator, "_shutdown_workers"):
             iterator._shutdown_workers()
             inner._iterator = None  # who iterates again starts new ones
-
-
-def outlive_stop(worker: int) -> None:
-    """Let a loader's process go on for a while when all processes are told to stop: the step under way needs it.
-
-    A stop by `timeout`, SLURM or a container reaches the whole group; the main process ends its loaders itself.
-    """
-    for name in ("SIGTERM", "SIGHUP", "SIGUSR1"):
-        if hasattr(signal, name) and hasattr(signal, "alarm"):  # not on Windows
-            signal.signal(getattr(signal, name), lambda number, frame: signal.alarm(_GRACE))

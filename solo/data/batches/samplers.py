@@ -1,8 +1,8 @@
-"""Batches composed by their labels: hierarchical, class-balanced, or P classes with K images each.
+"""The order of a training set: random, or batches composed by their labels; and what each process gets of it.
 
-A rule composes *global* batches, those of all processes together, as a pure function of the seed and the epoch; each
-process takes its own stretch of every batch. No image comes twice in an epoch, unless labelled images are to come more
-often (`Mixed`). `composition` says what a batch holds.
+An order is a function of (seed, epoch) and hands out `(index, seed)` pairs. A rule (see `rules`) composes *global*
+batches, those of all processes together; each process takes its own stretch of every batch. No image comes twice in an
+epoch, unless labelled images are to come more often (`Mixed`).
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,13 +11,74 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch.utils.data import DistributedSampler
 
 from solo import distributed
-from solo.data.batches.balanced import Balanced, BatchRule, Mixed, PerClass, Random
-from solo.data.batches.hierarchical import Hierarchical
-from solo.data.batches.loaders import SeededSampler
+from solo.data.batches.rules import Balanced, BatchRule, Hierarchical, Mixed, PerClass, Random
 from solo.errors import UserError
 from solo.taxonomy import Taxonomy
+
+_AT_ONCE = 65_536  # samples of an order that are Python's numbers at a time: these need more memory than a tensor
+# Keeps the streams of neighbouring seeds apart: epochs stay far below it.
+_EPOCHS_PER_SEED = 1_000_003
+
+
+class SeededSampler(DistributedSampler[tuple[int, int]]):
+    """What this process gets of a new permutation of `size` samples in each epoch, with a seed for each sample.
+
+    That is every n-th sample, as many in each process, none twice; with `whole` all of them. A `DistributedSampler` by
+    type only: Lightning would shuffle and split the order of any other sampler.
+
+    Attributes:
+        epoch: which permutation comes next; goes up by itself and can be set, as Lightning does.
+        done: how many samples of all processes, at its start, the next permutation leaves out; 0 for the ones after it.
+    """
+
+    def __init__(self, size: int, seed: int, whole: bool = False) -> None:
+        self.size = size
+        self.seed = seed
+        self.whole = whole
+        self.epoch = 0
+        self.done = 0
+
+    def start_at(self, epoch: int, samples: int) -> None:
+        """Choose the next permutation, without its first `samples`: a resumed run has seen them."""
+        self.epoch, self.done = epoch, samples
+
+    def total(self) -> int:
+        """Samples of all processes together."""
+        return self.size
+
+    def __len__(self) -> int:
+        return self.total() // (1 if self.whole else distributed.world_size())
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        rank, processes = (0, 1) if self.whole else (distributed.rank(), distributed.world_size())
+        done, self.done = self.done, 0
+        return self.order(done + rank, len(self) * processes, processes)
+
+    def next_generator(self) -> torch.Generator:
+        """Of the epoch's random numbers; the epoch goes up."""
+        generator = torch.Generator().manual_seed((self.seed * _EPOCHS_PER_SEED + self.epoch) % 2**63)
+        self.epoch += 1
+        return generator
+
+    def order(self, start: int = 0, end: int | None = None, step: int = 1) -> Iterator[tuple[int, int]]:
+        """Samples of the epoch that comes next, in their order, each with its seed: all, or a slice of them."""
+        generator = self.next_generator()
+        order = torch.randperm(self.size, generator=generator)
+        seeds = torch.randint(2**62, (self.size,), generator=generator)
+        pieces = zip(*(torch.split(x[start:end:step], _AT_ONCE) for x in (order, seeds)), strict=True)
+        for numbers, own in pieces:
+            yield from zip(numbers.tolist(), own.tolist(), strict=True)
+
+
+def seeded_sampler(size: int, batch_size: int, seed: int | None) -> SeededSampler:
+    """The order of a training set; without a seed torch's generator draws it. A `UserError` where a batch has more."""
+    if batch_size > size:
+        what = f"optimizer.batch_size={batch_size} is larger than the training set of {size} images"
+        raise UserError(f"{what}, so an epoch would have no batch; use a batch size of at most {size} or more data")
+    return SeededSampler(size, int(torch.randint(2**62, ())) if seed is None else seed)
 
 
 class RuleSampler(SeededSampler):
@@ -32,9 +93,10 @@ class RuleSampler(SeededSampler):
         super().__init__(0, seed)
         self.rule = rule
         self.batch_size = batch_size
-        self.size = len(self)  # says at once when there are too few images
+        self.size = self.total()  # says at once when there are too few images
 
-    def __len__(self) -> int:
+    def total(self) -> int:
+        """Images of all batches of an epoch."""
         size = self.batch_size * distributed.world_size()
         count = self.rule.count(size)
         if count == 0:
@@ -49,7 +111,7 @@ class RuleSampler(SeededSampler):
         generator = self.next_generator()
         size = self.batch_size * distributed.world_size()
         first = int(torch.randint(2**62, (), generator=generator))
-        seeds = torch.randint(2**62, (len(self) // size, size), generator=generator)
+        seeds = torch.randint(2**62, (self.total() // size, size), generator=generator)
         batches = zip(self.rule.batches(size, np.random.default_rng(first)), seeds, strict=True)
         keyed = (list(zip(batch, row.tolist(), strict=True)) for batch, row in batches)
         places = (keys[place :: self.batch_size] for keys in keyed for place in range(self.batch_size))
@@ -74,8 +136,11 @@ def rule_sampler(
     no image has a label, all have one and a share is asked for, or there isn't a single batch.
     """
     table = np.asarray(labels).reshape(len(labels), -1)
-    level = 0 if kind == "hierarchical" else level
-    nodes = _classes(table, taxonomy) if level is None else table[:, level]
+    classes = table[:, -1]
+    if table.shape[1] > 1 and taxonomy is not None:
+        rows, which = np.unique(table, axis=0, return_inverse=True)
+        classes = np.array([taxonomy.leaf_of(row) for row in rows.tolist()])[which.reshape(-1)]
+    nodes = table[:, 0] if kind == "hierarchical" else classes if level is None else table[:, level]
     if not (nodes >= 0).any() and (kind != "random" or labelled_share is not None):
         advice = "use data.sampler=random" if labelled_share is None else "leave data.labelled_share out"
         raise UserError(f"data.sampler={kind} needs labels, and no image has one; {advice}")
@@ -89,21 +154,12 @@ def rule_sampler(
 
     if labelled_share is None:
         return RuleSampler(rule(np.arange(len(table))), batch_size, seed)
-    labelled = _classes(table, taxonomy) >= 0
-    if labelled.all():
+    if (classes >= 0).all():
         raise UserError(
             f"data.labelled_share={labelled_share} is for training images of which some have no class, and here all "
             f"{len(table)} have one; leave it out, or take labels away with data.label_fraction"
         )
-    return RuleSampler(Mixed(rule, labelled, labelled_share), batch_size, seed)
-
-
-def _classes(table: np.ndarray, taxonomy: Taxonomy | None) -> np.ndarray:
-    if table.shape[1] == 1 or taxonomy is None:
-        return np.asarray(table[:, -1])
-    rows, which = np.unique(table, axis=0, return_inverse=True)
-    leaves = np.array([taxonomy.leaf_of(row) for row in rows.tolist()])
-    return np.asarray(leaves[which.reshape(-1)])
+    return RuleSampler(Mixed(rule, classes >= 0, labelled_share), batch_size, seed)
 
 
 def describe(sampler: RuleSampler, labels: np.ndarray, levels: Sequence[str]) -> str:
@@ -114,7 +170,7 @@ def describe(sampler: RuleSampler, labels: np.ndarray, levels: Sequence[str]) ->
     pairs = zip(levels, composition(labels[first]), composition(labels[by_chance]), strict=True)
     of = "{:.1f} of the same {} (by chance {:.1f})"
     parts = [of.format(own.partners, level, chance.partners) for level, own, chance in pairs]
-    shares = f"up to {len(sampler):,} of {len(labels):,} images an epoch"
+    shares = f"up to {sampler.total():,} of {len(labels):,} images an epoch"
     return f"data.sampler={sampler.rule.name}: {shares}; partners of an image in a batch: {', '.join(parts)}"
 
 
@@ -135,3 +191,20 @@ def composition(labels: np.ndarray) -> list[LevelComposition]:
         partners, alone = float((counts * (counts - 1)).sum()) / known, float((counts == 1).sum()) / known
         found.append(LevelComposition(partners, alone, len(counts)))
     return found
+
+
+class EvaluationShare(DistributedSampler[int]):
+    """What one of n processes evaluates: every n-th sample, as many in each; the last ones may be beyond the end.
+
+    A `DistributedSampler` by type only, see `SeededSampler`; torch's own would count some samples twice.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __len__(self) -> int:
+        return -(-self.size // distributed.world_size())
+
+    def __iter__(self) -> Iterator[int]:
+        processes = distributed.world_size()
+        return iter(range(distributed.rank(), len(self) * processes, processes))

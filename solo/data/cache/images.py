@@ -1,35 +1,48 @@
-"""Decoded images, to take whole batches from: arrays that lie in memory, or files decoded once into one large file."""
+"""Decoded images, to take whole batches from: arrays in memory, or files, decoded each time or once into a large file.
+
+The large file is read with `pread`: its pages are shared by all processes through the operating system's cache, and
+don't count as memory of any of them. It is filled as images are first asked for, by whoever asks, so that the first
+epoch costs the decoding and hardly more. Its name is a hash of what is in it: the files' names, sizes and dates, the
+pixels that are kept and the channels; files that change make a new one. What is damaged is decoded again, see `store`.
+
+With `data.on_error=skip` files that can't be read are marked for all processes, so that none is tried twice and all of
+them can be listed in the end.
+"""
 
 import functools
+import hashlib
 import math
 import os
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
-from torch.utils.data import default_collate
-from torchvision import transforms as tvt
 
-from solo.data.cache.files import FileImages, KeptImages, readable
-from solo.data.labels.subsets import Around, KnownLabels, Subset, level_targets
-from solo.data.sources.images import SkipBroken, image_sources
+from solo.data.cache.store import VERSION, PixelStore, known_sizes
+from solo.data.labels.subsets import KnownLabels, Subset, level_targets
+from solo.data.sources.images import SkipBroken, image_sources, next_readable, not_an_image
+from solo.data.storage.facts import Source, identity
 from solo.data.storage.reading import ImageReading
 from solo.data.views.batched import BatchAugment
-from solo.data.views.image_ops import Normalize, Pipeline
 from solo.data.views.tensor_ops import luminance
+from solo.errors import BrokenImageError
 from solo.files import user_cache
+from solo.taxonomy import UNKNOWN
 
+_LOOK_AT = 200
 # Above this the user decides: it is written to a disk that may be small or slow.
 UNASKED_BYTES = 2 * 2**30
 
 
-class CantCacheError(Exception):
-    """Why whole batches can't be taken from a data set."""
+def readable(nbytes: int) -> str:
+    """A number of bytes as MiB or GiB, for people."""
+    return f"{nbytes / 2**30:.1f} GiB" if nbytes >= 2**30 else f"{nbytes / 2**20:.1f} MiB"
 
 
 @dataclass(eq=False)
@@ -63,19 +76,146 @@ class ArrayImages:
         return self.targets[rows]
 
 
-class Images(Protocol):
-    """Decoded images of a data set; `targets` are int64 `(N,)` or `(N, levels)`."""
+@dataclass(eq=False)
+class FileImages:
+    """Image files, decoded in the loader's processes and cropped there; all else happens to whole batches.
 
-    targets: Tensor
+    JPEG files whose shorter side is more than twice `side` are decoded at a half, a quarter or an eighth of their size,
+    so that it stays at least `side`: pixels are averaged that a crop would average. All others are decoded as they are.
 
-    def __len__(self) -> int: ...
-    def fetch(self, rows: Sequence[int]) -> Tensor | list[Tensor]:
-        """uint8 `(B, C, H, W)`, or `(C, H, W)` each where sizes differ."""
-        ...
+    `size_text` says how much there is, and `cure` what would be faster, for people.
+    """
+
+    files: Sequence[Source]  # paths, or images in tar, HDF5 and other files
+    targets: Tensor  # of all of them
+    side: int  # pixels of the shorter side that no crop can use more of
+    reading: ImageReading  # how the files become images
+    convert: Callable[[Tensor], Tensor]  # what makes the wanted channels of `(B, C, H, W)`
+    skip: bool = False  # the next readable image, with unknown labels, stands for one that can't be read
+    problems: Sequence[str] = ()  # of the data set, one line each
+
+    def __post_init__(self) -> None:
+        self.size_text, self.cure = f"{len(self.files):,} files, decoded in each epoch", ""
+        self._marks = torch.zeros(len(self.files), dtype=torch.bool).share_memory_()  # type: ignore[no-untyped-call]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def estimate(self, side: int, channels: int) -> int:
+        """About how many bytes all images take, decoded and kept with that shorter side, from a look at some."""
+        some = self.files[:: math.ceil(len(self.files) / _LOOK_AT)]
+        sizes = [math.prod(size) for file in some if all(size := self._kept_size(file, side))]
+        return round(np.mean(sizes or [side**2]) * channels * len(self.files))
+
+    def fetch(self, rows: Sequence[int]) -> list[Tensor]:
+        """uint8 `(C, H, W)` each; a `BrokenImageError` for one that is no image, or with `skip` if none is."""
+        if not self.skip:
+            return [self._image(row) for row in rows]
+        return [
+            next_readable(row, len(self), lambda at: self._broken([at])[0], self._image, self._mark_broken)[1]
+            for row in rows
+        ]
 
     def labels(self, rows: Tensor) -> Tensor:
-        """Targets of rows that were fetched."""
-        ...
+        """Targets of rows that were fetched, -1 for those that another image stands for."""
+        broken = torch.from_numpy(self._broken(rows.tolist())) & self.skip
+        found = self.targets[rows]
+        return found.masked_fill(broken.reshape(-1, *[1] * (found.ndim - 1)), UNKNOWN)
+
+    def skipped(self) -> list[str]:
+        """What was found broken so far, by all processes, one line each."""
+        broken = np.flatnonzero(self._broken()).tolist() if self.skip else []
+        return [*self.problems, *(not_an_image(str(self.files[row])) for row in broken)] if self.skip else []
+
+    def _kept_size(self, file: Source, side: int) -> tuple[int, int]:
+        """Height and width of an image whose shorter side is at most `side`; nothing for one that is skipped."""
+        try:
+            width, height = self.reading.head(file).size
+        except BrokenImageError:
+            if not self.skip:
+                raise
+            return 0, 0
+        scale = min(1.0, side / min(width, height))
+        return max(1, round(height * scale)), max(1, round(width * scale))
+
+    def _image(self, row: int) -> Tensor:
+        pixels = torch.from_numpy(np.array(self.reading.read(self.files[row], at_least=self.side)))
+        planes = pixels[None] if pixels.ndim == 2 else pixels.movedim(2, 0)
+        return self.convert(planes[None])[0]
+
+    def _broken(self, rows: Sequence[int] | None = None) -> np.ndarray[Any, Any]:
+        """Bools, of these rows or of all: found not to be readable."""
+        known: np.ndarray[Any, Any] = self._marks.numpy()
+        return known if rows is None else known[list(rows)]
+
+    def _mark_broken(self, row: int) -> None:
+        self._marks[row] = True
+
+
+class KeptImages(FileImages):
+    """Image files, decoded when they are first asked for and then kept in one file in `folder`.
+
+    `files` says which images, how they are read, and what is done with those that can't be. Smaller images than `side`
+    pixels of the shorter side are kept as they are.
+
+    Attributes:
+        path: of the pixels, see `PixelStore`.
+        shapes: (N, 2) heights and widths of what is kept.
+        nbytes: size of the pixels when all images are in it.
+    """
+
+    def __init__(self, files: FileImages, side: int, channels: int, folder: Path) -> None:
+        vars(self).update(vars(files))
+        digest = hashlib.sha256(f"{VERSION} {side} {self.reading} {channels}".encode())
+        for file in self.files:
+            digest.update(b"\n" + os.fsencode(identity(file)))
+        content = digest.hexdigest()
+        self.path = folder / f"{content[:24]}.uint8"
+        known = known_sizes(self.path, content)  # reading all heads takes a while
+        if known is None or len(known) != len(self.files):
+            known = np.array([self._kept_size(file, side) for file in self.files])
+        self.shapes = known
+        self._store = PixelStore(self.path, content, known, channels)
+        self.nbytes = self._store.nbytes
+        self.size_text = f"{len(self.files):,} images in {self.path}, {readable(self.nbytes)}"
+
+    def open(self) -> None:
+        """Create the file with room for all images, unless it is there; an `OSError` if that can't be."""
+        self._store.create()
+
+    def _broken(self, rows: Sequence[int] | None = None) -> np.ndarray[Any, Any]:
+        return self._store.broken(rows)
+
+    def _mark_broken(self, row: int) -> None:
+        self._store.mark_broken(row)
+
+    def _image(self, row: int) -> Tensor:
+        pixels = self._store.read(row)
+        if pixels is None:
+            height, width = self.shapes[row].tolist()
+            planes = torch.from_numpy(_resized(self.reading.read(self.files[row]), width, height)).movedim(2, 0)
+            pixels = self.convert(planes[None])[0].movedim(0, 2).contiguous().numpy()
+            self._store.write(row, pixels)
+        return torch.from_numpy(pixels).movedim(2, 0)  # channels lie innermost: resizing is faster so
+
+
+def _resized(image: Any, width: int, height: int) -> np.ndarray[Any, Any]:
+    """uint8 `(height, width, C)` of an image of Pillow, or of an array, channel by channel."""
+    if isinstance(image, Image.Image):
+        if image.size != (width, height):
+            image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
+        return np.array(image)
+    if image.shape[:2] == (height, width):
+        return cast("np.ndarray[Any, Any]", image)
+    planes = [_resized(Image.fromarray(plane), width, height) for plane in image.transpose(2, 0, 1)]
+    return np.stack(planes, axis=2)
+
+
+Images = ArrayImages | FileImages  # decoded
+
+
+class CantCacheError(Exception):
+    """Why whole batches can't be taken from a data set."""
 
 
 def cached(
@@ -142,39 +282,3 @@ def _in_channels(images: Tensor, channels: int, as_grey: bool) -> Tensor:
     if images.shape[1] == 3 and (as_grey or channels == 1):
         images = luminance(images.float()).round_().to(torch.uint8)
     return images.expand(-1, channels, -1, -1)
-
-
-class NormalisedBatches(Around):
-    """Images, uint8 `(N, C, H, W)`, handed out a batch at a time, the same as a data set gives one by one."""
-
-    def __init__(self, dataset: Any, pixels: Tensor, last: Normalize) -> None:
-        super().__init__(dataset)
-        self._labels = level_targets(dataset)
-        self._pixels, self._pipeline = pixels, dataset.transform
-        self._mean, self._std = (torch.tensor(values)[:, None, None] for values in (last.mean, last.std))
-
-    def __getitems__(self, indices: Sequence[int]) -> list[Tensor]:
-        """`[X (B, C, H, W), targets]`, for `uncollated`."""
-        if self.dataset.transform is not self._pipeline:  # somebody has put in another one
-            return cast("list[Tensor]", default_collate([self.dataset[index] for index in indices]))
-        pixels = self._pixels[torch.tensor(indices)].contiguous()
-        return [pixels.float().div_(255).sub_(self._mean).div_(self._std), self._labels[torch.tensor(indices)]]
-
-
-def whole_batches(dataset: Any) -> NormalisedBatches | None:
-    """The data set as `NormalisedBatches`, if all that its transform does to images in memory is to normalise them."""
-    array, pipeline = pixels_in_memory(dataset), getattr(dataset, "transform", None)
-    if array is None or not isinstance(pipeline, Pipeline) or len(pipeline.transforms) != 3:
-        return None
-    resize, to_tensor, last = pipeline.transforms
-    if not (isinstance(resize, tvt.Resize) and isinstance(to_tensor, tvt.ToTensor) and isinstance(last, Normalize)):
-        return None
-    pixels = torch.from_numpy(array)
-    pixels = pixels[:, None] if array.ndim == 3 else pixels.movedim(3, 1) if array.shape[1] != 3 else pixels
-    fits = list(pixels.shape[1:]) == [len(last.mean), *(resize.size if isinstance(resize.size, Sequence) else ())]
-    return NormalisedBatches(dataset, pixels, last) if fits else None
-
-
-def uncollated(batch: Any) -> Any:
-    """A collate function for data sets that make whole batches."""
-    return batch

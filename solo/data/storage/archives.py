@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
-from unittest.mock import patch
 
 from solo.errors import UserError, explained
 
@@ -26,6 +25,8 @@ _TAR_MODES = {None: "r:", ".gz": "r:gz", ".xz": "r:xz", ".bz2": "r:bz2"}
 @contextmanager
 def guarded() -> Iterator[None]:
     """Let torchvision's data sets unpack what they have fetched by these functions."""
+    from unittest.mock import patch  # takes a while
+
     from torchvision.datasets import utils
 
     extractors: dict[str, Callable[..., None]] = {
@@ -82,9 +83,8 @@ def extract_tar(source: Path, folder: Path, compression: str | None = None, most
         for place, target in links * 2:  # a link to a link that comes later
             if target.is_file() and target != place:
                 shutil.copyfile(target, _anew(place))
-        lost = next((place for place, target in links if not target.is_file()), None)
-        if lost is not None:
-            raise UserError(f"{source}: the link {lost.name!r} leads to no file of the archive; get another archive")
+        if lost := [place.name for place, target in links if not target.is_file()]:
+            raise UserError(f"{source}: the link {lost[0]!r} leads to no file of the archive; get another archive")
 
 
 def extract_zip(source: Path, folder: Path, most: int = MOST_BYTES) -> None:

@@ -9,22 +9,21 @@ from __future__ import annotations
 import copy
 import itertools
 import math
-import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 
+from solo.data.catalogue.rows import wrong_statistics
 from solo.data.views import masked
 from solo.data.views import tensor_ops as ops
-from solo.data.views.image_ops import normalisation
-from solo.data.views.plan import Plan, uniforms
+from solo.errors import UserError
 
-_RATIO = (3 / 4, 4 / 3)
-_SIGMA = (0.1, 2.0)
 JITTER = ("brightness", "contrast", "saturation", "hue")
 ADJUST = (ops.adjust_brightness, ops.adjust_contrast, ops.adjust_saturation, ops.adjust_hue)
 # Columns of a view's random numbers: crop, strengths of the jitter, its order, blur, and who gets what.
@@ -32,6 +31,46 @@ _CROP, _STRENGTH, _ORDER, _BLUR, _CHOICE = slice(22), slice(22, 26), slice(26, 3
 _COLUMNS = 37
 # Values of the images that are changed at once; more of them leave the processor's cache.
 CHUNK = 2**18
+VIEW = 1  # which view of an image may be that of a relative, 0-based
+_SHOWN = 2**20  # stream of random numbers, beyond those of the views
+
+
+def uniforms(seeds: Tensor, stream: int, count: int) -> Tensor:
+    """`(B, count)` float64 in [0, 1): a hash of seed, stream and column (SplitMix64, Steele et al., 2014).
+
+    Seeds are int64 `(B,)`; a stream is the number of a view.
+    """
+    golden = np.uint64(0x9E3779B97F4A7C15)
+    steps = np.arange(1, count + 1, dtype=np.uint64) + np.uint64(stream * count)
+    z = _mix(seeds.numpy().astype(np.uint64)[:, None]) + steps * golden
+    return torch.from_numpy((_mix(z) >> np.uint64(11)) * 2.0**-53)
+
+
+def _mix(z: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    mixed: np.ndarray[Any, Any] = z ^ (z >> np.uint64(31))
+    return mixed
+
+
+class Plan(NamedTuple):
+    """What happens to some views: one row each, in the order in which they are made."""
+
+    rows: Tensor  # number of the view among those of a batch: all first views, then all second ones,
+    box: Tensor  # what is cut out, int64 `(n, 4)`: left, top, width, height
+    chosen: Tensor  # who gets jitter, greyscale, blur, solarise, equalise and mirror: bool `(n, 6)`
+    turns: Tensor  # the jitter's operations, one digit to the base of 4 each, the first one in front; -1 for none
+    strengths: Tensor  # of these operations, float32 `(n, 4)`
+    sigma: Tensor  # of the blur, float32 `(n,)`
+
+    def split(self, size: int) -> Iterator[Plan]:
+        """Plans of `size` rows each, the last one of what is left."""
+        return (Plan(*parts) for parts in zip(*(torch.split(column, size) for column in self), strict=True))
+
+    def by_turns(self) -> Plan:
+        """Sorted, so that views whose jitter begins with the same operations are neighbours and need no copies."""
+        order = self.turns.argsort(stable=True)
+        return Plan(*(column[order] for column in self))
 
 
 class EntryViews:
@@ -49,8 +88,7 @@ class EntryViews:
         streams: Sequence[int],
         resample: ops.Resample = "bicubic",
     ) -> None:
-        self.cfg, self.channels = cfg, (mean, std)
-        self.resample = resample
+        self.cfg, self.channels, self.resample = cfg, (mean, std), resample
         self.size = int(cfg.crop_size)
         self.streams = list(streams)
         self.scale: tuple[float, float] | None = None
@@ -64,8 +102,7 @@ class EntryViews:
         self.high = neutral + strengths
         # Saturation and hue change nothing in grey images.
         self.active = [i for i in range(4 if len(mean) == 3 else 2) if strengths[i]]
-        self.mean = torch.tensor(list(mean))[:, None, None] * ops.WHITE
-        self.std = torch.tensor(list(std))[:, None, None] * ops.WHITE
+        self.mean, self.std = (torch.tensor(list(values))[:, None, None] * ops.WHITE for values in (mean, std))
         self._used = (self.probs[1:5] > 0).tolist()
         self._last = (-self.mean / self.std).flatten(), 1 / self.std.flatten()
         self._buffers = Buffers()
@@ -78,13 +115,13 @@ class EntryViews:
         digits = len(JITTER) ** torch.arange(len(self.active) - 1, -1, -1)
         turns = (order * digits).sum(dim=1).masked_fill(~chosen[:, 0], -1)
         strengths = (self.low + (self.high - self.low) * numbers[:, _STRENGTH]).float()
-        sigma = (_SIGMA[0] + (_SIGMA[1] - _SIGMA[0]) * numbers[:, _BLUR]).float()
+        sigma = (0.1 + (2.0 - 0.1) * numbers[:, _BLUR]).float()
         height, width = sizes.repeat(len(self.streams), 1).unbind(dim=1)
         if self.scale is None:
             zero = torch.zeros_like(width)
             box = torch.stack((zero, zero, width, height), dim=1)
         else:
-            box = ops.crop_boxes(numbers[:, _CROP], height, width, self.scale, _RATIO)
+            box = ops.crop_boxes(numbers[:, _CROP], height, width, self.scale, (3 / 4, 4 / 3))
         return Plan(torch.arange(len(turns)), box, chosen, turns, strengths, sigma)
 
     def crop(self, images: Tensor | list[Tensor], plan: Plan, out: Tensor | None = None) -> Tensor:
@@ -101,7 +138,14 @@ class EntryViews:
 
     def colour(self, x: Tensor, plan: Plan) -> Tensor:
         """Jitter, greyscale, blur, solarise, equalise, in this order, and normalise; `x` is changed."""
-        self._jitter(x, plan)
+        codes = plan.turns.tolist()
+        for turn in range(len(self.active)):
+            shift, start = 2 * (len(self.active) - 1 - turn), 0
+            for code, same in itertools.groupby(code >> shift for code in codes):
+                stop = start + len(list(same))
+                if code >= 0:
+                    ADJUST[code & 3](x[start:stop], plan.strengths[start:stop, code & 3])
+                start = stop
         _change(x, plan.chosen[:, 1], ops.to_grey)
         _change(x, plan.chosen[:, 2], ops.gaussian_blur, plan.sigma)
         _change(x, plan.chosen[:, 3], ops.solarize)
@@ -110,7 +154,7 @@ class EntryViews:
 
     def __call__(self, images: Tensor | list[Tensor], seeds: Tensor) -> list[Tensor]:
         """The views: normalised float32 `(B, C, size, size)` each."""
-        plan = self.plan(seeds, image_sizes(images))
+        plan = self.plan(seeds, _sizes(images))
         if isinstance(images, Tensor) and images.device.type != "cpu":
             return list(self.masked(images, plan).chunk(len(self.streams)))
         out = self._buffers((len(plan.rows), images[0].shape[0], self.size, self.size))
@@ -134,16 +178,6 @@ class EntryViews:
         if self._last[0].device != device:  # once
             self._last = self._last[0].to(device), self._last[1].to(device)
         return masked.views(images, steps, self.size, self.resample, *self._last)
-
-    def _jitter(self, x: Tensor, plan: Plan) -> None:
-        strengths, codes = plan.strengths, plan.turns.tolist()
-        for turn in range(len(self.active)):
-            shift, start = 2 * (len(self.active) - 1 - turn), 0
-            for code, same in itertools.groupby(code >> shift for code in codes):
-                stop = start + len(list(same))
-                if code >= 0:
-                    ADJUST[code & 3](x[start:stop], strengths[start:stop, code & 3])
-                start = stop
 
 
 class BatchAugment:
@@ -169,13 +203,11 @@ class BatchAugment:
     ) -> None:
         cfgs = [entry if OmegaConf.is_config(entry) else OmegaConf.create(dict(entry)) for entry in entries]
         self.as_grey = any(bool(setting(cfg, "grayscale.channels")) for cfg in cfgs)
-        last = normalisation(mean, std, 3 if self.as_grey else channels)
-        self.channels = len(last.mean)
-        ends = list(itertools.accumulate(int(cfg.num_crops) for cfg in cfgs))
+        mean, std = channel_statistics(mean, std, 3 if self.as_grey else channels)
+        self.channels = len(mean)
+        ends = itertools.accumulate(int(cfg.num_crops) for cfg in cfgs)
         streams = [range(end - int(cfg.num_crops), end) for cfg, end in zip(cfgs, ends, strict=True)]
-        self.entries = [
-            EntryViews(cfg, last.mean, last.std, own, resample) for cfg, own in zip(cfgs, streams, strict=True)
-        ]
+        self.entries = [EntryViews(cfg, mean, std, own, resample) for cfg, own in zip(cfgs, streams, strict=True)]
         self.size = max(entry.size for entry in self.entries)
 
     def only(self, which: Callable[[int], bool]) -> BatchAugment:
@@ -199,7 +231,7 @@ class BatchAugment:
         """The images, or of differing sizes the crops, uint8."""
         if isinstance(images, Tensor):
             return images
-        sizes = image_sizes(images)
+        sizes = _sizes(images)
         return [entry.crop(images, entry.plan(seeds, sizes)).to(torch.uint8) for entry in self.entries]
 
     def finish(self, prepared: Tensor | list[Tensor], seeds: Tensor, device: torch.device) -> list[Tensor]:
@@ -213,7 +245,7 @@ class BatchAugment:
         return views
 
 
-def image_sizes(images: Tensor | list[Tensor]) -> Tensor:
+def _sizes(images: Tensor | list[Tensor]) -> Tensor:
     """Height and width of each image, int64 `(B, 2)`."""
     return torch.tensor([image.shape[1:] for image in images])
 
@@ -231,8 +263,24 @@ def _change(x: Tensor, chosen: Tensor, op: Callable[..., Tensor], parameter: Ten
 
 def setting(cfg: Any, key: str) -> Any:
     """A value of an entry of `augmentations`; 0 for what is absent."""
-    value = OmegaConf.select(cfg, key)
-    return 0 if value is None else value
+    return OmegaConf.select(cfg, key) or 0
+
+
+def channel_statistics(
+    mean: Sequence[float], std: Sequence[float], channels: int | None
+) -> tuple[list[float], list[float]]:
+    """Mean and std of `channels` channels, of images in [0, 1]; one value is for all of them.
+
+    Raises a `UserError` for values that can't be, or more or fewer than there are channels.
+    """
+    for name, text in wrong_statistics(mean, std).items():
+        raise UserError(f"{name}{text}")
+    count = channels or len(mean)
+    mean, std = (list(v) * count if len(v) == 1 else list(v) for v in (mean, std))
+    if not len(mean) == len(std) == count:
+        have = f"mean has {len(mean)} values and std {len(std)} for {count} channels"
+        raise UserError(f"{have}; give as many as there are channels")
+    return mean, std
 
 
 class Buffers:
@@ -244,18 +292,22 @@ class Buffers:
     """
 
     def __init__(self) -> None:
-        self._arrays: list[Any] = []
+        # Each with what was given out of it last, which lives as long as somebody holds it.
+        self._arrays: list[tuple[np.ndarray[Any, Any], weakref.ref[Any]]] = []
 
     def __call__(self, shape: tuple[int, ...]) -> Tensor:
         """A tensor of that shape."""
         size = math.prod(shape)
-        idle = [i for i, count in enumerate(_counts(self._arrays)) if count <= _ALONE]  # only this list holds them
-        array = next((self._arrays[i] for i in idle if self._arrays[i].size >= size), None)
-        if array is None:  # what lies idle is too small
-            self._arrays = [kept for i, kept in enumerate(self._arrays) if i not in idle]
+        for array, given in self._arrays:
+            if given() is None and array.size >= size:
+                break
+        else:  # what lies idle is too small
+            self._arrays = [(array, given) for array, given in self._arrays if given() is not None]
             array = np.empty(size, dtype=np.float32)
-            self._arrays.append(array)
-        return torch.from_numpy(array[:size]).view(shape)
+        part = array[:size]
+        others = [(other, given) for other, given in self._arrays if other is not array]
+        self._arrays = [*others, (array, weakref.ref(part))]
+        return torch.from_numpy(part).view(shape)
 
     def __len__(self) -> int:
         return len(self._arrays)
@@ -264,9 +316,19 @@ class Buffers:
         return {"_arrays": []}  # a copy in another process begins with none
 
 
-def _counts(objects: Sequence[object]) -> list[int]:
-    return [sys.getrefcount(item) for item in objects]
+@dataclass(frozen=True)
+class Shown:
+    """Whose view is the second one of each image: one of another image, that is its relative."""
 
+    table: Tensor  # int (n, K) numbers of each image's relatives, -1 for none
+    share: float  # chance that one of them is shown, in [0, 1]; an image without relatives is shown itself
 
-# What an object counts that nothing but a list holds; Python's versions differ in what the call itself adds.
-_ALONE = _counts([object()])[0]
+    def __call__(self, rows: Tensor, seeds: Tensor) -> Tensor:
+        """Numbers of the images shown (B,), a function of the images' own (B,) and of their samples' seeds (B,)."""
+        found = self.table[rows].long()
+        chance, which = uniforms(seeds, _SHOWN, 2).unbind(dim=1)
+        number = (found >= 0).sum(dim=1)
+        place = (which * number).long()
+        known_first = (found < 0).to(torch.uint8).argsort(dim=1, stable=True)
+        drawn = found.gather(1, known_first.gather(1, place[:, None]))[:, 0]
+        return torch.where((chance < self.share) & (number > 0), drawn, rows)

@@ -10,14 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from math import isqrt
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from solo.data.views import tensor_ops as ops
-from solo.data.views.plan import Plan
 from solo.precision import exact_products
+
+if TYPE_CHECKING:
+    from solo.data.views.batched import Plan
 
 _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
 _FAR = 1e4  # from everything

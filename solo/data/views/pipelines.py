@@ -1,27 +1,186 @@
-"""Pipelines of views: PIL image in, normalised float tensors `(C, H, W)` out. The operations are in `image_ops`."""
+"""Pipelines of views: PIL image in, normalised float tensors `(C, H, W)` out; and their operations on one image.
 
+By type these are torchvision's, so that code which looks for a step, changes or replaces one finds it. Each equals
+torchvision's (or Pillow's) on the same parameters. The parameters are drawn from Python's `random`, which costs a tenth
+of torch's generator and is seeded per sample by the loaders. Grey images (mode "L") stay grey: brightness and contrast
+work on them; saturation, hue and greyscale change nothing.
+"""
+
+import math
 import random
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
-from omegaconf import OmegaConf
-from PIL import Image
-from torch import Tensor
+from omegaconf import DictConfig, OmegaConf
+from PIL import Image, ImageFilter, ImageOps
+from torch import Tensor, nn
 from torchvision import transforms as tvt
+from torchvision.transforms import functional as tvf
 
 from solo import plugin
 from solo.data.catalogue.registry import DATASETS
 from solo.data.storage.reading import Array
-from solo.data.views import image_ops as ops
-from solo.data.views.batched import JITTER, BatchAugment, setting
+from solo.data.views.batched import JITTER, BatchAugment, channel_statistics, setting
 from solo.data.views.tensor_ops import Resample
 from solo.errors import UserError
 
 _MODES = {1: "L", 3: "RGB"}  # of Pillow, by the number of channels
 
 
-class NCropAugmentation(ops.Named):
+class Named:
+    """A readable form for `debug_augmentations`: the class and its public settings."""
+
+    def __repr__(self) -> str:
+        shown = {name: value for name, value in vars(self).items() if name[0] != "_" and name != "training"}
+        return f"{type(self).__name__}({', '.join(f'{name}={value}' for name, value in shown.items())})"
+
+
+class RandomApply(Named, tvt.RandomApply):  # type: ignore[misc]
+    """Apply `transforms` with probability `p`."""
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        if random.random() < self.p:
+            for op in self.transforms:
+                image = op(image)
+        return image
+
+
+class RandomResizedCrop(Named, tvt.RandomResizedCrop):  # type: ignore[misc]
+    """A crop of random area and aspect ratio, resized to `size` x `size` (Szegedy et al., 2015; as torchvision's)."""
+
+    def box(self, width: int, height: int) -> tuple[int, int, int, int]:
+        """Left, top, right and bottom of a random crop; the largest allowed central crop after 10 misses."""
+        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
+        for _ in range(10):
+            area = width * height * random.uniform(*self.scale)
+            ratio = math.exp(random.uniform(low, high))
+            w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+            if 0 < w <= width and 0 < h <= height:
+                left, top = random.randint(0, width - w), random.randint(0, height - h)
+                return left, top, left + w, top + h
+        ratio = min(max(width / height, self.ratio[0]), self.ratio[1])
+        w, h = min(width, round(height * ratio)), min(height, round(width / ratio))
+        left, top = (width - w) // 2, (height - h) // 2
+        return left, top, left + w, top + h
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        # Image.resize(box=...) would be one call, but it lets pixels from outside the box bleed into its rim.
+        return image.crop(self.box(*image.size)).resize(self.size[::-1], Image.Resampling[self.interpolation.name])
+
+
+class ColorJitter(Named, tvt.ColorJitter):  # type: ignore[misc]
+    """Brightness, contrast, saturation and hue in random order, as torchvision's.
+
+    Args:
+        brightness, contrast, saturation: factor from [max(0, 1 - x), 1 + x]; 0 leaves the operation out.
+        hue: shift from [-hue, hue], at most 0.5.
+    """
+
+    def __init__(
+        self, brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0, hue: float = 0.0
+    ) -> None:
+        if min(brightness, contrast, saturation, hue) < 0 or hue > 0.5:
+            given = f"brightness={brightness} contrast={contrast} saturation={saturation} hue={hue}"
+            raise UserError(f"color_jitter {given}: none may be negative and hue is at most 0.5")
+        nn.Module.__init__(self)
+        self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue
+        ops = (
+            (tvf.adjust_brightness, max(0.0, 1 - brightness), 1 + brightness, brightness),
+            (tvf.adjust_contrast, max(0.0, 1 - contrast), 1 + contrast, contrast),
+            (tvf.adjust_saturation, max(0.0, 1 - saturation), 1 + saturation, saturation),
+            (tvf.adjust_hue, -hue, hue, hue),
+        )
+        self._ops = [(op, low, high) for op, low, high, strength in ops if strength]
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        for op, low, high in random.sample(self._ops, len(self._ops)):
+            image = op(image, random.uniform(low, high))
+        return image
+
+
+class RandomGrayscale(Named, tvt.RandomGrayscale):  # type: ignore[misc]
+    """With probability `p`, all channels are the image's luminance."""
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        grey = random.random() < self.p and image.mode != "L"
+        return image.convert("L").convert(image.mode) if grey else image
+
+
+class GaussianBlur(Named):
+    """Pillow's blur with a radius (its standard deviation, in pixels) drawn uniformly from `sigma`."""
+
+    def __init__(self, sigma: Sequence[float] | None = None) -> None:
+        self.sigma = tuple(sigma) if sigma else (0.1, 2.0)
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        return image.filter(ImageFilter.GaussianBlur(radius=random.uniform(*self.sigma)))
+
+
+class Solarization(Named):
+    """Invert all values from 128 on."""
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        return ImageOps.solarize(image)
+
+
+class Equalization(Named):
+    """Equalise the histogram of each channel."""
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        return ImageOps.equalize(image)
+
+
+class RandomHorizontalFlip(Named, tvt.RandomHorizontalFlip):  # type: ignore[misc]
+    """Mirror left and right with probability `p`."""
+
+    def __call__(self, image: Image.Image) -> Image.Image:
+        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if random.random() < self.p else image
+
+
+class Normalize(Named, tvt.Normalize):  # type: ignore[misc]
+    """`(x - mean) / std` of a float tensor `(C, H, W)`, as torchvision's."""
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        tvt.Normalize.__init__(self, tuple(mean), tuple(std))
+        levels = torch.arange(256, dtype=torch.float32) / 255
+        m, s = (torch.tensor(v, dtype=torch.float32)[:, None] for v in (self.mean, self.std))
+        self._table = ((levels - m) / s).numpy()  # (C, 256)
+
+    def of_image(self, image: Image.Image) -> torch.Tensor:
+        """`(x / 255 - mean) / std` of a grey or RGB image, float32 `(C, H, W)`: what ToTensor and this give, faster."""
+        pixels = np.asarray(image)
+        if pixels.ndim == 2:
+            return torch.from_numpy(self._table[0].take(pixels))[None]
+        planes = [table.take(pixels[:, :, c]) for c, table in enumerate(self._table)]
+        return torch.from_numpy(np.stack(planes))
+
+
+class Pipeline(tvt.Compose):  # type: ignore[misc]
+    """The image in `mode` ("L" or "RGB"; None: as it is), then the transforms, one after the other."""
+
+    def __init__(self, transforms: Sequence[Callable[[Any], Any]], mode: str | None = None) -> None:
+        super().__init__(list(transforms))
+        self.mode = mode
+
+    def __call__(self, img: Any) -> Any:
+        """What the last transform gives."""
+        if self.mode and isinstance(img, Image.Image) and img.mode != self.mode:
+            img = img.convert(self.mode)
+        steps = self.transforms
+        at_once = len(steps) > 1 and type(steps[-2]) is tvt.ToTensor and type(steps[-1]) is Normalize
+        for step in steps[:-2] if at_once else steps:
+            img = step(img)
+        return steps[-1].of_image(img) if at_once else img
+
+
+def normalisation(mean: Sequence[float], std: Sequence[float], channels: int | None) -> Normalize:
+    """The last transform of every pipeline, of `channels` channels; one value of mean or std is for all of them."""
+    return Normalize(*channel_statistics(mean, std, channels))
+
+
+class NCropAugmentation(Named):
     """`num_crops` views of one pipeline, as a list."""
 
     def __init__(self, transform: Callable[[Any], Any], num_crops: int) -> None:
@@ -33,7 +192,7 @@ class NCropAugmentation(ops.Named):
         return [self.transform(image) for _ in range(self.num_crops)]
 
 
-class FullTransformPipeline(ops.Named):
+class FullTransformPipeline(Named):
     """The views of several pipelines, in one list."""
 
     def __init__(self, transforms: Iterable[Callable[[Any], list[Any]]]) -> None:
@@ -72,35 +231,38 @@ def build_transform_pipeline(
     own = entry if spec.name == "custom" else {}
     mean = mean or own.get("mean") or spec.mean
     std = std or own.get("std") or spec.std
-    as_grey = bool(setting(entry, "grayscale.channels"))
-    last = ops.normalisation(mean, std, 3 if as_grey else channels)
+    return _pipeline(entry, normalisation(mean, std, 3 if setting(entry, "grayscale.channels") else channels))
+
+
+def _pipeline(entry: DictConfig, last: Normalize, resample: Resample = "bicubic") -> tvt.Compose:
     code = [plugin.load(path, "augmentations.transforms") for path in setting(entry, "transforms") or ()]
-    if len(last.mean) not in (1, 3):
+    if len(last.mean) not in _MODES:
         if code:
             raise UserError(f"augmentations.transforms are for PIL images, which don't have {len(last.mean)} channels")
-        return tvt.Compose([_OfArrays(entry, last)])
-    size, crop = int(entry.crop_size), tvt.Resize(int(entry.crop_size), tvt.InterpolationMode.BICUBIC)
+        return tvt.Compose([_OfArrays(entry, last, resample)])
+    size, interpolation = int(entry.crop_size), tvt.InterpolationMode(resample)
+    crop = tvt.Resize(size, interpolation)
     if setting(entry, "rrc.enabled"):
         scale = float(entry.rrc.crop_min_scale), float(entry.rrc.crop_max_scale)
-        crop = ops.RandomResizedCrop(size, scale)
-    jitter = ops.ColorJitter(**{name: float(setting(entry, f"color_jitter.{name}")) for name in JITTER})
+        crop = RandomResizedCrop(size, scale, interpolation=interpolation)
+    jitter = ColorJitter(**{name: float(setting(entry, f"color_jitter.{name}")) for name in JITTER})
     made: dict[str, Callable[[float], Callable[[Any], Any]]] = {
-        "color_jitter": lambda share: ops.RandomApply([jitter], share),
-        "grayscale": ops.RandomGrayscale,
-        "gaussian_blur": lambda share: ops.RandomApply([ops.GaussianBlur()], share),
-        "solarization": lambda share: ops.RandomApply([ops.Solarization()], share),
-        "equalization": lambda share: ops.RandomApply([ops.Equalization()], share),
-        "horizontal_flip": ops.RandomHorizontalFlip,
+        "color_jitter": lambda share: RandomApply([jitter], share),
+        "grayscale": RandomGrayscale,
+        "gaussian_blur": lambda share: RandomApply([GaussianBlur()], share),
+        "solarization": lambda share: RandomApply([Solarization()], share),
+        "equalization": lambda share: RandomApply([Equalization()], share),
+        "horizontal_flip": RandomHorizontalFlip,
     }
     colours = [make(share) for name, make in made.items() if (share := setting(entry, f"{name}.prob"))]
-    steps = [*([ops.Grayscale()] if as_grey else []), crop, *code, *colours, tvt.ToTensor(), last]
-    return ops.Pipeline(steps, _MODES[len(last.mean)])
+    grey = [tvt.Grayscale(3)] if setting(entry, "grayscale.channels") else []
+    return Pipeline([*grey, crop, *code, *colours, tvt.ToTensor(), last], _MODES[len(last.mean)])
 
 
 class _OfArrays:
     """A view of an image of other than 1 and 3 channels, which Pillow can't hold: by the operations on tensors."""
 
-    def __init__(self, entry: Any, last: ops.Normalize, resample: Resample = "bicubic") -> None:
+    def __init__(self, entry: Any, last: Normalize, resample: Resample) -> None:
         self.maker = BatchAugment([{**entry, "num_crops": 1}], last.mean, last.std, len(last.mean), resample)
 
     def __repr__(self) -> str:
@@ -116,14 +278,14 @@ def build_eval_pipeline(
     size: int, mean: Sequence[float], std: Sequence[float], channels: int | None = None, resize: int | None = None
 ) -> tvt.Compose:
     """Deterministic: shorter side to `resize`, centre crop of `size` (without `resize`: exactly `size` x `size`)."""
-    last = ops.normalisation(mean, std, channels)
-    if len(last.mean) not in (1, 3):
+    last = normalisation(mean, std, channels)
+    if len(last.mean) not in _MODES:
         from torchvision.transforms import v2 as tv2  # takes most of a second to import
 
         whole = [tv2.Resize([resize]), tv2.CenterCrop(size)] if resize else [tv2.Resize([size, size])]
         return tvt.Compose([_planes, *whole, tvt.ConvertImageDtype(torch.float32), last])
     shape = [tvt.Resize(resize), tvt.CenterCrop(size)] if resize else [tvt.Resize((size, size))]
-    return ops.Pipeline([*shape, tvt.ToTensor(), last], _MODES[len(last.mean)])
+    return Pipeline([*shape, tvt.ToTensor(), last], _MODES[len(last.mean)])
 
 
 def train_entry(size: int, min_scale: float, flip: bool) -> dict[str, Any]:
@@ -141,12 +303,8 @@ def build_train_pipeline(
     flip: bool = True,
 ) -> tvt.Compose:
     """A classifier's: random resized crop (bilinear) and mirroring."""
-    last = ops.normalisation(mean, std, channels)
-    if len(last.mean) not in (1, 3):
-        return tvt.Compose([_OfArrays(train_entry(size, min_scale, flip), last, "bilinear")])
-    crop_op = ops.RandomResizedCrop(size, (min_scale, 1.0), resample=Image.Resampling.BILINEAR)
-    mirror = [ops.RandomHorizontalFlip(0.5)] if flip else []
-    return ops.Pipeline([crop_op, *mirror, tvt.ToTensor(), last], _MODES[len(last.mean)])
+    entry = OmegaConf.create(train_entry(size, min_scale, flip))
+    return _pipeline(entry, normalisation(mean, std, channels), "bilinear")
 
 
 def _planes(image: Array) -> Tensor:

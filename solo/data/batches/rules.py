@@ -1,4 +1,4 @@
-"""What composes batches: chance, equally many images of each class, some of some classes, a share with labels.
+"""What composes batches: chance, equally many images of each class, some of some classes, partners at every level.
 
 A rule has `count(size)`, batches of `size` images in an epoch, and `batches(size, rng)`, as many batches of image
 indexes, none of them twice; its `name` and `limit` (how many images there are for a batch) are for people.
@@ -6,12 +6,14 @@ indexes, none of them twice; its `name` and `limit` (how many images there are f
 
 from __future__ import annotations
 
+import random
+from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from itertools import count
 
 import numpy as np
 
-from solo.data.batches.hierarchical import Hierarchical
+from solo.errors import UserError
 
 
 class Random:
@@ -24,11 +26,9 @@ class Random:
         self.limit = f"there are {number}"
 
     def count(self, size: int) -> int:
-        """Batches of `size` images in an epoch."""
         return self.number // size
 
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[list[int]]:
-        """As many batches of image indexes."""
         order = rng.permutation(self.number)
         return (order[start : start + size].tolist() for start in range(0, self.count(size) * size, size))
 
@@ -39,9 +39,8 @@ class Balanced:
     An epoch ends with the smallest node; the others take a random part of their images, another one each time. With
     more nodes than images in a batch, all images of a batch are of different nodes.
 
-    Ends: an epoch of n images of each of C nodes has floor(C n / size) batches, each made by one pass of array
-    operations. They take size // C columns of an (n, C) table, and the rest from the columns that are left: those hold
-    enough, because size * batches <= C n.
+    A batch takes size // C rows of a table of n images of each of C nodes, the rest from the rows that are left: those
+    hold enough, because size * batches <= C n.
     """
 
     name = "balanced"
@@ -52,11 +51,10 @@ class Balanced:
         self.limit = f"the smallest of {len(self.members)} classes has {self.smallest}"
 
     def count(self, size: int) -> int:
-        """Batches of `size` images in an epoch."""
         return len(self.members) * self.smallest // size
 
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[list[int]]:
-        """As many batches of image indexes; each stretch of a batch is balanced, too."""
+        """Each stretch of a batch is balanced, too."""
         count, nodes = self.count(size), len(self.members)
         table = np.stack([rng.choice(images, self.smallest, replace=False) for images in self.members], axis=1)
         each, more = divmod(size, nodes)
@@ -85,19 +83,16 @@ class PerClass:
         self.limit = f"{int((self.groups > 0).sum())} classes have that many"
 
     def count(self, size: int) -> int:
-        """Batches of `size` images in an epoch. What T batches allow, T - 1 do, so that halving finds the largest."""
+        """Batches of `size` images in an epoch; where T are too many, so are T + 1."""
         picks = size // self.per_class
-        low, high = 0, int(self.groups.sum()) // picks
-        while low < high:
-            middle = (low + high + 1) // 2
-            if np.minimum(self.groups, middle).sum() >= picks * middle:
-                low = middle
-            else:
-                high = middle - 1
-        return low
+
+        def too_many(batches: int) -> bool:
+            return bool(np.minimum(self.groups, batches).sum() < picks * batches)
+
+        return bisect_left(range(1, int(self.groups.sum()) // picks + 1), True, key=too_many)
 
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[list[int]]:
-        """As many batches of image indexes, the K images of a node side by side."""
+        """The K images of a node stand side by side."""
         picks, count = size // self.per_class, self.count(size)
         images = [rng.permutation(own) for own in self.members]
         quota = rng.multivariate_hypergeometric(np.minimum(self.groups, count), picks * count, method="marginals")
@@ -113,10 +108,8 @@ def _turns(quota: np.ndarray, picks: int, count: int, rng: np.random.Generator) 
     """Which nodes have a turn in each of `count` batches: `picks` different ones, node c `quota[c]` times in all.
 
     Random, in proportion to the turns a node has left; but a node with as many left as there are batches must come.
-
-    Ends after `count` passes, and never lacks a node: with R batches to go, no node has more than R turns left and all
-    have `picks * R` together. Hence at most `picks` nodes must come, and at least `picks` nodes can. A pass takes a
-    turn from `picks` nodes and from all that must come, so that the same holds with R - 1.
+    None is ever lacking: with R batches to go, no node has more than R turns left and all have `picks * R` together.
+    Hence at most `picks` nodes must come, and at least `picks` can; what a batch takes lets the same hold with R - 1.
     """
     left = quota.copy()
     for later in range(count - 1, -1, -1):
@@ -142,12 +135,8 @@ class Mixed:
     through round after round, so that one comes twice only after all of its kind. The two kinds alternate in a batch,
     so that every stretch of it, one process's for instance, has the share, give or take one image.
 
-    Ends: a round has at least a batch of its kind, which `count` makes sure of.
-
-    Args:
-        make: the rule that composes the labelled images, from their numbers among all.
-        labelled: bool (N,).
-        share: of labelled images in a batch, in (0, 1).
+    `make` is the rule that composes the labelled images, from their numbers among all; `labelled` is bool (N,); `share`
+    that of labelled images in a batch, in (0, 1).
     """
 
     name: str
@@ -166,14 +155,12 @@ class Mixed:
         return labelled, size - labelled
 
     def count(self, size: int) -> int:
-        """Batches of `size` images in an epoch."""
         labelled, others = self.parts(size)
         if size < 2 or len(self.others) < others or self.rule.count(labelled) == 0:
             return 0
         return (len(self.labelled) + len(self.others)) // size
 
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[list[int]]:
-        """As many batches of image indexes."""
         labelled, others = self.parts(size)
         ours = (self.labelled[batch] for _ in count() for batch in self.rule.batches(labelled, rng))
         orders = (rng.permutation(self.others) for _ in count())
@@ -182,6 +169,131 @@ class Mixed:
         place = np.argsort(np.concatenate([(np.arange(n) + 0.5) / n for n in (labelled, others)]), kind="stable")
         for _ in range(self.count(size)):
             yield np.concatenate((next(ours), next(rest)))[place].tolist()
+
+
+# Images of groups lo to hi - 1 without those of groups a to b - 1.
+Ring = tuple[int, int, int, int]
+
+
+class Hierarchical:
+    """The batches of Zhang et al., Use All The Labels, section 3.5 (https://arxiv.org/abs/2204.13207), at any depth.
+
+    A random anchor; then an image of its class, one of its parent but not of its class, and so on up to the coarsest
+    level; then the next anchor, until the batch is full. All draws are uniform among the images that no batch of the
+    epoch has yet. Where none is left at a level, the anchor gets no partner there; so it is at levels where its label
+    is unknown. An epoch visits every image but the rest that fills no batch.
+
+    Labels are (N, levels), coarse first, -1 unknown. Raises a `UserError` where a level is unknown and a finer one is
+    not.
+    """
+
+    name = "hierarchical"
+
+    def __init__(self, labels: np.ndarray) -> None:
+        known = labels >= 0
+        if (known[:, 1:] & ~known[:, :-1]).any():
+            row = int(np.flatnonzero((known[:, 1:] & ~known[:, :-1]).any(axis=1))[0])
+            what = f"data.sampler=hierarchical: image {row} has the labels {labels[row].tolist()}"
+            raise UserError(f"{what}, coarse first, unknown (-1) above a known one; give the coarse labels, too")
+        self.limit = f"there are {len(labels)}"
+        order = np.lexsort(labels.T[::-1])
+        new = (np.diff(labels[order], axis=0) != 0).any(axis=1)
+        self.starts = np.concatenate(([0], np.flatnonzero(new) + 1))
+        self.group = np.empty(len(labels), dtype=np.int64)
+        self.group[order] = np.concatenate(([0], np.cumsum(new)))
+        self.sizes = np.bincount(self.group)
+        # Groups are images with equal labels, sorted: those of a node stand side by side.
+        self.rings = _rings(labels[order[self.starts]])
+
+    def count(self, size: int) -> int:
+        return len(self.group) // size
+
+    def batches(self, size: int, rng: np.random.Generator) -> Iterator[list[int]]:
+        """An anchor and its partners stand side by side."""
+        mixed = rng.permutation(len(self.group))
+        images = mixed[np.argsort(self.group[mixed], kind="stable")].tolist()
+        starts, unused = self.starts.tolist(), _Counts(self.sizes)
+        draw = random.Random(int(rng.integers(2**62))).random
+        everything = (0, len(starts), 0, 0)
+        for _ in range(self.count(size)):
+            batch: list[int] = []
+            while len(batch) < size:
+                anchor = unused.take(everything, draw())
+                batch.append(images[starts[anchor] + unused.left[anchor]])
+                for ring in self.rings[anchor]:
+                    group = unused.take(ring, draw()) if len(batch) < size else -1
+                    if group >= 0:
+                        batch.append(images[starts[group] + unused.left[group]])
+            yield batch
+
+
+def _rings(paths: np.ndarray) -> list[list[Ring]]:
+    """For each group where its partners are, the finest level first; rings without any group are left out."""
+    count, depth = paths.shape
+    spans = np.empty((depth, count, 2), dtype=np.int64)
+    for level in range(depth):
+        new = (np.diff(paths[:, : level + 1], axis=0) != 0).any(axis=1)
+        edges = np.concatenate(([0], np.flatnonzero(new) + 1, [count]))
+        node = np.concatenate(([0], np.cumsum(new)))
+        spans[level] = np.stack((edges[node], edges[node + 1]), axis=1)
+    rings: list[list[Ring]] = []
+    for group, levels in enumerate((paths >= 0).sum(axis=1).tolist()):
+        inner, own = (0, 0), []
+        for level in range(levels - 1, -1, -1):
+            low, high = spans[level, group].tolist()
+            if (low, high) != inner:
+                own.append((low, high, *inner))
+            inner = low, high
+        rings.append(own)
+    return rings
+
+
+class _Counts:
+    """How many images of each group are left, with sums over ranges of groups and draws in log(groups) steps.
+
+    The sums are kept in a binary indexed tree (Fenwick, A new data structure for cumulative frequency tables, 1994).
+    """
+
+    def __init__(self, sizes: np.ndarray) -> None:
+        self.left = sizes.tolist()
+        total = np.concatenate(([0], np.cumsum(sizes)))
+        ends = np.arange(len(sizes) + 1)
+        self.sums = (total - total[ends & (ends - 1)]).tolist()  # sums[i]: of the lowest bit of i groups before i
+        self.top = 1 << (len(sizes).bit_length() - 1)
+
+    def before(self, group: int) -> int:
+        """Images in the groups before this one."""
+        total = 0
+        while group:
+            total += self.sums[group]
+            group &= group - 1
+        return total
+
+    def take(self, ring: Ring, chance: float) -> int:
+        """Take an image out of a ring and return its group, -1 if none is left; `chance` in [0, 1) says which."""
+        low, high, inner_low, inner_high = ring
+        if high - low == 1:
+            group = low if self.left[low] else -1
+        else:
+            first = self.before(low)
+            skipped_from = self.before(inner_low) if inner_high else 0
+            skipped = self.before(inner_high) - skipped_from if inner_high else 0
+            free = self.before(high) - first - skipped
+            place = first + int(chance * free)
+            place += skipped if skipped and place >= skipped_from else 0
+            group, step = (0, self.top) if free else (-1, 0)
+            while step:  # down to the group of the image at that place, groups counted one after the other
+                further = group + step
+                if further < len(self.sums) and self.sums[further] <= place:
+                    group, place = further, place - self.sums[further]
+                step >>= 1
+        if group >= 0:
+            self.left[group] -= 1
+            above = group + 1
+            while above < len(self.sums):
+                self.sums[above] -= 1
+                above += above & -above
+        return group
 
 
 BatchRule = Random | Balanced | PerClass | Hierarchical | Mixed
