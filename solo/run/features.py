@@ -95,8 +95,7 @@ def extract(backbone: nn.Module, loader: DataLoader[Any], device: torch.device, 
         targets.append(target)
         row += len(part)
     found = FeatureSet(features, torch.cat(targets))
-    seconds = time.perf_counter() - started
-    say(f"features of the {what} images: {tuple(found.features.shape)} in {seconds:.1f} s")
+    say(f"features of the {what} images: {tuple(found.features.shape)} in {time.perf_counter() - started:.1f} s")
     return found
 
 

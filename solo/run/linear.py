@@ -27,7 +27,6 @@ from solo.run.trainer import prepare
 
 _FACTORS = (1.0, 0.03, 0.1, 0.3, 3.0, 10.0)  # of the recipe's learning rate
 _DECAYS = (0.0, 1e-6, 1e-5, 1e-4)
-Loaders = tuple[DataLoader[Any] | LabelledBatches, DataLoader[Any]]
 
 
 def run(cfg: LinearCfg) -> None:
@@ -85,7 +84,9 @@ def feature_loader(features: FeatureSet, batch_size: int, seed: int | None) -> D
     return DataLoader(features, sampler=batches, batch_size=None)
 
 
-def image_loaders(cfg: LinearCfg, device: torch.device | None = None) -> Loaders:
+def image_loaders(
+    cfg: LinearCfg, device: torch.device | None = None
+) -> tuple[DataLoader[Any] | LabelledBatches, DataLoader[Any]]:
     """Augmented training images, made on `device` from decoded ones or (RandAugment) one by one; plain validation."""
     data, spec = cfg.data, cfg.data.spec
     paths = (data.train_path, data.val_path, data.format)

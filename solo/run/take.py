@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageOps
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
@@ -312,16 +312,13 @@ def _pairs(one: Found) -> list[tuple[Path, str]]:
 
 def _thumbnail(path: Path, reading: ImageReading) -> Image.Image:
     """A square picture; a grey one where the image is gone, as it may be where features were saved earlier."""
-    square = Image.new("RGB", (_SIDE, _SIDE), (225, 225, 225))
+    grey, size = (225, 225, 225), (_SIDE, _SIDE)
     try:
         image = as_picture(reading.read(path)).convert("RGB")
-    except (BrokenImageError, OSError):
-        return square
-    scale = _SIDE / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    image = image.resize(size, Image.Resampling.NEAREST if scale > 2 else Image.Resampling.BICUBIC)
-    square.paste(image, ((_SIDE - image.width) // 2, (_SIDE - image.height) // 2))
-    return square
+        method = Image.Resampling.NEAREST if _SIDE > 2 * max(image.size) else Image.Resampling.BICUBIC
+        return ImageOps.pad(image, size, method, grey)
+    except (BrokenImageError, OSError, ValueError):  # the last: a line, too thin to be drawn
+        return Image.new("RGB", size, grey)
 
 
 _WRITERS = {".html": _html, ".png": _png, ".csv": _csv}
