@@ -21,7 +21,7 @@ from solo.args.fields import keys_of
 from solo.args.show import help_text
 from solo.args.words import read_word
 from solo.callbacks import run_lock
-from solo.data.storage.folders import Problems
+from solo.data.storage.facts import Problems
 from solo.errors import BrokenImageError, ConfigError, UserError
 from solo.files import cell, clean, csv_text, output_file, replacing
 from solo.run.inference import Predictions, image_files
