@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from solo.data.storage.folders import Problems, image_folders
+from solo.data.storage.facts import Problems, image_folders
 from solo.data.storage.reading import ImageReading
 from solo.errors import UserError
 from solo.eval.predictions import expected_heights

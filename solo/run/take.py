@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from solo.analysis.pages import embedded, render
 from solo.args.eval_schema import EmbedCfg, ExportCfg, PredictCfg, SearchCfg
 from solo.callbacks import run_lock
-from solo.data.storage.folders import Problems
+from solo.data.storage.facts import Problems
 from solo.data.storage.reading import ImageReading, as_picture
 from solo.errors import BrokenImageError, UserError, reason
 from solo.eval.knn import nearest

@@ -19,16 +19,19 @@ from solo.data.labels.trees import folder_classes, from_columns, from_paths, rea
 from solo.data.layouts.layout import Layout, find_layout
 from solo.data.storage.containers import h5_images, is_h5, read_index
 from solo.data.storage.containers import is_here as is_here
-from solo.data.storage.facts import ReadingKeys, Stored, identity, spread
-from solo.data.storage.folders import (
+from solo.data.storage.facts import (
     DEFAULT_ROOT,
     TRAINING,
     VALIDATION,
     Problems,
+    ReadingKeys,
+    Stored,
     class_folders,
     existing_folder,
+    identity,
     is_image_name,
     of_split,
+    spread,
 )
 from solo.data.storage.listing import WITH_COLUMNS, Listing, Wanted, list_images
 from solo.errors import UserError

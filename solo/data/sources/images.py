@@ -13,8 +13,7 @@ from torch.utils.data import Dataset
 from solo.data.catalogue.registry import choose_classes
 from solo.data.labels.subsets import Around
 from solo.data.storage.containers import H5File, read_index
-from solo.data.storage.facts import Source, Stored
-from solo.data.storage.folders import DEFAULT_ROOT
+from solo.data.storage.facts import DEFAULT_ROOT, Source, Stored
 from solo.data.storage.reading import ImageReading, flat_images
 from solo.errors import BrokenImageError, UserError, printable
 from solo.taxonomy import Taxonomy

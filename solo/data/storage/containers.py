@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from solo.data.storage.archives import StrictInfo
-from solo.data.storage.facts import Stored
-from solo.data.storage.folders import Problems, class_folders, is_image_name
+from solo.data.storage.facts import Problems, Stored, class_folders, is_image_name
 from solo.errors import BrokenImageError, UserError, explained, reason
 from solo.files import replacing, write_text
 from solo.untrusted import parse_json

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from solo.data.storage.containers import as_text, columns_of, h5_images, hub_bytes, label_table, read_hub, read_shards
-from solo.data.storage.facts import Stored
-from solo.data.storage.folders import Parts, Problems, image_folders, is_image_name
+from solo.data.storage.facts import Parts, Problems, Stored, image_folders, is_image_name
 from solo.errors import UserError, explained, reason
 from solo.suggest import did_you_mean
 from solo.untrusted import parse_json
