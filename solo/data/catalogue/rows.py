@@ -181,11 +181,11 @@ ROWS = (
     _photos("sun397", 397, "objects:SUN397"),
     # The combinations of its 20 labels are counted when the lists are read.
     _photos("voc2007", 20, "objects:VOC2007"),
-    _photos("living17", 68, "imagenet:LIVING17"),
-    _photos("entity13", 260, "imagenet:ENTITY13"),
-    _photos("entity30", 240, "imagenet:ENTITY30"),
-    _photos("tiered_imagenet_h", 608, "imagenet:TIERED_IMAGENET_H"),
-    _photos("imagenet_3l", 505, "imagenet:IMAGENET_3L"),
+    _photos("living17", 68, "fine_grained:LIVING17"),
+    _photos("entity13", 260, "fine_grained:ENTITY13"),
+    _photos("entity30", 240, "fine_grained:ENTITY30"),
+    _photos("tiered_imagenet_h", 608, "fine_grained:TIERED_IMAGENET_H"),
+    _photos("imagenet_3l", 505, "fine_grained:IMAGENET_3L"),
     # Those that train; those that validate are counted when the lists are read.
     _photos("dyml_product", 1609, "objects:DYML_PRODUCT"),
     _photos("inshop", 7982, "objects:INSHOP"),
