@@ -308,16 +308,10 @@ class HierarchicalRows(RowLoss):
         weight = flat.index_select(0, cell).mul_(~at_bound)
         held = torch.zeros_like(flat).index_add_(0, cell, at_bound.to(flat.dtype))
         if self.cumulative:  # a pair counts at all levels above the one where its ancestry ends, too
-            pair, above = torch.arange(len(cell), device=cell.device), cell % self.levels.number
             for step in range(1, self.levels.number):
-                if listed(x):
-                    further = (above >= step).nonzero()[:, 0]
-                    pair, above = pair.index_select(0, further), above.index_select(0, further)
-                    here = cell.index_select(0, pair) - step
-                else:
-                    here = (cell - step).masked_fill(above < step, len(flat) - 1)
-                at_bound = x.index_select(0, pair) >= limit.index_select(0, here)
-                weight.index_add_(0, pair, flat.index_select(0, here).mul_(~at_bound))
+                here = (cell - step).masked_fill(cell % self.levels.number < step, len(flat) - 1)
+                at_bound = x >= limit.index_select(0, here)
+                weight += flat.index_select(0, here).mul_(~at_bound)
                 held.index_add_(0, here, at_bound.to(flat.dtype))
         held = held[:-1].view_as(size)
         return weight, per_pair * (size - held), per_pair * held
