@@ -167,18 +167,17 @@ class HexDenominator:
     ``local_share``, ``bounded``, and ``threshold``.
     """
 
-    def __init__(
-        self, levels: LabelLevels, selector: Selector, temperature: float, beta: float, tau_plus: float
-    ) -> None:
-        self.levels, self.selector = levels, selector
-        self.inverse_temperature, self.beta, self.tau_plus = 1 / temperature, beta, tau_plus
+    def __init__(self, selector: Selector, temperature: float, beta: float, tau_plus: float) -> None:
+        self.selector, self.inverse_temperature, self.beta, self.tau_plus = selector, 1 / temperature, beta, tau_plus
         self.stats: dict[str, Tensor] = {}
         self._rows = 0
         if selector.threshold is not None:
             self.stats["threshold"] = selector.threshold
 
-    def __call__(self, similarity: Tensor, x: Tensor, rows: Rows, self_columns: Tensor) -> RowSoftmax:
-        leaf = self.levels.anchors[rows, None, -1] == self.levels.keys[:, -1]
+    def __call__(
+        self, similarity: Tensor, x: Tensor, rows: Rows, self_columns: Tensor, levels: LabelLevels
+    ) -> RowSoftmax:
+        leaf = levels.anchors[rows, None, -1] == levels.keys[:, -1]
         chosen = self.selector(similarity, rows)  # type: ignore[arg-type]  # indices of anchors work as slices do
         hierarchy = chosen & ~leaf
         other = torch.ones_like(leaf).scatter_(1, self_columns[:, None], False)
