@@ -22,11 +22,11 @@ from solo.args.recipes import find_recipe
 from solo.args.schema import PretrainCfg
 from solo.args.words import as_word, read_word
 from solo.callbacks import run_lock
+from solo.cli import read_words
 from solo.errors import ConfigError, UserError
 from solo.experiment.runs import NAME, Choice, Row, Task, add_row, perform_all, probe, read_rows
 from solo.files import output_file
 from solo.run.report import say
-from solo.run.take import read_words
 
 _MOST = 10_000  # runs; more are a slip
 _OF_EACH_RUN = {"seed": "seeds says which", "checkpoint.dir": "out says where"}
