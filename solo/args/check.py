@@ -6,7 +6,6 @@ import reprlib
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal, Union
 
 from solo.args.fields import LISTS, Key, describe_type, extra_keys_of, keys_of, walk
@@ -27,12 +26,8 @@ _ABSENT = {
 }
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One thing to fix. `text` continues the sentence that begins with the key, as the user wrote it."""
-
-    key: str
-    text: str
+# One thing to fix: a key, and a text that continues the sentence which begins with the key, as the user wrote it.
+Problem = tuple[str, str]
 
 
 class ParseError(ConfigError, AssertionError):
@@ -93,7 +88,7 @@ class _Check:
     def section(self, values: Any, schema: type, path: str) -> tuple[dict[str, Any], list[Problem]]:
         if not isinstance(values, Mapping):
             keys = ", ".join(keys_of(schema))
-            self.problems.append(Problem(path[:-1], f"={short(values)} is no section; give {keys}"))
+            self.problems.append((path[:-1], f"={short(values)} is no section; give {keys}"))
             values = {}
         known = keys_of(schema)
         extra = extra_keys_of(schema)
@@ -103,7 +98,7 @@ class _Check:
                 checked[name] = self._value(values, extra[name], path)
             elif name not in known:
                 text = " is not a key" + self._advice(str(name), [*known, *extra], path)
-                self.problems.append(Problem(printable(f"{path}{name}"), text))
+                self.problems.append((printable(f"{path}{name}"), text))
         return checked, self.problems
 
     def _advice(self, name: str, known: list[str], path: str) -> str:
@@ -125,7 +120,7 @@ class _Check:
             return self.section({} if value == "???" or value is None else value, found.section, name + ".")[0]
         if value == "???" or (found.required and value in (*_NOTHING, [])):
             if found.required:
-                self.problems.append(Problem(name, f" is missing; give {describe_type(found.type)}: {found.help}"))
+                self.problems.append((name, f" is missing; give {describe_type(found.type)}: {found.help}"))
                 return None
             return type(found.default)(found.default) if isinstance(found.default, (list, dict)) else found.default
         if found.open and self.open_names and isinstance(value, str):
@@ -134,7 +129,7 @@ class _Check:
             if isinstance(value, LISTS):
                 return [self.section(entry, found.item, f"{name}[{i}].")[0] for i, entry in enumerate(value)]
             give = f"give a list, each with {', '.join(keys_of(found.item))}"
-            self.problems.append(Problem(name, f"={short(value)} is no list of sections; {give}"))
+            self.problems.append((name, f"={short(value)} is no list of sections; {give}"))
             return None
         try:
             converted = convert(value, found.type)
@@ -147,7 +142,7 @@ class _Check:
                 raise _Refused(f"=[] is empty; give at least one: {found.help}")
             return converted
         except _Refused as expected:
-            self.problems.append(Problem(name, str(expected)))
+            self.problems.append((name, str(expected)))
             return None
 
 

@@ -34,7 +34,7 @@ def check_outside(values: dict[str, Any], typed: Callable[[str], bool] | None) -
     """
     named = values.get("trust") or []
     if named and typed is not None and not typed("trust"):
-        yield Problem("trust", f"={list(named)} counts on the command line only; a file can't permit its own code")
+        yield "trust", f"={list(named)} counts on the command line only; a file can't permit its own code"
     else:
         plugin.permit(named)
 
@@ -44,7 +44,7 @@ def check_outside(values: dict[str, Any], typed: Callable[[str], bool] | None) -
         try:
             return meaning(path), []
         except UserError as error:
-            return None, [Problem(key, f"={path}{str(error).partition(path)[2]}")]
+            return None, [(key, f"={path}{str(error).partition(path)[2]}")]
 
     for key, meaning in _MEANING.items():
         place, _, last = key.rpartition(".")
@@ -67,7 +67,7 @@ def check_outside(values: dict[str, Any], typed: Callable[[str], bool] | None) -
             if plugin.is_path(path):
                 yield from find(key, path, partial(plugin.load_callable, key=key, makes="an image of Pillow"))[1]
             else:
-                yield Problem(key, f" has {path!r}, which is no import path; give module:function")
+                yield key, f" has {path!r}, which is no import path; give module:function"
 
 
 def _policy_kwargs(section: dict[str, Any], policy: type) -> Iterator[Problem]:
@@ -76,7 +76,7 @@ def _policy_kwargs(section: dict[str, Any], policy: type) -> Iterator[Problem]:
     section["policy_kwargs"] = {name: checked[name] for name in given if name in checked}
     fields = {field.name for field in dataclasses.fields(policy)}
     # Its warm-up is hex.warm_epoch, unless it is given here.
-    yield from (p for p in problems if p.key.split(".")[-1] not in fields & {"warm_epoch"} or "warm_epoch" in given)
+    yield from (p for p in problems if p[0].split(".")[-1] not in fields & {"warm_epoch"} or "warm_epoch" in given)
 
 
 _SCHEMAS: dict[str, type] = {

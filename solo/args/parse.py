@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -35,8 +34,6 @@ from solo.data.catalogue.registry import DatasetSpec, resolve_spec
 from solo.data.catalogue.rows import SMALL
 from solo.errors import UserError
 from solo.methods.catalogue import facts_of
-
-_LOG = logging.getLogger("solo")
 
 
 @dataclass(frozen=True)
@@ -70,21 +67,22 @@ def parse(
     places = Origins(origins or {})
     modern = modernise(values, own={*keys_of(schema), *(name for name, _ in walk(schema))})
     places.spelled = modern.spelled
-    checked, problems = check(modern.values, schema, open_names=from_code)
 
     def typed(key: str) -> bool:
         return places.of(places.spelled.get(key, key)) == COMMAND_LINE
 
-    declared = declarations()
-    outside = list(check_outside(checked, None if origins is None else typed))
-    if declarations() != declared:  # a plug-in that was imported just now has keys of its own
+    declared = -1
+    while declared != declarations():  # a plug-in that was imported just now has keys of its own
+        declared = declarations()
         checked, problems = check(modern.values, schema, open_names=from_code)
-        outside = list(check_outside(checked, None if origins is None else typed))
-    problems = [*modern.problems, *problems, *outside, *check_method(checked, from_code), *check_source(checked)]
+        problems += check_outside(checked, None if origins is None else typed)
+    problems = [*modern.problems, *problems, *check_method(checked, from_code), *check_source(checked)]
     problems += [*check_data(checked), *check_run(checked)]
     if from_code:  # what models and programs ask for themselves, after parsing
         late = ("method_kwargs.", "pretrained_feature_extractor")
-        problems = [p for p in problems if not (p.key.startswith(late) and p.text.startswith(" is missing"))]
+        problems = [
+            (key, text) for key, text in problems if not (key.startswith(late) and text.startswith(" is missing"))
+        ]
     absent: list[str | None] = []
     with contextlib.suppress(UserError):  # it can't be fetched, which `check_folders` says
         absent = [] if problems else to_fetch(checked)
@@ -109,41 +107,27 @@ def parse(
         problems = [wrong]
     if problems or (spec is None and not features):
         raise ParseError(places.text(problems))
-    notes = [places.line(Problem(key, text)) for key, text in modern.notes]
-    if spec is None:
-        checked["name"] = checked["name"] or "features"
-        return Parsed(checked, frozen(checked, schema, None), _origins(places, modern, {}), notes)
-    try:
-        resolved, derived = resolve(checked, spec)
-    except UserError as error:  # classes can't be counted
-        raise ParseError(places.line(_data_problem(error))) from error
-    notes += [places.line(problem) for _, problem in idle]
-    row = spec_of(checked)
-    found = resolved if row and row.folders else checked  # what is found beside own images counts as given
-    given = checked | {"data": checked["data"] | {"val_path": found["data"]["val_path"]}}
-    notes += _notes(checked, given, resolved, spec)
+    notes = [places.line(note) for note in modern.notes]
+    resolved, derived = {**checked, "name": checked["name"] or "features"}, dict[str, str]()
+    if spec is not None:
+        try:
+            resolved, derived = resolve(checked, spec)
+        except UserError as error:  # classes can't be counted
+            raise ParseError(places.line(_data_problem(error))) from error
+        notes += [*(places.line(problem) for _, problem in idle), *_notes(checked, resolved, spec)]
     again = None
     if absent and for_run:
         again = functools.partial(parse, values, schema, origins, for_run, from_code, fetch=True)
         where = ", ".join(place or "the package's folder" for place in absent)
         notes.append(f"data.dataset={checked['data']['dataset']} is not in {where}; the run begins by fetching it")
-    return Parsed(resolved, frozen(resolved, schema, spec), _origins(places, modern, derived), notes, again)
-
-
-def frozen(values: Mapping[str, Any], schema: type, spec: DatasetSpec | None) -> Any:
-    """Checked values as an instance of their schema, with the data set that they are about."""
-    data, facts = {**values["data"], "resolved": spec}, facts_of(values.get("method"))
-    return freeze({**values, "data": data}, schema, facts.kwargs if facts else None)
+    data, facts = {**resolved["data"], "resolved": spec}, facts_of(resolved.get("method"))
+    config: Any = freeze({**resolved, "data": data}, schema, facts.kwargs if facts else None)
+    return Parsed(resolved, config, _origins(places, modern, derived), notes, again)
 
 
 def _data_problem(error: UserError) -> Problem:
     named = re.match(r"data\.\w+", str(error))
-    return Problem(named[0], str(error)[named.end() :]) if named else Problem("data.train_path", f": {error}")
-
-
-def one_line(error: Exception) -> str:
-    """A library's message without line breaks and without the search path that Hydra appends."""
-    return " ".join(re.split(r"Config search path:|See https://hydra", str(error))[0].split())
+    return (named[0], str(error)[named.end() :]) if named else ("data.train_path", f": {error}")
 
 
 def _origins(places: Origins, modern: Modern, derived: Mapping[str, str]) -> dict[str, str]:
@@ -158,13 +142,11 @@ def _origins(places: Origins, modern: Modern, derived: Mapping[str, str]) -> dic
     return origins
 
 
-def _notes(
-    written: Mapping[str, Any], given: Mapping[str, Any], found: Mapping[str, Any], spec: DatasetSpec
-) -> Iterator[str]:
-    """What the library has made of a config, where that may be unexpected.
-
-    `written` is the checked config, `given` the same with what was found beside own images, `found` is resolved.
-    """
+def _notes(written: Mapping[str, Any], found: Mapping[str, Any], spec: DatasetSpec) -> Iterator[str]:
+    """What the library has made of a config that was `written`, where that may be unexpected; `found` is resolved."""
+    row = spec_of(written)
+    seen = found if row and row.folders else written  # what is found beside own images counts as given
+    given = {**written, "data": {**written["data"], "val_path": seen["data"]["val_path"]}}
     data, tree, batch = written["data"], spec.taxonomy, global_batch(given) if "optimizer" in given else 0
     pretrains, size = "method" in written, found["data"].get("image_size")
     if pretrains and not given["optimizer"]["lr_scaled"] and keeps_classifier_lr(given) and batch != BASE_BATCH:

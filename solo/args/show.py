@@ -14,7 +14,7 @@ from solo.args.origins import Origins, lines_of
 from solo.args.parse import Parsed
 from solo.args.recipes import data_sets, find_recipe, recipes_of
 from solo.args.resolve import BASE_BATCH, exact_parts, global_batch
-from solo.args.source import takes_source
+from solo.args.source import SOURCES
 from solo.errors import ConfigError
 from solo.hex.catalogue import policy_facts
 from solo.methods.catalogue import CATALOGUE, facts_of
@@ -167,7 +167,7 @@ def usage(name: str, help: str, schema: type) -> str:
     return _USAGE.format(
         name=name,
         help=help.capitalize(),
-        more=_SOURCE_USAGE.format(name=name) if takes_source(schema) else "",
+        more=_SOURCE_USAGE.format(name=name) if SOURCES[0] in keys_of(schema) else "",
         preview="  --preview        write a picture of what the model will see, and stop\n" if pretrains else "",
         example="solo pretrain digits hex seed=7" if pretrains else f"solo {name} trained_models/simclr/RUN",
         data_sets=", ".join(data_sets(name)),

@@ -8,7 +8,7 @@ from typing import Any
 from solo.args.check import Problem
 from solo.args.eval_schema import FeatureCfg
 from solo.args.fields import keys_of
-from solo.args.origins import Origins
+from solo.args.origins import COMMAND_LINE, Origins
 from solo.args.words import as_word
 from solo.data.catalogue.registry import DATASETS, validation_path
 
@@ -24,24 +24,9 @@ _OF_THE_RUN: tuple[str, ...] = ("dataset", *OF_THE_IMAGES, "on_error", "no_label
 _OF_THE_RUN += ("unknown_classes", "max_pixels")
 
 
-def reads_features(schema: type) -> bool:
-    """Whether the command that has this schema only looks at features."""
-    return issubclass(schema, FeatureCfg)
-
-
-def takes_source(schema: type) -> bool:
-    """Whether the command starts from a checkpoint."""
-    return any(name == SOURCES[0] for name in keys_of(schema))
-
-
-def long_names(words: Sequence[str]) -> list[str]:
-    """`checkpoint=PATH` as `pretrained_feature_extractor=PATH`; `checkpoint.dir` is another key."""
-    return [f"{SOURCES[0]}={word.partition('=')[2]}" if word.startswith(f"{_SHORT}=") else word for word in words]
-
-
 def source_word(places: Sequence[str], schema: type) -> str | None:
     """The word that names the source, if all places are checkpoints or folders of runs, or a file of features."""
-    if not places or not takes_source(schema):
+    if not places:
         return None
     for path in (Path(place).expanduser() for place in places):
         run = any(path.glob("*.ckpt")) or ((path / "args.json").is_file() and not any(path.glob("data.yaml")))
@@ -49,15 +34,16 @@ def source_word(places: Sequence[str], schema: type) -> str | None:
             run if os.path.isdir(path) else os.path.isfile(path) and path.suffix in (*CHECKPOINTS, *_FEATURE_FILES)
         ):
             return None
-    if Path(places[0]).suffix in _FEATURE_FILES and reads_features(schema) and len(places) == 1:
+    if Path(places[0]).suffix in _FEATURE_FILES and issubclass(schema, FeatureCfg) and len(places) == 1:
         return as_word(SOURCES[2], places[0])
     return as_word(SOURCES[0], places[0] if len(places) == 1 else list(places))
 
 
-def image_words(run: Mapping[str, Any], recipe: Mapping[str, Any]) -> list[str]:
-    """Words that give a recipe, of section `data`, the images of a run, where it has others."""
-    names = [name for name in OF_THE_IMAGES if run.get(name) is not None and run[name] != recipe.get(name)]
-    return [as_word(f"data.{name}", run[name]) for name in names]
+def take_over(values: dict[str, Any], origins: Origins, run: Mapping[str, Any]) -> None:
+    """Give a recipe, in place, the images of a run, of section `data`, where the command line has no others."""
+    for name in OF_THE_IMAGES:
+        if run.get(name) is not None and origins.get(f"data.{name}") != COMMAND_LINE:
+            values["data"][name], origins[f"data.{name}"] = run[name], _RUN
 
 
 def complete(
@@ -103,13 +89,12 @@ def check_source(values: Mapping[str, Any]) -> Iterator[Problem]:
         return
     given = [name for name in SOURCES if values[name]]
     if not given:
-        yield Problem(SOURCES[0], f" is missing; give {_SHOWN}")
+        yield SOURCES[0], f" is missing; give {_SHOWN}"
     elif len(given) > 1:
-        yield Problem(given[1], f" and {given[0]} are both given; take one of {_SHOWN}")
+        yield given[1], f" and {given[0]} are both given; take one of {_SHOWN}"
     if given == ["features"]:
         if values["data"]["dataset"] is not None:
-            yield Problem("data.dataset", " has no place beside features=FILE, which has its own labels; leave it out")
+            yield "data.dataset", " has no place beside features=FILE, which has its own labels; leave it out"
     elif given and values["data"]["dataset"] is None:
         what = "the checkpoint doesn't name it" if given == [SOURCES[0]] else "a published model has none"
-        text = f" is missing ({what}); give data.dataset=NAME, or custom and data.val_path=FOLDER"
-        yield Problem("data.dataset", text)
+        yield "data.dataset", f" is missing ({what}); give data.dataset=NAME, or custom and data.val_path=FOLDER"

@@ -133,4 +133,4 @@ def unread_keys(checked: Values, schema: type, typed: Callable[[str], bool]) -> 
                 if value is None or (key in keys and value == keys[key].default and not by_hand):
                     continue
                 if by_hand or everywhere:
-                    yield by_hand, Problem(key, f" does nothing here: it is read {where}; leave it out")
+                    yield by_hand, (key, f" does nothing here: it is read {where}; leave it out")

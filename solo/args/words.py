@@ -11,7 +11,6 @@ import types
 import typing
 from argparse import ArgumentParser
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, NoReturn, Union
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -33,45 +32,37 @@ class LineParser(ArgumentParser):
         raise ConfigError(f"command line: {message}; see --help")
 
 
-@dataclass(frozen=True)
-class Word:
+class Word(NamedTuple):
     """One word that sets or removes something."""
 
     line: str  # as it was typed
     key: str  # dotted, or with slashes for a group of files
     value: Any  # plain; `None` if the key is removed
     removes: bool  # whether it takes something out
-    choices: list[str]  # the words of a sweep, with one value each; otherwise only the line
 
 
-def read_word(word: str, schema: type | None = None, sweeps: bool = False) -> Word:
+def read_word(word: str, schema: type | None = None) -> Word:
     """Read a word as it came from the shell; the schema says which keys hold text.
 
-    With `sweeps` commas separate values of several runs, as with `-m`. Raises a `ConfigError` if it isn't of the form
-    `key=value`, or has several values where one is needed.
+    Raises a `ConfigError` if it isn't of the form `key=value`, or has several values where one is needed.
     """
     form = _FORM.fullmatch(word)
     if form is None:
         if re.fullmatch(r"~[^\s=~+]+", word):
-            return Word(word, word[1:], None, True, [word])
+            return Word(word, word[1:], None, True)
         raise ConfigError(f"command line: {word!r} is not key=value; see --help")
-    key, value = form["key"], form["value"]
+    key, value, removes = form["key"], form["value"], form["sign"] == "~"
     holds = _text_keys(schema).get(key) if schema else None
     override = _parsed(word)
-    if sweeps and override is not None and override.is_sweep_override():
-        if not override.is_discrete_sweep() or (override.is_choice_sweep() and "glob(" in word):
-            raise ConfigError(f"command line: {word!r} can't be listed; give the values, as in key=1,2,3")
-        several = itertools.islice(override.sweep_string_iterator(), MOST_JOBS + 1)
-        return Word(word, key, None, False, [f"{word.split('=', 1)[0]}={one}" for one in several])
     if override is None or override.is_sweep_override():
         if override is not None and holds is None:
             advice = "write a list as key=[a,b], quote a text: 'a,b', and start several runs with -m"
             raise ConfigError(f"command line: {word!r} has several values; {advice}")
-        return Word(word, key, literal(value), form["sign"] == "~", [word])
+        return Word(word, key, literal(value), removes)
     plain = override.value()
     if holds == "only" and not isinstance(override._value, QuotedString) and plain is not None:
         plain = value
-    return Word(word, override.key_or_group, plain, form["sign"] == "~", [word])
+    return Word(word, override.key_or_group, plain, removes)
 
 
 def as_word(key: str, value: Any) -> str:
@@ -132,14 +123,23 @@ def expand(words: Sequence[str]) -> Sweep:
 
     Raises a `ConfigError` for a word that is none, or nothing or too much to sweep.
     """
-    read = [read_word(line, sweeps=True) for line in words]
-    if hydras := [word.line for word in read if word.key.startswith("hydra")]:
+    if hydras := [word for word in words if word.lstrip("+~").startswith("hydra")]:
         raise ConfigError(f"command line: {hydras[0]!r} does nothing here: runs go to checkpoint.dir; leave it out")
-    sizes = [len(word.choices) for word in read]
-    if not any(size > 1 for size in sizes):
+    choices = [_choices(word) for word in words]
+    if not any(len(several) > 1 for several in choices):
         raise ConfigError("--multirun needs a word with several values, such as seed=1,2,3; or leave --multirun out")
-    combinations = itertools.product(*(word.choices for word in read))
-    jobs = [list(job) for job in itertools.islice(combinations, MOST_JOBS + 1)]
+    jobs = [list(job) for job in itertools.islice(itertools.product(*choices), MOST_JOBS + 1)]
     if len(jobs) > MOST_JOBS:
         raise ConfigError(f"--multirun: these words make more than {MOST_JOBS} runs; give fewer values")
-    return Sweep(jobs, [[word for word, size in zip(job, sizes, strict=True) if size > 1] for job in jobs])
+    return Sweep(jobs, [[word for word, some in zip(job, choices, strict=True) if len(some) > 1] for job in jobs])
+
+
+def _choices(word: str) -> list[str]:
+    """The words of a sweep, with one value each; or the word itself."""
+    override = _parsed(word) if _FORM.fullmatch(word) else None
+    if override is None or not override.is_sweep_override():
+        return [read_word(word).line]
+    if not override.is_discrete_sweep() or (override.is_choice_sweep() and "glob(" in word):
+        raise ConfigError(f"command line: {word!r} can't be listed; give the values, as in key=1,2,3")
+    several = itertools.islice(override.sweep_string_iterator(), MOST_JOBS + 1)
+    return [f"{word.partition('=')[0]}={one}" for one in several]

@@ -179,7 +179,7 @@ def _checked(values: Any, schema: type[Schema], where: str) -> Schema:
         raise ConfigError(f"{where.rstrip('. :')} is no section; give keys and values, see docs/experiment.md")
     checked, problems = check(values, schema)
     if problems:
-        raise ConfigError("\n".join(f"{where}{problem.key}{problem.text}" for problem in problems))
+        raise ConfigError("\n".join(f"{where}{key}{text}" for key, text in problems))
     return freeze(checked, schema)
 
 

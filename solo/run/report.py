@@ -24,7 +24,7 @@ from solo.args.compose import compose
 from solo.args.config import to_plain
 from solo.args.recipes import find_recipe
 from solo.args.schema import PretrainCfg
-from solo.args.source import image_words
+from solo.args.source import OF_THE_IMAGES
 from solo.args.words import as_word
 from solo.callbacks.meter import clock
 from solo.data.catalogue.registry import DATASETS
@@ -159,10 +159,12 @@ def linear_command(cfg: PretrainCfg, checkpoint: Path, images: int) -> str | Non
     written = values["data"]
     written.setdefault("format", "image_folder")
     written.setdefault("val_path", written.get("train_path"))
-    words = [as_word("pretrained_feature_extractor", _short(checkpoint)), *image_words(data, written)]
+    others = [name for name in OF_THE_IMAGES if data[name] is not None and data[name] != written.get(name)]
+    words = [as_word("pretrained_feature_extractor", _short(checkpoint))]
+    words += [as_word(f"data.{name}", data[name]) for name in others]
     if own and images < values["optimizer"]["batch_size"]:
         words.append(f"optimizer.batch_size={images}")
-    return shlex.join(["solo", "linear", recipe.folder.name, recipe.name, *words])
+    return shlex.join(["solo", "linear", recipe.parent.name, recipe.name, *words])
 
 
 def analyze_command(checkpoint: Path) -> str:

@@ -74,7 +74,7 @@ def settings_of(schema: type[Cfg], values: Mapping[str, Any]) -> Cfg:
     """The settings, or a `ConfigError` with all problems, one a line."""
     checked, problems = check(values, schema)
     if problems:
-        raise ConfigError("\n".join(f"{problem.key}{problem.text}" for problem in problems))
+        raise ConfigError("\n".join(f"{key}{text}" for key, text in problems))
     return schema(**{name: checked[name] for name in keys_of(schema)})
 
 
