@@ -19,9 +19,18 @@ from solo.args.fields import keys_of
 from solo.args.parse import Parsed, parse
 from solo.args.recipes import find_folders, find_recipe
 from solo.args.schema import LinearCfg, PretrainCfg
-from solo.args.show import NO_PREVIEW, describe, help_text, recipe_page, resolved_text, usage
+from solo.args.show import (
+    NO_PREVIEW,
+    completions,
+    describe,
+    help_text,
+    install_completion,
+    recipe_page,
+    resolved_text,
+    usage,
+)
 from solo.args.source import CHECKPOINTS, SOURCES, complete, source_word, take_over
-from solo.args.words import LineParser, read_word
+from solo.args.words import LineParser, expand, read_word
 from solo.compat import twin
 from solo.compat.flags import has_flags, read_flags
 from solo.cores import fitting_workers
@@ -117,10 +126,9 @@ def _dispatch(words: list[str]) -> int:
         sys.stdout.write(f"{solo.__version__}\n")
         return 0
     if name in ("--complete", "--install-completion"):
-        shell = importlib.import_module("solo.args.completion")
         schemas = {row: command.schema for row, command in COMMANDS.items()}
         given = words[1] if words[1:] else None
-        found = shell.complete(given or "", schemas) if name == "--complete" else [shell.install(given)]
+        found = completions(given or "", schemas) if name == "--complete" else [install_completion(given)]
         sys.stdout.write("".join(f"{line}\n" for line in found))
         return 0
     if name not in COMMANDS:
@@ -190,8 +198,6 @@ def is_first_process() -> bool:
 
 def _sweep(name: str, command: Command, given: argparse.Namespace) -> int:
     """All configs are read before the first run starts."""
-    from solo.args.words import expand
-
     places, overrides = _split(given)
     sweep = expand(overrides)
     if given.preview and name != "pretrain":
