@@ -112,7 +112,7 @@ def with_own_keys(schema: type) -> type:
 
 def add_keys(schema: type, keys: type) -> None:
     """Add the fields of a user's dataclass, of new names, to a schema, see `solo.args.outside`."""
-    if keys in _ADDED.setdefault(schema, []):
+    if (schema, keys) in _ADDED:
         return
     known = {*keys_of(schema), *extra_keys_of(schema)}
     new: dict[str, Any] = {"__annotations__": {}}
@@ -123,19 +123,17 @@ def add_keys(schema: type, keys: type) -> None:
         new["__annotations__"][found.name] = found.type
         new[found.name] = key(default, found.help, found.open, found.matters, **found.bounds)
     extended = type(schema.__name__, (with_own_keys(schema),), new)
-    if not issubclass(schema, Section):
-        extended = dataclass(frozen=True, kw_only=True)(extended)
-    _OWN[schema] = extended
-    _ADDED[schema].append(keys)
+    _OWN[schema] = extended if issubclass(schema, Section) else dataclass(frozen=True, kw_only=True)(extended)
+    _ADDED[schema, keys] = True
 
 
 def declarations() -> int:
     """How often keys have been added."""
-    return sum(map(len, _ADDED.values()))
+    return len(_ADDED)
 
 
 _OWN: dict[type, type] = {}
-_ADDED: dict[type, list[type]] = {}
+_ADDED: dict[tuple[type, type], bool] = {}
 _KEYS: dict[type, dict[str, Key]] = {}
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 import solo
 from solo.args.origins import Part, display, read_part, read_table
@@ -31,24 +31,16 @@ _TAKEN_OVER = ("dataset", *OF_THE_IMAGES, "num_workers")
 _ENTRY = re.compile(r"((?:(?:optional|override) +)*)([^@]*)(?:@(.*))?", re.DOTALL)
 
 
-class _Entry(NamedTuple):
-    """One of a defaults list, `words group@section: files`; without a group it is a file that nothing replaces."""
-
-    words: str
-    group: str
-    section: str | None
-    files: list[Any]
-
-
-def _entries(defaults: Sequence[Any], around: str) -> Iterator[_Entry]:
+def _entries(defaults: Sequence[Any], around: str) -> Iterator[tuple[str, str, str | None, list[Any]]]:
+    """Of a defaults list, `words group@section: files`; without a group it is a file that nothing replaces."""
     for entry in defaults:
         for key, files in entry.items() if isinstance(entry, dict) else [("", entry)]:
             named = _ENTRY.fullmatch(str(key or files))
             words, path, section = named.groups() if named else ("", "", None)
             if isinstance(entry, dict):
-                yield _Entry(words, _join(around, path), section, files if isinstance(files, list) else [files])
+                yield words, _join(around, path), section, files if isinstance(files, list) else [files]
             else:
-                yield _Entry(words, "", section, [path if isinstance(files, str) else files])
+                yield words, "", section, [path if isinstance(files, str) else files]
 
 
 def _join(group: str, path: str) -> str:
@@ -57,10 +49,7 @@ def _join(group: str, path: str) -> str:
 
 
 def gather(
-    file: Path,
-    chosen: Mapping[str, list[Any]] | None = None,
-    added: Sequence[Any] = (),
-    composes: bool = True,
+    file: Path, chosen: Mapping[str, list[Any]] | None = None, added: Sequence[Any] = (), composes: bool = True
 ) -> list[tuple[str, Part]]:
     """The parts of a recipe with the section that each fills, in the order in which they replace each other.
 
