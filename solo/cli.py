@@ -13,7 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import solo
-from solo.args.compose import compose
+from solo.args.compose import (
+    CHECKPOINTS,
+    SOURCES,
+    LineParser,
+    complete,
+    compose,
+    expand,
+    read_word,
+    source_word,
+    take_over,
+)
 from solo.args.eval_schema import AnalyzeCfg, EvaluateCfg, FeatureCfg, KnnCfg, UmapCfg
 from solo.args.fields import keys_of
 from solo.args.parse import Parsed, parse
@@ -29,8 +39,6 @@ from solo.args.show import (
     resolved_text,
     usage,
 )
-from solo.args.source import CHECKPOINTS, SOURCES, complete, source_word, take_over
-from solo.args.words import LineParser, expand, read_word
 from solo.compat import twin
 from solo.compat.flags import has_flags, read_flags
 from solo.cores import fitting_workers

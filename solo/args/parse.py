@@ -27,12 +27,12 @@ from solo.args.check_run import (
     spec_of,
     to_fetch,
 )
+from solo.args.compose import check_source
 from solo.args.config import freeze
 from solo.args.fields import declarations, keys_of, walk
 from solo.args.origins import COMMAND_LINE, Origins
 from solo.args.outside import check_outside
 from solo.args.schema import HexCfg
-from solo.args.source import check_source
 from solo.args.trainer import count_devices
 from solo.compat.keys import Modern, modernise
 from solo.cores import usable_cores

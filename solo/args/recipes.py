@@ -14,7 +14,6 @@ from typing import Any
 
 import solo
 from solo.args.origins import Part, display, read_part, read_table
-from solo.args.source import OF_THE_IMAGES
 from solo.data.catalogue.registry import DATASETS, DatasetSpec
 from solo.errors import ConfigError
 from solo.methods.catalogue import CATALOGUE, USUAL
@@ -26,6 +25,8 @@ _PAPER = "table_6.yaml"  # what `paper_METHOD` sets
 _TYPES = {"hex": "HEX_adaptive", "relatives": "HEX"}  # how the name of a recipe starts -> its `type`
 _SMALL = 64  # pixels: of smaller images a blur leaves little
 _LARGE = 128  # pixels: from here on the settings in large/ count
+# What evaluation takes over from the run that made a checkpoint; size and statistics come with the network.
+OF_THE_IMAGES = ("train_path", "val_path", "format", "levels", "taxonomy", "path_column", "label_columns")
 # What a recipe of the other commands takes over from the pretraining data.yaml.
 _TAKEN_OVER = ("dataset", *OF_THE_IMAGES, "num_workers")
 _ENTRY = re.compile(r"((?:(?:optional|override) +)*)([^@]*)(?:@(.*))?", re.DOTALL)

@@ -11,14 +11,13 @@ from typing import Any, Literal
 import yaml
 from omegaconf import OmegaConf
 
-from solo.args.compose import compose
+from solo.args.compose import SOURCES, compose
 from solo.args.config import flat
 from solo.args.eval_schema import BenchmarkCfg, EmbedCfg, ExperimentCfg, ExportCfg, PredictCfg, SearchCfg
 from solo.args.fields import Section, describe_type, keys_of, walk
 from solo.args.origins import Origins, lines_of
 from solo.args.parse import BASE_BATCH, Parsed, exact_parts, global_batch
 from solo.args.recipes import data_sets, find_recipe, recipes_of
-from solo.args.source import SOURCES
 from solo.compat.keys import MOVED
 from solo.data.catalogue.registry import DATASETS
 from solo.errors import ConfigError

@@ -14,10 +14,10 @@ import torch
 
 from solo import api
 from solo.analysis.comparison import packed, write_runs
+from solo.args.compose import as_word
 from solo.args.eval_schema import BenchmarkCfg, EvaluateCfg
 from solo.args.fields import keys_of
 from solo.args.origins import read_yaml
-from solo.args.words import as_word
 from solo.callbacks import run_lock
 from solo.callbacks.recorder import versions
 from solo.checkpoint import checkpoint_file

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from solo.analysis.comparison import COST, Report, compare_arms, write_arms
 from solo.args.check import check, unknown
-from solo.args.compose import compose
+from solo.args.compose import as_word, compose, read_word
 from solo.args.config import flat, freeze, may_change, never_matters
 from solo.args.eval_schema import ArmCfg, EvaluateCfg, ExperimentCfg, ExperimentFile
 from solo.args.fields import keys_of
@@ -20,7 +20,6 @@ from solo.args.origins import read_yaml
 from solo.args.parse import parse
 from solo.args.recipes import find_recipe
 from solo.args.schema import PretrainCfg
-from solo.args.words import as_word, read_word
 from solo.callbacks import run_lock
 from solo.errors import ConfigError, UserError
 from solo.experiment.runs import NAME, Choice, Row, Task, add_row, perform_all, probe, read_rows

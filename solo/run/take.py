@@ -16,10 +16,10 @@ from rich.progress import Progress
 from torch import Tensor
 
 from solo.args.check import check
+from solo.args.compose import read_word
 from solo.args.eval_schema import EmbedCfg, ExportCfg, PredictCfg
 from solo.args.fields import keys_of
 from solo.args.show import help_text
-from solo.args.words import read_word
 from solo.callbacks import run_lock
 from solo.data.storage.folders import Problems
 from solo.errors import BrokenImageError, ConfigError, UserError
