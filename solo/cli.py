@@ -133,8 +133,8 @@ def _dispatch(words: list[str]) -> int:
     if name == "--version":
         sys.stdout.write(f"{solo.__version__}\n")
         return 0
+    schemas = {row: command.schema for row, command in COMMANDS.items()}
     if name in ("--complete", "--install-completion"):
-        schemas = {row: command.schema for row, command in COMMANDS.items()}
         given = words[1] if words[1:] else None
         found = completions(given or "", schemas) if name == "--complete" else [install_completion(given)]
         sys.stdout.write("".join(f"{line}\n" for line in found))
@@ -145,8 +145,7 @@ def _dispatch(words: list[str]) -> int:
     if name == "recipe":
         overrides = [word for word in words[1:] if _is_override(word)]
         places = [word for word in words[1:] if word not in overrides]
-        configured = {row: command.schema for row, command in COMMANDS.items() if command.schema is not None}
-        sys.stdout.write(recipe_page(places, overrides, configured))
+        sys.stdout.write(recipe_page(places, overrides, {row: schema for row, schema in schemas.items() if schema}))
         return 0
     if command.schema is None:
         return int(_function(command.call)(words[1:]))

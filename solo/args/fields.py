@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -55,10 +56,9 @@ def key(default: Any, help: str, open: bool = False, matters: bool = True, **bou
     metadata = {"help": help, "bounds": bounds, "open": open, "matters": matters}
     if default is REQUIRED:
         return dataclasses.field(metadata=metadata)
-    if isinstance(default, type):
-        return dataclasses.field(default_factory=default, metadata=metadata)
-    if isinstance(default, (list, tuple, dict)):
-        return dataclasses.field(default_factory=lambda: copy.deepcopy(default), metadata=metadata)
+    if isinstance(default, (type, list, tuple, dict)):
+        factory = default if isinstance(default, type) else functools.partial(copy.deepcopy, default)
+        return dataclasses.field(default_factory=factory, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -96,12 +96,8 @@ def _read_keys(schema: type) -> dict[str, Key]:
         if "derived" in field.metadata:
             continue
         factory = field.default_factory
-        if dataclasses.is_dataclass(factory):
-            default = None
-        else:
-            default = field.default if factory is REQUIRED else factory()
-        told = {"help": "", "bounds": {}, **field.metadata}
-        keys[field.name] = Key(field.name, hints[field.name], default, **told)
+        default = None if dataclasses.is_dataclass(factory) else field.default if factory is REQUIRED else factory()
+        keys[field.name] = Key(field.name, hints[field.name], default, **{"help": "", "bounds": {}, **field.metadata})
     return keys
 
 
