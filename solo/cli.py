@@ -10,9 +10,10 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import solo
+from solo.args.check import check
 from solo.args.compose import (
     CHECKPOINTS,
     SOURCES,
@@ -24,7 +25,17 @@ from solo.args.compose import (
     source_word,
     take_over,
 )
-from solo.args.eval_schema import AnalyzeCfg, EvaluateCfg, FeatureCfg, KnnCfg, UmapCfg
+from solo.args.eval_schema import (
+    AnalyzeCfg,
+    EmbedCfg,
+    EvaluateCfg,
+    ExportCfg,
+    FeatureCfg,
+    KnnCfg,
+    PredictCfg,
+    SearchCfg,
+    UmapCfg,
+)
 from solo.args.fields import keys_of
 from solo.args.parse import Parsed, parse
 from solo.args.recipes import find_folders, find_recipe
@@ -47,17 +58,20 @@ from solo.plugin import permit
 from solo.screen import PIPE_CLOSED, guarded_output, reader_is_gone, say_error, shown
 from solo.suggest import did_you_mean
 
+Cfg = TypeVar("Cfg")
+
 
 @dataclass(frozen=True)
 class Command:
     """One row of the table: a function, `module:name` below `solo`, and the schema of the resolved config that it gets.
 
-    Without a schema it gets the words, and reads its own command line.
+    Without a schema it gets the words, and reads its own command line; or its settings need no recipe, `own` has them.
     """
 
     call: str
     schema: type | None
     help: str
+    own: type | None = None
 
 
 COMMANDS: dict[str, Command] = {
@@ -67,10 +81,12 @@ COMMANDS: dict[str, Command] = {
     "analyze": Command("run.analyze:run", AnalyzeCfg, "look at embeddings: emergence, collapse, the tree; a report"),
     "knn": Command("run.measure:knn", KnnCfg, "evaluate features by their nearest neighbours"),
     "umap": Command("run.measure:umap", UmapCfg, "draw features as points in the plane"),
-    "embed": Command("run.take:main_embed", None, "features of a folder of images"),
-    "search": Command("run.search:main", None, "find the images most alike to one"),
-    "predict": Command("run.take:main_predict", None, "best classes of a folder of images, at every level"),
-    "export": Command("run.take:main_export", None, "the backbone for timm, torchvision, Hugging Face, ONNX, ..."),
+    "embed": Command("run.take:embed", None, "features of a folder of images", EmbedCfg),
+    "search": Command("run.take:search", None, "find the images most alike to one", SearchCfg),
+    "predict": Command("run.take:predict", None, "best classes of a folder of images, at every level", PredictCfg),
+    "export": Command(
+        "run.take:export", None, "the backbone for timm, torchvision, Hugging Face, ONNX, ...", ExportCfg
+    ),
     "experiment": Command("experiment.main:main", None, "compare arms over paired seeds, with intervals"),
     "benchmark": Command("experiment.benchmark:main", None, "runs on many data sets and protocols, in one table"),
     "recipe": Command("", None, "print a recipe whole, to save and edit; list what there is"),
@@ -147,9 +163,44 @@ def _dispatch(words: list[str]) -> int:
         places = [word for word in words[1:] if word not in overrides]
         sys.stdout.write(recipe_page(places, overrides, {row: schema for row, schema in schemas.items() if schema}))
         return 0
+    if command.own is not None:
+        settings = read_words(name, command.own, words[1:])
+        if settings is not None:
+            _function(command.call)(settings)
+        return 0
     if command.schema is None:
         return int(_function(command.call)(words[1:]))
     return _run(name, command, command.schema, words[1:])
+
+
+def read_words(command: str, schema: type[Cfg], words: Sequence[str]) -> Cfg | None:
+    """The settings of a command, or a `ConfigError` with all problems, one a line; None after printing `--help`."""
+    known: Any = schema
+    if {"-h", "--help"} & set(words):
+        places = " ".join(name.upper() for name in known.POSITIONAL)
+        about = str(schema.__doc__).strip()
+        sys.stdout.write(f"usage: solo {command} {places} [KEY=VALUE ...]\n\n{about}\n\n{help_text(schema)}\n")
+        return None
+    keys = keys_of(schema)
+    values: dict[str, Any] = {}
+    free = [name for name in known.POSITIONAL if not any(word.startswith(f"{name}=") for word in words)]
+    for word in words:
+        if word.split("=", 1)[0].lstrip("+") in keys and "=" in word or not free:
+            found = read_word(word, schema)
+            if values.get(found.key, found.value) != found.value:
+                raise ConfigError(f"{found.key} is given twice, {values[found.key]!r} and {found.value!r}; drop one")
+            values[found.key] = found.value
+        else:
+            values[free.pop(0)] = word
+    return settings_of(schema, values)
+
+
+def settings_of(schema: type[Cfg], values: Mapping[str, Any]) -> Cfg:
+    """The settings, or a `ConfigError` with all problems, one a line."""
+    checked, problems = check(values, schema)
+    if problems:
+        raise ConfigError("\n".join(f"{key}{text}" for key, text in problems))
+    return schema(**{name: checked[name] for name in keys_of(schema)})
 
 
 def _run(name: str, command: Command, schema: type, words: list[str]) -> int:

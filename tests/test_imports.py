@@ -58,7 +58,6 @@ for rooms in ALLOWED.values():
 TORCH_FREE = ["compat/keys.py", "compat/configs.py", "compat/flags.py", "compat/paths.py", "plugin.py"]
 TORCH_FREE += [
     "methods/catalogue.py",
-    "methods/kwargs.py",
     "methods/__init__.py",
     "hex/catalogue.py",
     "hex/__init__.py",

@@ -2,7 +2,7 @@
 
 A key without a default is `REQUIRED`; `null` means that the value is found out, its sentence says where. `resolve`
 fills these in, `--cfg resolved` prints the outcome. Images and views are in `data_schema`, each method's own keys in
-`solo.methods.kwargs`, Lightning's in `trainer`, the commands that use a trained model in `eval_schema`.
+`solo.methods.catalogue`, Lightning's in `trainer`, the commands that use a trained model in `eval_schema`.
 """
 
 from collections.abc import Mapping

@@ -186,6 +186,15 @@ def everyone_else(similarity: Tensor, x: Tensor, rows: Rows, self_columns: Tenso
     return MaskedSoftmax(x, torch.ones_like(x, dtype=torch.bool).scatter_(1, self_columns[:, None], False))
 
 
+class _Worst(NamedTuple):
+    """The pair of the largest loss at each level, of each process."""
+
+    loss: Tensor  # (processes, L), -inf where there is none
+    # of each process or, where its keys are its own, of this one
+    column: Tensor  # (processes, L) its anchor's, among the keys
+    rate: Tensor  # (processes, L, N) gradient of its loss with respect to the anchor's cosines
+
+
 class HierarchicalRows(RowLoss):
     """The loss of pairs whose anchors are among their keys.
 
@@ -223,7 +232,7 @@ class HierarchicalRows(RowLoss):
             None  # not made twice if it is the only block
         )
         asked = constrained and (len(pairs.anchors) > 0 or distributed.is_distributed())
-        self.worst = _worst_pairs(self, self._survey()) if asked else None
+        self.worst = self._worst_pairs() if asked else None
         # ``M_l`` of each level: the largest loss of the finer levels, -inf for the finest
         self.bounds = None
         if self.worst is not None:
@@ -241,18 +250,32 @@ class HierarchicalRows(RowLoss):
         cell, place = self.levels.partners(rows, self.self_columns[rows])
         return softmax, cell, place, x.flatten().index_select(0, place)
 
-    def _survey(self) -> Tensor:
-        """(M, L) largest pair loss of each anchor at each level, -inf where it has no partner."""
-        worst = []
-        for rows in self.pairs.blocks():
+    @torch.no_grad()
+    def _worst_pairs(self) -> _Worst:
+        pairs, found = self.pairs, []  # largest pair losses of each anchor at each level, -inf where it has no partner
+        for rows in pairs.blocks():
             softmax, cell, place, x = self._block(rows)
             lowest = x.new_full((len(softmax.lse) * self.levels.number + 1,), torch.inf)
             lowest = lowest.scatter_reduce_(0, cell, x, "amin")[:-1].view(-1, self.levels.number)
             if self.cumulative:
                 lowest = lowest.flip(1).cummin(dim=1).values.flip(1)
-            worst.append(softmax.lse[:, None] - lowest)
-            self._surveyed = (softmax, cell, place, x) if len(worst) == 1 else None
-        return torch.cat(worst)
+            found.append(softmax.lse[:, None] - lowest)
+            self._surveyed = (softmax, cell, place, x) if len(found) == 1 else None
+        if not found:
+            none = self.held.new_zeros(1, self.levels.number)
+            return _Worst(distributed.gather(none - torch.inf), none.long(), none[:, :, None])
+        loss, index = torch.cat(found).max(dim=0)
+        level, columns = torch.arange(len(index), device=index.device), self.self_columns[index]
+        with torch.autocast(loss.device.type, enabled=False):
+            x, softmax = self.logits(pairs.anchors[index] @ pairs.keys.T, index)
+        ends, asked = self.levels.ends(index, columns), level[:, None]
+        partner = ends >= asked if self.cumulative else ends == asked
+        rate = softmax.gradient(torch.ones_like(loss))
+        rate[level, x.masked_fill(~partner, torch.inf).argmin(dim=1)] -= 1
+        rate = rate.mul_(self.inverse_temperature).masked_fill_(loss[:, None] == -torch.inf, 0)
+        if len(pairs.keys) == len(pairs.anchors):  # of this process, of which others may have more or fewer
+            return _Worst(distributed.gather(loss[None]), columns[None], rate[None])
+        return _Worst(*distributed.gather_each(loss[None], columns[None], rate[None]))
 
     def __call__(self, rows: slice) -> tuple[Tensor, Tensor]:
         softmax, cell, place, x = self._surveyed or self._block(rows)
@@ -298,35 +321,6 @@ class HierarchicalRows(RowLoss):
                 held.index_add_(0, here, at_bound.to(flat.dtype))
         held = held[:-1].view_as(size)
         return weight, per_pair * (size - held), per_pair * held
-
-
-class _Worst(NamedTuple):
-    """The pair of the largest loss at each level, of each process."""
-
-    loss: Tensor  # (processes, L), -inf where there is none
-    # of each process or, where its keys are its own, of this one
-    column: Tensor  # (processes, L) its anchor's, among the keys
-    rate: Tensor  # (processes, L, N) gradient of its loss with respect to the anchor's cosines
-
-
-@torch.no_grad()
-def _worst_pairs(rows: HierarchicalRows, worst: Tensor) -> _Worst:
-    """Of all processes; `worst` (M, L) are the largest losses of this one's anchors."""
-    if not len(worst):
-        none = worst.new_zeros(1, worst.shape[1])
-        return _Worst(distributed.gather(none - torch.inf), none.long(), none[:, :, None])
-    loss, index = worst.max(dim=0)
-    level, columns = torch.arange(len(index), device=index.device), rows.self_columns[index]
-    with torch.autocast(worst.device.type, enabled=False):
-        x, softmax = rows.logits(rows.pairs.anchors[index] @ rows.pairs.keys.T, index)
-    ends, asked = rows.levels.ends(index, columns), level[:, None]
-    partner = ends >= asked if rows.cumulative else ends == asked
-    rate = softmax.gradient(torch.ones_like(loss))
-    rate[level, x.masked_fill(~partner, torch.inf).argmin(dim=1)] -= 1
-    rate = rate.mul_(rows.inverse_temperature).masked_fill_(loss[:, None] == -torch.inf, 0)
-    if len(rows.pairs.keys) == len(rows.pairs.anchors):  # of this process, of which others may have more or fewer
-        return _Worst(distributed.gather(loss[None]), columns[None], rate[None])
-    return _Worst(*distributed.gather_each(loss[None], columns[None], rate[None]))
 
 
 def hierarchical_rows_loss(rows: HierarchicalRows) -> Tensor:

@@ -13,9 +13,9 @@ from torch import Tensor
 
 from solo import distributed
 from solo.losses.blockwise import WHOLE, InParts, RowLoss, Whole, blockwise
-from solo.losses.fused import Choice, Seen
-from solo.losses.numerics import full_precision
+from solo.losses.fused import Choice
 from solo.losses.pairs import Pairs, listed, unit
+from solo.precision import full_precision
 
 Positives = Literal["outside", "inside"]
 
@@ -171,9 +171,9 @@ class InfoNCERows(RowLoss):
         """Nobody is a hierarchy negative."""
         return Choice()
 
-    def see(self, seen: Seen) -> None:
-        """Count who has a positive, where kernels computed the loss."""
-        self.anchors_with_positive += (seen.positives > 0).sum()
+    def see(self, numbers: Tensor, terms: Tensor) -> None:
+        """Record what kernels have seen of each anchor, (8, M) and (6, M), see `solo.losses.fused_kernels`."""
+        self.anchors_with_positive += (numbers[4] > 0).sum()
 
     def scale(self) -> Tensor:
         """1 / (anchors with a positive, per process): an anchor without one has no term."""

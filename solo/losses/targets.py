@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from solo import distributed
-from solo.losses.numerics import full_precision
 from solo.losses.pairs import unit
+from solo.precision import full_precision
 
 
 @full_precision

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from solo.args.schema import BackboneCfg, HexCfg, KnnEvalCfg, OptimizerCfg, PerformanceCfg, PretrainCfg, SchedulerCfg
+from solo.args.schema import PretrainCfg
 from solo.backbones import BACKBONES, features_dim, find_backbone
 from solo.data.views.batched import VIEW
 from solo.errors import ConfigError, UserError
@@ -17,11 +17,12 @@ from solo.eval.knn import WeightedKNNClassifier
 from solo.hex.objective import Step, build_objective
 from solo.losses.pairs import unit
 from solo.methods import settings
+from solo.methods.catalogue import ROWS, path_of
 from solo.methods.exact import exact_step
 from solo.methods.module import SoloModule
 from solo.nn.heads import mlp
 from solo.nn.memory import QueueMixin
-from solo.nn.momentum import FrozenLayers
+from solo.nn.momentum import freeze_layers
 from solo.optim import layer_groups, static_lr
 
 __all__ = ["BaseMethod", "TrainStep", "static_lr"]
@@ -55,16 +56,9 @@ class BaseMethod(SoloModule):
     config: PretrainCfg
 
     _BACKBONES: ClassVar[dict[str, Any]] = BACKBONES
-    _SECTIONS: ClassVar[dict[str, type]] = {
-        "backbone": BackboneCfg,
-        "optimizer": OptimizerCfg,
-        "scheduler": SchedulerCfg,
-        "knn_eval": KnnEvalCfg,
-        "performance": PerformanceCfg,
-        "hex": HexCfg,
-    }
+    _SECTIONS: ClassVar[tuple[str, ...]] = ("backbone", "optimizer", "scheduler", "knn_eval", "performance", "hex")
 
-    Kwargs: ClassVar[type | None] = None  # schema of method_kwargs
+    Kwargs: ClassVar[type | None] = None  # schema of method_kwargs; our own methods have that of their row
     trainable: ClassVar[tuple[str, ...]] = ()  # attributes that get a parameter group of their own
     group_options: ClassVar[Mapping[str, Mapping[str, Any]]] = {}  # what differs in one of these, e.g. `lr`
     metric: ClassVar[str] = "train_ssl_loss"  # name under which the loss is logged
@@ -85,7 +79,7 @@ class BaseMethod(SoloModule):
         self.base_model = find_backbone(self.backbone_name, self._BACKBONES)
         self.backbone = settings.backbone_of(config, self._BACKBONES)
         layers = config.finetune_layers
-        self.frozen_layers = FrozenLayers(self.backbone, layers) if layers is not None else None
+        self.frozen_layers = [] if layers is None else freeze_layers(self.backbone, layers)
         self.features_dim = features_dim(self.backbone)
         self.classifier = nn.Linear(self.features_dim, self.num_classes)
         self.knn_eval: bool = config.knn_eval.enabled
@@ -112,6 +106,8 @@ class BaseMethod(SoloModule):
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Where a class declares heads or a loss and writes no step of its own, give it the one that uses them."""
         super().__init_subclass__(**kwargs)
+        if own := ROWS.get(path_of(cls)):
+            cls.Kwargs = own.kwargs
         base = cls._plain_base()
         for declared, member, made in cls._MADE if cls is not base else ():
             if getattr(cls, declared) != getattr(base, declared) and getattr(cls, member) is getattr(base, member):
@@ -131,12 +127,9 @@ class BaseMethod(SoloModule):
     def add_and_assert_specific_cfg(cls, cfg: DictConfig) -> DictConfig:
         """Write the defaults into a raw cfg, in place, and return it; also callable on an instance.
 
-        Raises:
-            ConfigError: with all missing and wrong values.
+        Raises a `ConfigError` with all missing and wrong values.
         """
-        settings.complete(cfg, cls._SECTIONS, cls.Kwargs)
-        settings.complete_views(cfg)
-        settings.complete_classes(cfg)
+        settings.complete(cfg, PretrainCfg, cls._SECTIONS, cls.Kwargs)
         return cfg
 
     # ---- what a method writes ----
@@ -160,10 +153,9 @@ class BaseMethod(SoloModule):
     # ---- forward ----
 
     def train(self, mode: bool = True) -> BaseMethod:
-        """As in torch, but frozen layers stay in eval mode."""
         super().train(mode)
-        if self.frozen_layers is not None:
-            self.frozen_layers.eval()
+        for layer in self.frozen_layers:
+            layer.eval()
         return self
 
     @property
@@ -245,9 +237,7 @@ class BaseMethod(SoloModule):
         return loss + out["loss"]  # type: ignore[no-any-return]
 
     def view_outputs(self, batch: Any) -> Outputs:
-        """Outputs of all views: lists over the views, but `loss`, `acc1`, `acc5` means over the large views.
-
-        Those of `own_views` alone, as the k-NN's bank.
+        """Outputs of all views: lists over the views, but `loss`, `acc1`, `acc5` means over the `own_views`.
 
         Small views are appended to the keys that `multicrop_forward` has.
         """
@@ -279,16 +269,9 @@ class BaseMethod(SoloModule):
     def step_of(self, batch: Any) -> TrainStep:
         """Where training is and who is in a batch: what `ssl_loss` is told beside the outputs."""
         ids, _, targets = batch
-        labels = self.label_paths(targets)
-        return TrainStep(
-            epoch=self.current_epoch,
-            max_epochs=self.max_epochs,
-            index=self.trainer.fit_loop.batch_idx if self.attached else None,
-            ids=ids,
-            labels=labels,
-            targets=self.leaf_labels(targets),
-            groups=labels[:, self.group_level],
-        )
+        labels, when = self.label_paths(targets), (self.current_epoch, self.max_epochs)
+        index = self.trainer.fit_loop.batch_idx if self.attached else None
+        return TrainStep(*when, ids, labels, self.leaf_labels(targets), labels[:, self.group_level], index=index)
 
     def _find_level(self, level: int | str | None) -> int:
         names = self.levels

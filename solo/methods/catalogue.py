@@ -1,7 +1,7 @@
-"""What is known of each method before torch is imported: one row a method, and everything else follows from it.
+"""What is known of each method before torch is imported: its keys, one row a method, and all else follows from these.
 
 Checks of a config, `--help`, hints, accumulation, watching, `solo doctor`, tables of the documentation and the tests
-read these rows. A method from outside, `method=my_pkg.mine:MyMethod`, has its facts on its class, see `MethodFacts`.
+read them. A method from outside, `method=my_pkg.mine:MyMethod`, has its facts on its class, see `MethodFacts`.
 """
 
 from collections.abc import Callable, Mapping
@@ -9,9 +9,197 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from solo import plugin
+from solo.args.fields import REQUIRED, key
 from solo.errors import UserError
-from solo.methods import kwargs as of
 from solo.methods.lightly_losses import LightlyKwargs
+
+
+class Keys:
+    """Base of the `method_kwargs` of a method: makes a dataclass of each class; a field without default is required."""
+
+    def __init_subclass__(cls) -> None:
+        """Keys are given by their names."""
+        dataclass(kw_only=True)(cls)
+
+
+class ProjectorKwargs(Keys):
+    proj_hidden_dim: int = key(REQUIRED, "width of the projector's hidden layers", ge=1)
+    proj_output_dim: int = key(REQUIRED, "width of the projection, on which the loss is computed", ge=1)
+
+
+class PredictorKwargs(ProjectorKwargs):
+    pred_hidden_dim: int = key(REQUIRED, "width of the predictor's hidden layer", ge=1)
+
+
+class SimCLRKwargs(ProjectorKwargs):
+    temperature: float = key(REQUIRED, "temperature of the softmax over similarities", gt=0)
+
+
+class QueueKwargs(Keys):
+    queue_size: int = key(65536, "rows of the queue; a multiple of the batch of all processes", ge=1)
+
+
+class MoCoV2PlusKwargs(SimCLRKwargs, QueueKwargs):
+    """Projector, temperature, queue."""
+
+
+class NNCLRKwargs(PredictorKwargs, MoCoV2PlusKwargs):
+    """Projector, predictor, temperature, queue."""
+
+
+class VICRegKwargs(ProjectorKwargs):
+    sim_loss_weight: float = key(25.0, "weight of the distance between the two views", ge=0)
+    var_loss_weight: float = key(25.0, "weight of the variance term, which keeps features from collapsing", ge=0)
+    cov_loss_weight: float = key(1.0, "weight of the covariance term, which decorrelates the features", ge=0)
+
+
+class BarlowTwinsKwargs(ProjectorKwargs):
+    lamb: float = key(0.0051, "weight of the off-diagonal entries of the cross-correlation", ge=0)
+    scale_loss: float = key(0.024, "factor on the whole loss", gt=0)
+
+
+class MoCoV3Kwargs(PredictorKwargs, SimCLRKwargs):
+    """Projector, predictor, temperature."""
+
+
+class NNPredictorKwargs(PredictorKwargs, QueueKwargs):
+    """Projector, predictor, queue."""
+
+
+class ReSSLKwargs(ProjectorKwargs, QueueKwargs):
+    temperature_q: float = key(REQUIRED, "temperature of the relations of the strongly augmented view", gt=0)
+    temperature_k: float = key(REQUIRED, "temperature of the relations of the weakly augmented view", gt=0)
+
+
+class VIbCRegKwargs(VICRegKwargs):
+    cov_loss_weight: float = key(200.0, "weight of the correlation term, which decorrelates the features", ge=0)
+    iternorm: bool = key(False, "whiten the projections by iterative normalisation")
+
+
+class WMSEKwargs(ProjectorKwargs):
+    whitening_iters: int = key(1, "random partitions of the batch that the loss averages over", ge=1)
+    whitening_size: int = key(256, "rows that are whitened together; a divisor of the batch of a process", ge=2)
+    whitening_eps: float = key(0.0, "share of the identity in the covariance", ge=0, le=1)
+
+
+class SwAVKwargs(SimCLRKwargs):
+    queue_size: int = key(65536, "rows of the queue of all processes together; 0 for none", ge=0)
+    num_prototypes: int = key(3000, "number of prototypes", ge=1)
+    sk_epsilon: float = key(0.05, "how soft the assignments are", gt=0)
+    sk_iters: int = key(3, "iterations of Sinkhorn and Knopp's algorithm", ge=1)
+    freeze_prototypes_epochs: int = key(1, "epochs in which the prototypes don't move", ge=0)
+    epoch_queue_starts: int = key(15, "epoch from which the queue takes part", ge=0)
+
+
+class DeepClusterV2Kwargs(ProjectorKwargs):
+    num_prototypes: list[int] = key([3000, 3000, 3000], "number of clusters of every set of prototypes")
+    temperature: float = key(0.1, "temperature of the softmax over prototypes", gt=0)
+    kmeans_iters: int = key(10, "iterations of k-means after each epoch", ge=1)
+
+
+class DINOKwargs(ProjectorKwargs):
+    num_prototypes: int = key(REQUIRED, "width of the head's output", ge=1)
+    clip_grad: float = key(0.0, "largest norm of the gradient of each parameter of the backbone; 0 for any", ge=0)
+    freeze_last_layer: int = key(1, "epochs in which the last layer doesn't move", ge=0)
+    norm_last_layer: bool = key(True, "keep the rows of the last layer at length 1")
+    use_bn_in_head: bool = key(False, "BatchNorm in the head")
+    student_temperature: float = key(0.1, "temperature of the trained network", gt=0)
+    teacher_temperature: float = key(0.07, "temperature of the slow network", gt=0)
+    warmup_teacher_temperature: float = key(0.04, "temperature of the slow network at first", gt=0)
+    warmup_teacher_temperature_epochs: int = key(0, "epochs until it has its final temperature", ge=0)
+
+
+class DINOv2Kwargs(DINOKwargs):
+    mask_ratio: float = key(0.3, "share of the patches that are hidden in every second image", gt=0, lt=1)
+    ibot_weight: float = key(1.0, "weight of the loss on hidden patches", ge=0)
+    koleo_weight: float = key(0.1, "weight of the term that keeps features apart", ge=0)
+
+
+class IJEPAKwargs(Keys):
+    predictor_embed_dim: int = key(REQUIRED, "width of the predictor", ge=4)
+    predictor_depth: int = key(REQUIRED, "blocks of the predictor", ge=0)
+    predictor_num_heads: int = key(REQUIRED, "attention heads of the predictor", ge=1)
+    target_scale: float = key(0.175, "share of the patches in each of the four blocks that are predicted", gt=0, lt=1)
+
+
+class MAEKwargs(Keys):
+    decoder_embed_dim: int = key(REQUIRED, "width of the decoder", ge=4)
+    decoder_depth: int = key(REQUIRED, "blocks of the decoder", ge=0)
+    decoder_num_heads: int = key(REQUIRED, "attention heads of the decoder", ge=1)
+    mask_ratio: float = key(0.75, "share of the patches that are removed", gt=0, lt=1)
+    norm_pix_loss: bool = key(False, "standardise each patch before it is compared")
+
+
+class HierarchicalKwargs(SimCLRKwargs):
+    temperature: float = key(0.1, "temperature of the softmax over similarities", gt=0)
+    level_penalty: Literal["released", "exp2", "linear", "constant"] | list[float] = key(
+        "released", "weight of each level, or a list, coarse first"
+    )
+    pairs: Literal["lca", "cumulative"] = key("lca", "partners at a level: who parts there, or who shares its label")
+    granularity: Literal["pair", "layer"] = key("pair", "the paper's equations, or what its public release computes")
+    instance: bool = key(True, "the image itself is the finest level, below its labels")
+
+
+class LeJEPAKwargs(ProjectorKwargs):
+    lamb: float = key(0.05, "share of SIGReg in the loss; the rest is the distance of the views", ge=0, le=1)
+    num_slices: int = key(1024, "random directions in which the embeddings are compared with a Gaussian", ge=1)
+
+
+class FroSSLKwargs(ProjectorKwargs):
+    invariance_weight: float = key(1.0, "weight of the distance between the views", ge=0)
+
+
+class SigLIPKwargs(ProjectorKwargs):
+    temperature: float = key(0.1, "temperature of the sigmoid at first, and of HEX", gt=0)
+    bias: float = key(-10.0, "bias of the sigmoid at first; about -log(images in a batch) or less", le=0)
+
+
+class GuidedKwargs(ProjectorKwargs):
+    distortion_weight: float = key(1.0, "weight of the distances between prototypes", ge=0)
+
+
+class CrossEntropyKwargs(Keys):
+    """None."""
+
+
+class SoftLabelsKwargs(Keys):
+    beta: float = key(10.0, "how much less a class counts, the higher its common ancestor with the label", ge=0)
+
+
+class HXEKwargs(Keys):
+    alpha: float = key(0.4, "how much less an edge of the tree weighs, the higher it is", ge=0)
+
+
+class HiddenKwargs(Keys):
+    proj_hidden_dim: int = key(REQUIRED, "width of the projector's hidden layer", ge=1)
+
+
+class HAFrameKwargs(HiddenKwargs):
+    gamma: float = key(2.0, "how fast the cosine of class vectors falls with the height of their ancestor", gt=0)
+    cosine_weight: float = key(0.4, "weight of the cosines, that of the cross-entropy is 1 less it", ge=0, le=1)
+
+
+class HierCOSKwargs(HiddenKwargs):
+    level_weight: float = key(0.05, "weight of what is off the right axis, level by level", ge=0)
+
+
+class HypStructureKwargs(Keys):
+    geometry: Literal["hyperbolic", "euclidean"] = key("hyperbolic", "where the means' distances are measured")
+    structure_weight: float = key(1.0, "weight of 1 - the correlation with the tree's distances", ge=0)
+    centre_weight: float = key(0.01, "weight of the length of the mean of all; hyperbolic only", ge=0)
+
+
+class LorentzKwargs(ProjectorKwargs):
+    temperature: float = key(0.1, "temperature of the softmax over distances", gt=0)
+    entailment_weight: float = key(0.2, "weight of the angles outside of the cones", ge=0)
+
+
+class LevelContrastKwargs(SimCLRKwargs):
+    temperature: float = key(0.1, "temperature of the softmax over similarities", gt=0)
+
+
+class HappierKwargs(ProjectorKwargs):
+    cluster_weight: float = key(0.1, "weight of the cross-entropy with class proxies", ge=0, le=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,91 +249,63 @@ def _row(where: str, kwargs: type, **facts: Any) -> MethodFacts:
 _ANY_VIEWS: dict[str, Any] = {"most_views": None, "small_views": True}
 _LEVELS: dict[str, Any] = {"hex": "denominator", "labels": "levels", **_ANY_VIEWS}
 _DISTILLED: dict[str, Any] = {"collapse": "prediction", "per_image": True}
+_DECORRELATED: dict[str, Any] = {"hex": "blends", "collapse": "decorrelation"}
+_MASKED: dict[str, Any] = {"least_views": 1, "most_views": None, "masked": True}
 _NEEDS_LABELS: dict[str, Any] = {"labels": "needed", "least_views": 1, **_ANY_VIEWS}
 
 USUAL = "simclr"  # the method of a recipe that names none, as `hex` and `paper` do
 CATALOGUE: dict[str, MethodFacts] = {
-    "all4one": _row("contrastive:All4One", of.NNCLRKwargs, hex="replaces", momentum=True, negatives="view"),
-    "barlow_twins": _row(
-        "decorrelation:BarlowTwins",
-        of.BarlowTwinsKwargs,
-        hex="blends",
-        collapse="decorrelation",
-        recipe="barlow",
-        quick=True,
-    ),
-    "byol": _row(
-        "siamese:BYOL", of.PredictorKwargs, hex="blends", momentum=True, quick=True, **_DISTILLED, **_ANY_VIEWS
-    ),
-    "crossentropy": _row("classifiers:CrossEntropy", of.CrossEntropyKwargs, **_NEEDS_LABELS),
-    "deepclusterv2": _row("clustering:DeepClusterV2", of.DeepClusterV2Kwargs, per_image=True, whole=True, **_ANY_VIEWS),
-    "dino": _row("dino:DINO", of.DINOKwargs, momentum=True, **_DISTILLED, **_ANY_VIEWS),
-    "frossl": _row("decorrelation:FroSSL", of.FroSSLKwargs, hex="blends", collapse="decorrelation", most_views=None),
-    "dinov2": _row("dino:DINOv2", of.DINOv2Kwargs, momentum=True, collapse="prediction", masked=True, **_ANY_VIEWS),
-    "guided": _row("classifiers:Guided", of.GuidedKwargs, **_NEEDS_LABELS),
-    "haframe": _row("classifiers:HAFrame", of.HAFrameKwargs, **_NEEDS_LABELS),
-    "happier": _row("classifiers:Happier", of.HappierKwargs, **_NEEDS_LABELS),
-    "hicone": _row("contrastive:HiConE", of.HierarchicalKwargs, ignores=("level_penalty",), **_LEVELS),
-    "hiercos": _row("classifiers:HierCOS", of.HierCOSKwargs, **_NEEDS_LABELS),
-    "himulcon": _row("contrastive:HiMulCon", of.HierarchicalKwargs, **_LEVELS),
-    "himulcone": _row("contrastive:HiMulConE", of.HierarchicalKwargs, **_LEVELS),
-    "hxe": _row("classifiers:HXE", of.HXEKwargs, **_NEEDS_LABELS),
-    "hypstructure": _row("classifiers:HypStructure", of.HypStructureKwargs, **_NEEDS_LABELS),
-    "lejepa": _row("decorrelation:LeJEPA", of.LeJEPAKwargs, hex="blends", collapse="decorrelation", **_ANY_VIEWS),
-    "ijepa": _row(
-        "masked:IJEPA",
-        of.IJEPAKwargs,
-        momentum=True,
-        least_views=1,
-        most_views=None,
-        vit="ijepa",
-        masked=True,
-        **_DISTILLED,
-    ),
-    "levelcontrast": _row("classifiers:LevelContrast", of.LevelContrastKwargs, **_NEEDS_LABELS),
-    "levelheads": _row("classifiers:LevelHeads", of.CrossEntropyKwargs, **_NEEDS_LABELS),
+    "all4one": _row("contrastive:All4One", NNCLRKwargs, hex="replaces", momentum=True, negatives="view"),
+    "barlow_twins": _row("decorrelation:BarlowTwins", BarlowTwinsKwargs, recipe="barlow", quick=True, **_DECORRELATED),
+    "byol": _row("siamese:BYOL", PredictorKwargs, hex="blends", momentum=True, quick=True, **_DISTILLED, **_ANY_VIEWS),
+    "crossentropy": _row("classifiers:CrossEntropy", CrossEntropyKwargs, **_NEEDS_LABELS),
+    "deepclusterv2": _row("clustering:DeepClusterV2", DeepClusterV2Kwargs, per_image=True, whole=True, **_ANY_VIEWS),
+    "dino": _row("dino:DINO", DINOKwargs, momentum=True, **_DISTILLED, **_ANY_VIEWS),
+    "frossl": _row("decorrelation:FroSSL", FroSSLKwargs, most_views=None, **_DECORRELATED),
+    "dinov2": _row("dino:DINOv2", DINOv2Kwargs, momentum=True, collapse="prediction", masked=True, **_ANY_VIEWS),
+    "guided": _row("classifiers:Guided", GuidedKwargs, **_NEEDS_LABELS),
+    "haframe": _row("classifiers:HAFrame", HAFrameKwargs, **_NEEDS_LABELS),
+    "happier": _row("classifiers:Happier", HappierKwargs, **_NEEDS_LABELS),
+    "hicone": _row("contrastive:HiConE", HierarchicalKwargs, ignores=("level_penalty",), **_LEVELS),
+    "hiercos": _row("classifiers:HierCOS", HierCOSKwargs, **_NEEDS_LABELS),
+    "himulcon": _row("contrastive:HiMulCon", HierarchicalKwargs, **_LEVELS),
+    "himulcone": _row("contrastive:HiMulConE", HierarchicalKwargs, **_LEVELS),
+    "hxe": _row("classifiers:HXE", HXEKwargs, **_NEEDS_LABELS),
+    "hypstructure": _row("classifiers:HypStructure", HypStructureKwargs, **_NEEDS_LABELS),
+    "lejepa": _row("decorrelation:LeJEPA", LeJEPAKwargs, **_DECORRELATED, **_ANY_VIEWS),
+    "ijepa": _row("masked:IJEPA", IJEPAKwargs, momentum=True, vit="ijepa", **_MASKED, **_DISTILLED),
+    "levelcontrast": _row("classifiers:LevelContrast", LevelContrastKwargs, **_NEEDS_LABELS),
+    "levelheads": _row("classifiers:LevelHeads", CrossEntropyKwargs, **_NEEDS_LABELS),
     "lightly": _row("lightly:Lightly", LightlyKwargs, hex="blends", momentum=True),
-    "lorentz": _row("classifiers:LorentzHeads", of.LorentzKwargs, **_NEEDS_LABELS),
-    "mae": _row(
-        "masked:MAE",
-        of.MAEKwargs,
-        per_image=True,
-        least_views=1,
-        most_views=None,
-        least_batch=1,
-        vit="mae",
-        masked=True,
-    ),
-    "mocov2plus": _row("contrastive:MoCoV2Plus", of.MoCoV2PlusKwargs, hex="replaces", momentum=True, negatives="queue"),
+    "lorentz": _row("classifiers:LorentzHeads", LorentzKwargs, **_NEEDS_LABELS),
+    "mae": _row("masked:MAE", MAEKwargs, per_image=True, least_batch=1, vit="mae", **_MASKED),
+    "mocov2plus": _row("contrastive:MoCoV2Plus", MoCoV2PlusKwargs, hex="replaces", momentum=True, negatives="queue"),
     "mocov3": _row(
-        "contrastive:MoCoV3", of.MoCoV3Kwargs, momentum=True, negatives="view", collapse="prediction", vit="mocov3"
+        "contrastive:MoCoV3", MoCoV3Kwargs, momentum=True, negatives="view", collapse="prediction", vit="mocov3"
     ),
-    "nnbyol": _row("siamese:NNBYOL", of.NNPredictorKwargs, momentum=True, **_DISTILLED),
-    "nnclr": _row("contrastive:NNCLR", of.NNCLRKwargs, hex="replaces", negatives="view", small_views=True, quick=True),
-    "nnsiam": _row("siamese:NNSiam", of.NNPredictorKwargs, **_DISTILLED),
-    "ressl": _row("contrastive:ReSSL", of.ReSSLKwargs, momentum=True, collapse="prediction", small_views=True),
-    "siglip": _row("contrastive:SigLIP", of.SigLIPKwargs, hex="blends"),
+    "nnbyol": _row("siamese:NNBYOL", NNPredictorKwargs, momentum=True, **_DISTILLED),
+    "nnclr": _row("contrastive:NNCLR", NNCLRKwargs, hex="replaces", negatives="view", small_views=True, quick=True),
+    "nnsiam": _row("siamese:NNSiam", NNPredictorKwargs, **_DISTILLED),
+    "ressl": _row("contrastive:ReSSL", ReSSLKwargs, momentum=True, collapse="prediction", small_views=True),
+    "siglip": _row("contrastive:SigLIP", SigLIPKwargs, hex="blends"),
     "simclr": _row(
-        "contrastive:SimCLR", of.SimCLRKwargs, hex="replaces", negatives="rows", ring=True, quick=True, **_ANY_VIEWS
+        "contrastive:SimCLR", SimCLRKwargs, hex="replaces", negatives="rows", ring=True, quick=True, **_ANY_VIEWS
     ),
-    "simsiam": _row("siamese:SimSiam", of.PredictorKwargs, hex="blends", **_DISTILLED),
-    "softlabels": _row("classifiers:SoftLabels", of.SoftLabelsKwargs, **_NEEDS_LABELS),
+    "simsiam": _row("siamese:SimSiam", PredictorKwargs, hex="blends", **_DISTILLED),
+    "softlabels": _row("classifiers:SoftLabels", SoftLabelsKwargs, **_NEEDS_LABELS),
     "supcon": _row(
-        "contrastive:SupCon", of.SimCLRKwargs, hex="replaces", labels="used", negatives="rows", ring=True, **_ANY_VIEWS
+        "contrastive:SupCon", SimCLRKwargs, hex="replaces", labels="used", negatives="rows", ring=True, **_ANY_VIEWS
     ),
-    "swav": _row("clustering:SwAV", of.SwAVKwargs, small_views=True, whole=True),
-    "vibcreg": _row("decorrelation:VIbCReg", of.VIbCRegKwargs, collapse="decorrelation"),
-    "vicreg": _row("decorrelation:VICReg", of.VICRegKwargs, hex="blends", collapse="decorrelation"),
-    "wmse": _row("decorrelation:WMSE", of.WMSEKwargs, collapse="decorrelation", most_views=None),
+    "swav": _row("clustering:SwAV", SwAVKwargs, small_views=True, whole=True),
+    "vibcreg": _row("decorrelation:VIbCReg", VIbCRegKwargs, collapse="decorrelation"),
+    "vicreg": _row("decorrelation:VICReg", VICRegKwargs, **_DECORRELATED),
+    "wmse": _row("decorrelation:WMSE", WMSEKwargs, collapse="decorrelation", most_views=None),
 }
+ROWS = {facts.path: facts for facts in CATALOGUE.values()}  # by the paths of their classes
 
 
 def facts_of(name: object) -> MethodFacts | None:
-    """The facts of a method, by its name or by its import path; None where there is no such method.
-
-    Raises:
-        UserError: an import path that leads nowhere, or not to a method.
-    """
+    """The facts of a method, by its name or by its import path, see `method_class`; None where there is none."""
     if isinstance(name, str) and plugin.is_path(name):
         return facts_of_class(method_class(name))
     return CATALOGUE.get(name) if isinstance(name, str) else None
@@ -163,35 +323,27 @@ def names(which: Callable[[MethodFacts], object] = lambda facts: True) -> tuple[
 
 
 def method_class(path: str) -> Any:
-    """The class of a method outside of the library.
-
-    Raises:
-        UserError: it isn't there, or is no method.
-    """
+    """The class of a method outside of the library. Raises a `UserError` if it isn't there, or is no method."""
     found = plugin.load(path, "method")
-    if not (isinstance(found, type) and "solo.methods.base:BaseMethod" in map(_path_of, found.mro())):
+    if not (isinstance(found, type) and "solo.methods.base:BaseMethod" in map(path_of, found.mro())):
         raise UserError(f"method={path} is no method; give a subclass of solo.methods.BaseMethod")
     return found
 
 
 def facts_of_class(method: Any) -> MethodFacts:
     """The facts of a class: its own `facts`, else those of the nearest parent that has any."""
-    rows = {facts.path: facts for facts in CATALOGUE.values()}
-    said = (vars(parent).get("facts") or rows.get(_path_of(parent)) for parent in method.mro())
+    said = (vars(parent).get("facts") or ROWS.get(path_of(parent)) for parent in method.mro())
     facts = next((found for found in said if isinstance(found, MethodFacts)), MethodFacts())
-    return replace(facts, path=_path_of(method), kwargs=method.Kwargs, momentum=hasattr(method, "momentum_pairs"))
+    return replace(facts, path=path_of(method), kwargs=method.Kwargs, momentum=hasattr(method, "momentum_pairs"))
 
 
-def _path_of(method: type) -> str:
+def path_of(method: type) -> str:
+    """Where a class is, `module:Class`."""
     return f"{method.__module__}:{method.__qualname__}"
 
 
 def vit_variant(method: str | None, backbone: str) -> str | None:
-    """The word that a backbone's constructor gets as `method`: its name, or the `vit` of one from outside.
-
-    Raises:
-        UserError: see `facts_of`.
-    """
+    """The word that a backbone's constructor gets as `method`: its name, or the `vit` of one from outside."""
     if not plugin.is_path(method):
         return method
     facts = facts_of(method) if backbone.startswith("vit_") else None

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from solo.losses import tree_geometry, tree_heads
 from solo.losses.targets import cross_entropy_loss_func
 from solo.losses.tree_geometry import GuidedLoss
-from solo.methods import kwargs as of
+from solo.methods import catalogue as of
 from solo.methods.base import BaseMethod, MlpHeads, Outputs, TrainStep
 from solo.nn.heads import mlp
 from solo.taxonomy import Taxonomy
@@ -25,7 +25,6 @@ class CrossEntropy(BaseMethod):
     Images without a label don't count.
     """
 
-    Kwargs = of.CrossEntropyKwargs
     trainable = ("head",)
     metric = "train_ce_loss"
 
@@ -49,7 +48,6 @@ class Guided(MlpHeads, BaseMethod):
     https://arxiv.org/abs/2007.03047. Images without a label don't count.
     """
 
-    Kwargs = of.GuidedKwargs
     trainable = ("projector", "prototypes")
     metric = "train_guided_loss"
     projector_form = {"norm": False}
@@ -73,6 +71,7 @@ class TreeHead(BaseMethod):
     """A head, linear or with a hidden layer, and a loss on its outputs."""
 
     Loss: ClassVar[type[tree_heads.TreeLoss]]
+    on_features: ClassVar[bool] = False  # the loss looks at the features themselves
     trainable: ClassVar[tuple[str, ...]] = ("head",)
     metric = "train_tree_loss"
 
@@ -80,14 +79,13 @@ class TreeHead(BaseMethod):
         """Make the loss for the classes' tree, and a head as wide as it asks for."""
         tree = self.taxonomy or Taxonomy.flat([str(name) for name in range(self.num_classes)])
         own = {name: value for name, value in vars(kw).items() if not name.startswith("proj_")}
-        dim, hidden = self.output_dim(kw), getattr(kw, "proj_hidden_dim", None)
+        dim = self.features_dim if self.on_features else getattr(kw, "proj_output_dim", None)
+        hidden = getattr(kw, "proj_hidden_dim", None)
         self.criterion = self.Loss(tree, **({} if dim is None else {"dim": dim}), **own)
         wide, width = self.features_dim, self.criterion.width
         self.head: nn.Module = mlp(wide, hidden, width, norm=False) if hidden else nn.Linear(wide, width)
-
-    def output_dim(self, kw: Any) -> int | None:
-        """Width of the head's output where the tree doesn't say it."""
-        return getattr(kw, "proj_output_dim", None)
+        if self.on_features:
+            self.head = nn.Identity()
 
     def heads(self, feats: Tensor) -> Outputs:
         """Add `z`, the head's outputs (B, width)."""
@@ -99,45 +97,37 @@ class TreeHead(BaseMethod):
         return loss
 
 
-def _with(name: str, kwargs: type, loss: type, what: str, *more: str) -> Any:
+def _with(name: str, loss: type, what: str, *more: str) -> Any:
     """The class of a method that only has another loss, which has parameters of its own with `criterion`."""
-    own = {"Kwargs": kwargs, "Loss": loss, "trainable": ("head", *more), "__doc__": what, "__module__": __name__}
+    own = {"Loss": loss, "trainable": ("head", *more), "__doc__": what, "__module__": __name__}
     return type(name, (TreeHead,), own)
 
 
-LevelHeads = _with("LevelHeads", of.CrossEntropyKwargs, tree_heads.LevelHeads, "A softmax for each level.")
+LevelHeads = _with("LevelHeads", tree_heads.LevelHeads, "A softmax for each level.")
 _TOWARDS_ALL = "A softmax over the classes, towards all of them, the nearer in the tree the more."
-SoftLabels = _with("SoftLabels", of.SoftLabelsKwargs, tree_heads.SoftLabels, _TOWARDS_ALL)
+SoftLabels = _with("SoftLabels", tree_heads.SoftLabels, _TOWARDS_ALL)
 _EDGES = "A softmax over the classes, judged edge by edge on the way from the root."
-HXE = _with("HXE", of.HXEKwargs, tree_heads.HXE, _EDGES)
-HAFrame = _with("HAFrame", of.HAFrameKwargs, tree_heads.HAFrame, "Class vectors that stay as the tree has them.")
-HierCOS = _with("HierCOS", of.HierCOSKwargs, tree_heads.HierCOS, "An axis for each node of the tree.")
+HXE = _with("HXE", tree_heads.HXE, _EDGES)
+HAFrame = _with("HAFrame", tree_heads.HAFrame, "Class vectors that stay as the tree has them.")
+HierCOS = _with("HierCOS", tree_heads.HierCOS, "An axis for each node of the tree.")
 _POINTS = "Images and nodes in hyperbolic space."
-LorentzHeads = _with("LorentzHeads", of.LorentzKwargs, tree_geometry.LorentzHeads, _POINTS, "criterion")
+LorentzHeads = _with("LorentzHeads", tree_geometry.LorentzHeads, _POINTS, "criterion")
 _LEVELS = "Images and nodes contrasted level by level."
-LevelContrast = _with("LevelContrast", of.LevelContrastKwargs, tree_heads.LevelContrast, _LEVELS, "criterion")
+LevelContrast = _with("LevelContrast", tree_heads.LevelContrast, _LEVELS, "criterion")
 
 
 class HypStructure(TreeHead):
     """A linear classifier on the features, whose means have the distances of the tree."""
 
-    Kwargs, Loss = of.HypStructureKwargs, tree_geometry.HypStructure
+    Loss = tree_geometry.HypStructure
     trainable = ("criterion",)
-
-    def build(self, kw: of.HypStructureKwargs) -> None:
-        """The loss looks at the features themselves."""
-        super().build(kw)
-        self.head = nn.Identity()
-
-    def output_dim(self, kw: of.HypStructureKwargs) -> int:
-        """Width of the features, which are its outputs."""
-        return self.features_dim
+    on_features = True
 
 
 class Happier(TreeHead):
     """Retrieval in the order of the tree."""
 
-    Kwargs, Loss = of.HappierKwargs, tree_heads.Happier
+    Loss = tree_heads.Happier
     trainable = ("head", "criterion")
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:

@@ -13,7 +13,7 @@ from solo.errors import UserError
 from solo.losses.pairs import unit
 from solo.losses.targets import deepclusterv2_loss_func, swav_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
-from solo.methods.kwargs import DeepClusterV2Kwargs, SwAVKwargs
+from solo.methods.catalogue import DeepClusterV2Kwargs, SwAVKwargs
 from solo.nn.clusters import KMeans, SinkhornKnopp
 from solo.nn.heads import WeightNormLinear, mlp
 from solo.nn.memory import LateBuffers
@@ -27,7 +27,6 @@ class SwAV(LateBuffers, BaseMethod):
     projections.
     """
 
-    Kwargs = SwAVKwargs
     trainable = ("projector", "prototypes")
     metric = "train_swav_loss"
     late = ("queue",)
@@ -92,7 +91,6 @@ class DeepClusterV2(LateBuffers, BaseMethod):
     projections.
     """
 
-    Kwargs = DeepClusterV2Kwargs
     trainable = ("projector",)
     metric = "train_deepcluster_loss"
     late = ("local_memory_index", "local_memory_embeddings")

@@ -12,16 +12,15 @@ from solo import distributed
 from solo.eval.metrics import mean_std
 from solo.losses.hierarchical import Kind, hierarchical_contrastive_loss
 from solo.losses.info_nce import info_nce, mocov3_loss_func, siglip_loss_func
-from solo.losses.numerics import full_precision, off_diagonal
-from solo.losses.pairs import Pairs, RingPairs
+from solo.losses.pairs import Pairs, RingPairs, off_diagonal
 from solo.losses.targets import ressl_loss_func
-from solo.methods import kwargs as of
+from solo.methods import catalogue as of
 from solo.methods.base import BaseMethod, MlpHeads, NeighbourQueue, Outputs, TrainStep
 from solo.methods.momentum import BaseMomentumMethod
 from solo.nn.heads import mlp
 from solo.nn.memory import QueueMixin
 from solo.nn.vit import PositionalEncodingPermute1D, Summer
-from solo.precision import at_least_float32
+from solo.precision import at_least_float32, full_precision
 
 NEIGHBOURS = 5  # of All4One
 
@@ -33,7 +32,6 @@ class SimCLR(MlpHeads, BaseMethod):
     https://arxiv.org/abs/2002.05709. `type: HEX_fixed | HEX_adaptive | superclass` replaces its loss by HEX.
     """
 
-    Kwargs: ClassVar[type | None] = of.SimCLRKwargs
     metric = "train_nce_loss"
     projector_form = {"norm": False}
 
@@ -71,7 +69,6 @@ class HiMulConE(SimCLR):
     `hex.temperature` is then the temperature of the whole loss, as in the methods whose loss HEX replaces.
     """
 
-    Kwargs = of.HierarchicalKwargs
     metric = "train_hierarchical_loss"
     kind: ClassVar[Kind] = "himulcone"
 
@@ -107,7 +104,6 @@ class SigLIP(MlpHeads, BaseMethod):
     here the second view is what there is the text. `type: HEX_*` blends HEX in: `(1 - alpha) * SigLIP + alpha * HEX`.
     """
 
-    Kwargs = of.SigLIPKwargs
     trainable = ("projector", "scale")
     group_options = {"scale": {"weight_decay": 0}}
     metric = "train_siglip_loss"
@@ -133,7 +129,6 @@ class MoCoV2Plus(QueueMixin, MlpHeads, BaseMomentumMethod):
     view; `queue_y` holds labels at the level of `hex.level`.
     """
 
-    Kwargs = of.MoCoV2PlusKwargs
     averaged = ("projector",)
     unit_outputs = unit_targets = True
     metric = "train_nce_loss"
@@ -169,7 +164,6 @@ class MoCoV3(BaseMomentumMethod):
     The heads have no biases; their depth depends on the backbone.
     """
 
-    Kwargs = of.MoCoV3Kwargs
     trainable = ("projector", "predictor")
     averaged = ("projector",)
     metric = "train_contrastive_loss"
@@ -207,7 +201,6 @@ class ReSSL(QueueMixin, MlpHeads, BaseMomentumMethod):
     The first view is the strong one, for the trained network, the second the weak one, for its slow copy.
     """
 
-    Kwargs = of.ReSSLKwargs
     averaged = ("projector",)
     unit_outputs = unit_targets = True
     metric = "train_ressl_loss"
@@ -237,7 +230,6 @@ class NNCLR(NeighbourQueue, BaseMethod):
     https://arxiv.org/abs/2104.14548. `type: HEX_*` replaces its loss by HEX, in both directions.
     """
 
-    Kwargs = of.NNCLRKwargs
     trainable = ("projector", "predictor")
     unit_outputs = True
     metric = "train_nnclr_loss"
@@ -264,7 +256,6 @@ class All4One(QueueMixin, MlpHeads, BaseMomentumMethod):
     As in solo-learn, the attention's learning rate is 0.1 and its temperature 0.1, whatever the config says.
     """
 
-    Kwargs = of.NNCLRKwargs
     trainable = ("projector", "predictor", "predictor2", "transformer_encoder")
     group_options = {"transformer_encoder": {"lr": 0.1}}
     averaged = ("projector",)

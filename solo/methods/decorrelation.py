@@ -17,7 +17,7 @@ from solo.losses.views import (
     weigh,
     wmse_loss_func,
 )
-from solo.methods import kwargs as of
+from solo.methods import catalogue as of
 from solo.methods.base import BaseMethod, MlpHeads, Outputs, TrainStep
 from solo.nn.norms import LateIterNorm, Whitening2d
 from solo.precision import at_least_float32
@@ -30,7 +30,6 @@ class BarlowTwins(MlpHeads, BaseMethod):
     https://arxiv.org/abs/2103.03230. `type: HEX_*` blends HEX in: `(1 - alpha) * Barlow + alpha * HEX`.
     """
 
-    Kwargs = of.BarlowTwinsKwargs
     metric = "train_barlow_loss"
     projector_form = {"depth": 3}
 
@@ -48,7 +47,6 @@ class VICReg(MlpHeads, BaseMethod):
     https://arxiv.org/abs/2105.04906. `type: HEX_*` blends HEX in: `(1 - alpha) * VICReg + alpha * 5 * HEX`.
     """
 
-    Kwargs = of.VICRegKwargs
     metric = "train_vicreg_loss"
     hex_scale = 5.0  # the release's, hidden in its code; VICReg's loss is large
     projector_form = {"depth": 3}
@@ -65,7 +63,6 @@ class VIbCReg(MlpHeads, BaseMethod):
     Lee, Aune: VIbCReg: Variance-invariance-better-covariance regularization, https://arxiv.org/abs/2109.00783.
     """
 
-    Kwargs = of.VIbCRegKwargs
     metric = "train_vibcreg_loss"
     projector_form = {"depth": 3, "activation": nn.GELU}
 
@@ -87,7 +84,6 @@ class WMSE(MlpHeads, BaseMethod):
     https://arxiv.org/abs/2007.06346. Any number of large views.
     """
 
-    Kwargs = of.WMSEKwargs
     metric = "train_wmse_loss"
 
     def build(self, kw: of.WMSEKwargs) -> None:
@@ -123,7 +119,6 @@ class FroSSL(MlpHeads, BaseMethod):
     `(1 - alpha) * FroSSL + alpha * HEX`.
     """
 
-    Kwargs = of.FroSSLKwargs
     metric = "train_frossl_loss"
     projector_form = {"depth": 3}
 
@@ -141,7 +136,6 @@ class LeJEPA(MlpHeads, BaseMethod):
     compared with a Gaussian (SIGReg). `type: HEX_*` blends HEX in: `(1 - alpha) * LeJEPA + alpha * HEX`.
     """
 
-    Kwargs = of.LeJEPAKwargs
     metric = "train_lejepa_loss"
     projector_form = {"depth": 3}
 

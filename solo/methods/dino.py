@@ -12,7 +12,7 @@ from solo import distributed
 from solo.args.schema import PretrainCfg
 from solo.losses.targets import DINOLoss, ibot_loss_func, koleo_later, swav_loss_func, teacher_temperatures
 from solo.methods.base import Outputs, TrainStep
-from solo.methods.kwargs import DINOKwargs, DINOv2Kwargs
+from solo.methods.catalogue import DINOKwargs, DINOv2Kwargs
 from solo.methods.momentum import BaseMomentumMethod
 from solo.nn.clusters import SinkhornKnopp
 from solo.nn.heads import WeightNormLinear, mlp
@@ -52,7 +52,6 @@ class DINO(BaseMomentumMethod):
     Caron et al.: Emerging properties in self-supervised vision transformers, https://arxiv.org/abs/2104.14294.
     """
 
-    Kwargs = DINOKwargs
     trainable: ClassVar[tuple[str, ...]] = ("head",)
     averaged: ClassVar[tuple[str, ...]] = ("head",)
     metric = "dino_loss"
@@ -106,7 +105,6 @@ class DINOv2(DINO):
     highest; there it is a tenth to half of them, in blocks.
     """
 
-    Kwargs = DINOv2Kwargs
     trainable = ("head", "patch_head", "mask_token")
     averaged = ("head", "patch_head")
     metric = "dinov2_loss"
@@ -132,7 +130,7 @@ class DINOv2(DINO):
         hidden = hidden_patches(len(X), side, self.mask_ratio, X.device)[::2]
         mask = torch.zeros(len(X), side**2, dtype=torch.bool, device=X.device)
         mask[::2].scatter_(1, hidden, True)
-        with self._tokens.hiding(mask, self.mask_token[0]):
+        with self._tokens.showing(hidden=(mask, self.mask_token[0])):
             out = super().forward(X)
         patches = rows_of(self._tokens.take()[::2], hidden)
         return {**out, "hidden": hidden, "patch_z": self.patch_head(patches.flatten(0, 1))}

@@ -36,7 +36,7 @@ def exact_step(model: BaseMethod, batch: Any, online: Callable[[BaseMethod, Any]
     model.zero_grad(set_to_none=True)  # Lightning's own would come after the first parts
     parts = split(batch, model.batch_size)
     states, outputs = [], []
-    with torch.no_grad(), _silent(model):
+    with torch.no_grad(), _silent(model, again=False):
         for part in parts:
             states.append(rng_state())
             outputs.append(model.view_outputs(part))
@@ -57,13 +57,15 @@ def exact_step(model: BaseMethod, batch: Any, online: Callable[[BaseMethod, Any]
     start = 0
     for index, (part, state) in enumerate(zip(parts, states, strict=True)):
         set_rng_state(state)
-        with _silent(model), _second_pass(model):
+        with _silent(model, again=True):
             again = online(model, part)
         stop = start + len(part[0])
         surrogate = _product(again, cached, slice(start, stop))
         start = stop
         if index < len(parts) - 1:
-            torch.autograd.backward(_scaled(model, surrogate))
+            # As `precision=16-mixed` scales the loss that is returned.
+            scaler: Any = getattr(model.trainer.precision_plugin, "scaler", None) if model.attached else None
+            torch.autograd.backward(surrogate if scaler is None else scaler.scale(surrogate))
             torch.clear_autocast_cache()
         else:
             carried = carried + surrogate
@@ -122,33 +124,17 @@ def _classify(model: BaseMethod, out: Outputs, targets: Tensor) -> None:
         out["loss"] = out["loss"] + slow["loss"]
 
 
-def _scaled(model: BaseMethod, loss: Tensor) -> Tensor:
-    """As `precision=16-mixed` scales the loss that is returned."""
-    scaler: Any = getattr(model.trainer.precision_plugin, "scaler", None) if model.attached else None
-    scaled: Tensor = loss if scaler is None else scaler.scale(loss)
-    return scaled
-
-
 @contextmanager
-def _silent(model: BaseMethod) -> Iterator[None]:
-    """The parts log nothing: the whole batch does."""
-    model.silent = True
-    try:
-        yield
-    finally:
-        model.silent = False
-
-
-@contextmanager
-def _second_pass(model: BaseMethod) -> Iterator[None]:
-    """Running statistics and the k-NN's bank have seen this batch."""
+def _silent(model: BaseMethod, again: bool) -> Iterator[None]:
+    """The parts log nothing, the whole batch does; running statistics and the k-NN's bank move in one pass only."""
     norms = [m for m in model.modules() if isinstance(m, (_BatchNorm, IterNorm)) and m.track_running_stats]
-    knn, model.knn_eval = model.knn_eval, False
+    knn = model.knn_eval
+    model.silent, model.knn_eval = True, knn and not again
     for norm in norms:
-        norm.track_running_stats = False
+        norm.track_running_stats = not again
     try:
         yield
     finally:
-        model.knn_eval = knn
+        model.silent, model.knn_eval = False, knn
         for norm in norms:
             norm.track_running_stats = True

@@ -9,14 +9,13 @@ from torch import Tensor, nn
 
 from solo import distributed
 from solo.errors import UserError
-from solo.losses.numerics import full_precision
 from solo.losses.pairs import unit
 from solo.methods import lightly_losses
 from solo.methods.base import MlpHeads, Outputs, TrainStep
 from solo.methods.lightly_losses import LightlyKwargs
 from solo.methods.momentum import BaseMomentumMethod
 from solo.nn.heads import mlp
-from solo.precision import at_least_float32
+from solo.precision import at_least_float32, full_precision
 
 
 class Lightly(MlpHeads, BaseMomentumMethod):
@@ -29,13 +28,12 @@ class Lightly(MlpHeads, BaseMomentumMethod):
     that its value doesn't depend on their number. `type: HEX_*` blends HEX in: `(1 - alpha) * own + alpha * HEX`.
     """
 
-    Kwargs = LightlyKwargs
     trainable = ("projector", "predictor")
     averaged = ("projector",)
     metric = "train_lightly_loss"
 
     def build(self, kw: LightlyKwargs) -> None:
-        self.known = lightly_losses.losses()[kw.loss].facts
+        self.known = lightly_losses.losses()[kw.loss]
         self.has_teacher = lightly_losses.has_teacher(vars(kw))
         self.predicts = kw.pred_hidden_dim is not None
         width = kw.proj_output_dim or self.features_dim
@@ -45,11 +43,7 @@ class Lightly(MlpHeads, BaseMomentumMethod):
         self.criterion = self._criterion(kw, width)
 
     def _criterion(self, kw: LightlyKwargs, width: int) -> nn.Module:
-        """The loss, whose state is all in buffers.
-
-        Raises:
-            UserError: it refuses its settings.
-        """
+        """The loss, whose state is all in buffers. Raises a `UserError` if it refuses its settings."""
         from lightly import loss
 
         # DCLWLoss copies a tensor in a way that torch warns of, in every step.
@@ -78,8 +72,7 @@ class Lightly(MlpHeads, BaseMomentumMethod):
     def compare(self, *views: Tensor) -> Tensor:
         """The mean loss of pairs of views (N, D), one after the other, of all processes' rows.
 
-        Raises:
-            UserError: it refuses such a batch.
+        Raises a `UserError` if it refuses such a batch.
         """
         try:
             found = distributed.gather_each(*map(at_least_float32, views))

@@ -21,10 +21,13 @@ How = Literal["pair", "list", "large and small", "rows"]
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What a signature doesn't say."""
+class Loss:
+    """One of them: what its signatures say, and what they don't."""
 
-    how: How | None = None  # it takes the views
+    name: str
+    settings: type  # as a schema
+    inputs: tuple[str, ...]  # that `forward` needs
+    how: How | None  # it takes two views; None: it can't
     teacher: bool = False  # it was published with a slow copy, whose projections are its second input
     predictor: bool = False  # without one it collapses
     projector: bool = True  # there is one between features and loss
@@ -35,14 +38,14 @@ class Facts:
     given: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
-_FACTS = {
-    "DirectCLRLoss": Facts(projector=False),
-    "LeJEPALoss": Facts(random=True),
-    "MMCRLoss": Facts(how="pair", teacher=True, unit=True),
-    "NegativeCosineSimilarity": Facts(predictor=True),
-    "TiCoLoss": Facts(teacher=True, state="C"),
-    "VISRegLoss": Facts(random=True),
-    "WMSELoss": Facts(how="rows", random=True, given={"embedding_dim": "width", "num_samples": 2}),
+_NOT_SAID: dict[str, dict[str, Any]] = {
+    "DirectCLRLoss": {"projector": False},
+    "LeJEPALoss": {"random": True},
+    "MMCRLoss": {"how": "pair", "teacher": True, "unit": True},
+    "NegativeCosineSimilarity": {"predictor": True},
+    "TiCoLoss": {"teacher": True, "state": "C"},
+    "VISRegLoss": {"random": True},
+    "WMSELoss": {"how": "rows", "random": True, "given": {"embedding_dim": "width", "num_samples": 2}},
 }
 _NO_SETTINGS = {
     "gather_distributed": "every loss sees the rows of all processes",
@@ -54,49 +57,29 @@ _ELSEWHERE = {"DINOLoss": "dino", "SwaVLoss": "swav"}  # methods that have what 
 _TYPES: dict[str, Any] = {"float": float, "int": int, "bool": bool, "str": str}
 
 
-@dataclass(frozen=True)
-class Loss:
-    """One of them: its settings, as a schema; what `forward` needs; how it takes two views, None if it can't."""
-
-    name: str
-    settings: type
-    inputs: tuple[str, ...]
-    facts: Facts
-
-    @property
-    def shown(self) -> str:
-        """As one would call it."""
-        given = (f"{field.name}={field.default}" for field in dataclasses.fields(self.settings))
-        return f"{self.name}({', '.join(given)})"
-
-
 @functools.cache
 def losses() -> dict[str, Loss]:
-    """All that `lightly.loss` exports, by name.
-
-    Raises:
-        UserError: lightly isn't installed.
-    """
+    """All that `lightly.loss` exports, by name. Raises a `UserError` if lightly isn't installed."""
     found = importlib.util.find_spec("lightly")
     if found is None or not found.submodule_search_locations:
         raise UserError("method=lightly needs lightly: python -m pip install lightly")
     folder = Path(found.submodule_search_locations[0]) / "loss"
-    exported = [alias.name for node in _body(folder / "__init__.py") for alias in getattr(node, "names", ())]
-    nodes = (node for file in sorted(folder.glob("*.py")) for node in _body(file))
-    classes = {node.name: node for node in nodes if isinstance(node, ast.ClassDef)}
+    files = {file.stem: ast.parse(file.read_text(encoding="utf-8")).body for file in sorted(folder.glob("*.py"))}
+    exported = [alias.name for node in files["__init__"] for alias in getattr(node, "names", ())]
+    classes = {node.name: node for body in files.values() for node in body if isinstance(node, ast.ClassDef)}
     made = (_loss(name, classes) for name in sorted(exported) if name in classes)
     return {loss.name: loss for loss in made if loss is not None}
 
 
 def for_two_views() -> dict[str, Loss]:
     """Those that `method: lightly` trains with."""
-    return {name: loss for name, loss in losses().items() if loss.facts.how}
+    return {name: loss for name, loss in losses().items() if loss.how}
 
 
 def has_teacher(kwargs: Values) -> bool:
     """Whether these `method_kwargs` ask for a slow copy, or their loss does."""
     loss, asked = losses().get(str(kwargs.get("loss"))), kwargs.get("teacher")
-    return bool(loss and loss.facts.teacher if asked is None else asked)
+    return bool(loss and loss.teacher if asked is None else asked)
 
 
 def problems(kwargs: dict[str, Any]) -> Iterator[Problem]:
@@ -105,23 +88,23 @@ def problems(kwargs: dict[str, Any]) -> Iterator[Problem]:
     loss = losses().get(name)
     if name is None:
         return
-    if loss is None or not loss.facts.how:
+    if loss is None or not loss.how:
         yield f"{at}loss", unknown(name, for_two_views()) if loss is None else _refusal(loss)
         return
-    given, facts = kwargs["loss_kwargs"] or {}, loss.facts
+    given = kwargs["loss_kwargs"] or {}
     for setting in (setting for setting in given if setting in _NO_SETTINGS):
         yield f"{at}loss_kwargs.{setting}", f" is not to be set: {_NO_SETTINGS[setting]}"
     known = {setting: value for setting, value in given.items() if setting not in _NO_SETTINGS}
     checked, found = check(known, loss.settings, f"{at}loss_kwargs.")
     kwargs["loss_kwargs"] = {setting: checked[setting] for setting in known if setting in checked}
     yield from found
-    if not facts.projector and kwargs["proj_output_dim"] is not None:
+    if not loss.projector and kwargs["proj_output_dim"] is not None:
         width = kwargs["proj_output_dim"]
         yield f"{at}proj_output_dim", f"={width}: {name} is a loss of the features themselves; set it to null"
-    if facts.predictor and kwargs["pred_hidden_dim"] is None:
+    if loss.predictor and kwargs["pred_hidden_dim"] is None:
         yield f"{at}pred_hidden_dim", f" is missing; without a predictor {name} collapses: give its width"
     for part in ("pred_hidden_dim", "teacher"):
-        if facts.how != "pair" and kwargs[part]:
+        if loss.how != "pair" and kwargs[part]:
             yield f"{at}{part}", f"={kwargs[part]}: {name} takes all views alike; leave it out"
 
 
@@ -130,10 +113,6 @@ def _refusal(loss: Loss) -> str:
     advice = f"take method={other}" if other else f"choose {', '.join(for_two_views())}"
     why = "one view alone, so nothing would pull two together" if len(loss.inputs) == 1 else "no two views of an image"
     return f"={loss.name} takes {', '.join(loss.inputs)}: {why}; {advice}"
-
-
-def _body(file: Path) -> list[ast.stmt]:
-    return ast.parse(file.read_text(encoding="utf-8")).body
 
 
 def _loss(name: str, classes: Mapping[str, ast.ClassDef]) -> Loss | None:
@@ -146,11 +125,9 @@ def _loss(name: str, classes: Mapping[str, ast.ClassDef]) -> Loss | None:
             value = ast.literal_eval(default)
             fields.append((parameter, _TYPES.get(annotation, Any), key(value, "")))
     required = [(parameter, annotation) for parameter, annotation, default in _parameters(forward) if default is None]
-    facts = _FACTS.get(name, Facts())
-    if facts.how is None:
-        facts = dataclasses.replace(facts, how=_how(required))
     settings = dataclasses.make_dataclass(name, fields, kw_only=True)
-    return Loss(name, settings, tuple(parameter for parameter, _ in required), facts)
+    inputs = tuple(parameter for parameter, _ in required)
+    return Loss(name, settings, inputs, **{"how": _how(required), **_NOT_SAID.get(name, {})})
 
 
 def _how(required: list[tuple[str, str]]) -> How | None:
@@ -199,4 +176,6 @@ class LightlyKwargs:
     def notes() -> Iterator[str]:
         """Lines of `--help`, beside the keys."""
         yield "  A loss is one of these, with its own settings, loss_kwargs.NAME=VALUE, and their defaults:"
-        yield from (f"    {loss.shown}" for loss in for_two_views().values())
+        for name, loss in for_two_views().items():
+            given = (f"{field.name}={field.default}" for field in dataclasses.fields(loss.settings))
+            yield f"    {name}({', '.join(given)})"

@@ -10,7 +10,7 @@ import torch
 from omegaconf import DictConfig, open_dict
 from torch import Tensor, nn
 
-from solo.args.schema import LinearBackboneCfg, LinearCfg, LinearOptimizerCfg, LinearSchedulerCfg, PerformanceCfg
+from solo.args.schema import LinearCfg
 from solo.backbones import features_dim
 from solo.losses.targets import cross_entropy_loss_func
 from solo.methods import settings
@@ -29,12 +29,6 @@ class LinearModel(SoloModule):
     """
 
     _SCHEDULER_CHOICES: ClassVar[tuple[str, ...]] = ("warmup_cosine", "step", "reduce", "exponential")
-    _SECTIONS: ClassVar[dict[str, type]] = {
-        "backbone": LinearBackboneCfg,
-        "optimizer": LinearOptimizerCfg,
-        "scheduler": LinearSchedulerCfg,
-        "performance": PerformanceCfg,
-    }
 
     def __init__(
         self,
@@ -59,13 +53,8 @@ class LinearModel(SoloModule):
 
     @classmethod
     def add_and_assert_specific_cfg(cls, cfg: DictConfig) -> DictConfig:
-        """Write the defaults into cfg, in place, and return it; also callable on an instance.
-
-        Raises:
-            ConfigError: with all missing and wrong values.
-        """
-        settings.complete(cfg, cls._SECTIONS)
-        settings.complete_classes(cfg)
+        """As in `BaseMethod`."""
+        settings.complete(cfg, LinearCfg, ("backbone", "optimizer", "scheduler", "performance"))
         with open_dict(cfg):
             cfg.finetune = bool(cfg.get("finetune"))
         return cfg
@@ -79,7 +68,6 @@ class LinearModel(SoloModule):
         return [*layer_groups(self.backbone, self.lr, self.weight_decay, self.layer_decay), classifier]
 
     def train(self, mode: bool = True) -> LinearModel:
-        """As in torch, but a frozen backbone stays in eval mode."""
         super().train(mode)
         if not self.finetune:
             self.backbone.eval()
@@ -109,7 +97,6 @@ class LinearModel(SoloModule):
         return {**size, "logits": logits, **metrics}
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """The loss of one batch."""
         out = self.shared_step(batch, batch_idx)
         self.require_finite({"train_loss": out["loss"]})
         self.log_metrics({f"train_{key}": out[key] for key in ("loss", "acc1", "acc5") if key in out})
@@ -117,7 +104,6 @@ class LinearModel(SoloModule):
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int | None = None) -> dict[str, Any]:
-        """Loss and accuracies of one batch, kept for the epoch's means."""
         metrics = self.validation_record(self.shared_step(batch, batch_idx), batch[1])
         self.validation_step_outputs.append(metrics)
         return metrics

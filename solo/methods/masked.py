@@ -14,7 +14,7 @@ from solo.backbones.from_timm import Block, MaskedViT, VisionTransformer
 from solo.errors import UserError
 from solo.losses.targets import ijepa_loss_func, mae_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
-from solo.methods.kwargs import IJEPAKwargs, MAEKwargs
+from solo.methods.catalogue import IJEPAKwargs, MAEKwargs
 from solo.methods.momentum import BaseMomentumMethod
 from solo.nn.vit import PatchTokens, generate_2d_sincos_pos_embed, rows_of
 
@@ -58,8 +58,7 @@ class MAEDecoder(nn.Module):
         x = self.decoder_embed(x)
         tokens = self.mask_token.to(x.dtype).expand(len(x), ids_restore.shape[1] + 1 - x.shape[1], -1)
         patches = torch.cat([x[:, 1:], tokens], dim=1)  # (N, L, embed_dim): kept, then removed
-        patches = patches.gather(1, ids_restore[..., None].expand(-1, -1, x.shape[2]))
-        x = torch.cat([x[:, :1], patches], dim=1) + self.decoder_pos_embed
+        x = torch.cat([x[:, :1], rows_of(patches, ids_restore)], dim=1) + self.decoder_pos_embed
         pixels: Tensor = self.decoder_pred(self.decoder_norm(self.decoder_blocks(x)))
         return pixels[:, 1:]
 
@@ -71,7 +70,6 @@ class MAE(BaseMethod):
     views.
     """
 
-    Kwargs = MAEKwargs
     trainable = ("decoder",)
     metric = "train_reconstruction_loss"
 
@@ -141,7 +139,6 @@ class IJEPA(BaseMomentumMethod):
     large views.
     """
 
-    Kwargs = IJEPAKwargs
     trainable = ("predictor",)
     metric = "ijepa_loss"
 
@@ -173,7 +170,7 @@ class IJEPA(BaseMomentumMethod):
         if not self.training:
             return super().forward(X)
         kept, blocks = self.draw(len(X), X.device)
-        with self._tokens.keeping(kept):
+        with self._tokens.showing(kept=kept):
             out = super().forward(X)
         context = self._tokens.take()
         pred = torch.cat([self.predictor(context, kept, block) for block in blocks], dim=1)

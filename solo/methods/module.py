@@ -23,7 +23,7 @@ from solo.args.schema import LinearCfg, LinearSchedulerCfg, PretrainCfg
 from solo.checkpoint import FORMAT
 from solo.errors import NonFiniteError
 from solo.eval.metrics import accuracy_at_k, mean_over_processes
-from solo.methods.settings import data_facts, taxonomy_of
+from solo.methods.settings import data_facts
 from solo.nn.norms import IterNorm
 from solo.precision import at_least_float32
 from solo.taxonomy import Taxonomy
@@ -78,7 +78,8 @@ class SoloModule(pl.LightningModule):
         # What steps log, by names: sums (n,), of how many (or (n,), of each), whether steps are logged, too.
         self._sums: dict[tuple[str, ...], tuple[Tensor, Tensor | int, bool]] = {}
         self._unread: list[tuple[list[str], Tensor, Any]] = []  # names, values on their way here, when they are here
-        self.set_taxonomy(taxonomy_of(config))
+        tree = config.data.resolved.taxonomy if config.data.resolved else None
+        self.set_taxonomy(tree if tree and tree.num_classes == self.num_classes else None)
 
     @property
     def learnable_params(self) -> list[dict[str, Any]]:
@@ -123,8 +124,7 @@ class SoloModule(pl.LightningModule):
     def classification_metrics(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """`loss` (0 if nothing is labelled), `acc1` and `acc5` in percent, at the finest level, of logits (B, C).
 
-        Targets are (B,) or (B, L); -1 is unknown and doesn't count. In training their means over processes are those of
-        one process on the whole batch.
+        Targets are (B,) or (B, L); -1 is unknown. In training the means over processes are those of the whole batch.
         """
         labels = self.leaf_labels(targets)
         # In training DDP averages over processes, which may have differently many labels; validation sums at its end.
@@ -214,8 +214,7 @@ class SoloModule(pl.LightningModule):
         groups = self.learnable_params
         if self.exclude_bias_n_norm_wd:
             groups = optim.remove_bias_and_norm_from_weight_decay(groups)
-        self._static_groups = [i for i, group in enumerate(groups) if group.get("static_lr")]
-        groups = [{key: value for key, value in group.items() if key != "static_lr"} for group in groups]
+        self._static_groups = [i for i, group in enumerate(groups) if group.pop("static_lr", False)]
         clips = bool(self.config.trainer.get("gradient_clip_val"))
         kwargs = optim.fused_on_gpu(self.optimizer, self.extra_optimizer_args, self.device.type, clips)
         optimizer = optim.build_optimizer(self.optimizer, groups, self.lr, self.weight_decay, kwargs, self._OPTIMIZERS)
@@ -246,12 +245,8 @@ class SoloModule(pl.LightningModule):
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Step; then groups with `static_lr` get the base rate (here: a checkpoint must not store a function)."""
         super().lr_scheduler_step(scheduler, metric)
-        groups = scheduler.optimizer.param_groups
-        rates = optim.static_lr(
-            lambda: [group["lr"] for group in groups], self._static_groups, [self.lr] * len(self._static_groups)
-        )
-        for group, rate in zip(groups, rates, strict=True):
-            group["lr"] = rate
+        for index in self._static_groups:
+            scheduler.optimizer.param_groups[index]["lr"] = self.lr
 
     def optimizer_zero_grad(self, epoch: int, batch_idx: int, optimizer: Optimizer) -> None:
         """Drop the gradients instead of filling them with zeros; `accumulate=exact` has some already."""
@@ -278,10 +273,10 @@ class SoloModule(pl.LightningModule):
             self.log_dict(dict(metrics), on_epoch=True, sync_dist=True, **kwargs)
             return
         names = tuple(metrics)
-        values = [
+        values = (
             value.to(self.device) if isinstance(value, Tensor) else torch.full((), float(value), device=self.device)
             for value in metrics.values()
-        ]
+        )
         ratios = [value.detach().float().reshape(-1) for value in values]
         sums, numbers = torch.stack([ratio[0] for ratio in ratios]), torch.ones((), dtype=torch.long)
         if any(len(ratio) > 1 for ratio in ratios):
@@ -307,8 +302,7 @@ class SoloModule(pl.LightningModule):
                 self.log_dict({f"{name}_epoch": value for name, value in mean.items()}, on_step=False, on_epoch=True)
 
     def on_train_epoch_end(self) -> None:
-        """Hand on the means, if no callback has asked for them."""
-        self.hand_on()
+        self.hand_on()  # if no callback has asked for it
 
     def process_state(self) -> dict[str, Any]:
         return {"sums": [[list(names), *held] for names, held in self._sums.items()]}
@@ -331,11 +325,7 @@ class SoloModule(pl.LightningModule):
             event.record()
 
     def read_terms(self) -> None:
-        """Look at the terms that were copied from a device: after `backward` was launched, so that it doesn't idle.
-
-        Raises:
-            NonFiniteError: see `require_finite`.
-        """
+        """Look at the terms that were copied from a device: after `backward` was launched, so that it doesn't idle."""
         unread, self._unread = self._unread, []
         for names, values, event in unread:
             if event is not None:
@@ -350,8 +340,7 @@ class SoloModule(pl.LightningModule):
                 )
 
     def on_after_backward(self) -> None:
-        """Nothing that isn't finite reaches the optimizer."""
-        self.read_terms()
+        self.read_terms()  # before the optimizer's step
 
     # ---- the rest ----
 
@@ -361,11 +350,8 @@ class SoloModule(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add the config and the data's facts, in plain types, so that weights-only loading works."""
-        checkpoint["solo"] = {
-            "format": FORMAT,
-            "cfg": to_plain(self.cfg),
-            "data": data_facts(self.config, self.taxonomy),
-        }
+        facts = data_facts(self.config, self.taxonomy)
+        checkpoint["solo"] = {"format": FORMAT, "cfg": to_plain(self.cfg), "data": facts}
 
 
 def waits_for(x: Tensor) -> bool:

@@ -7,7 +7,7 @@ import torch
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from solo.args.schema import MomentumCfg, PretrainCfg
+from solo.args.schema import PretrainCfg
 from solo.losses.pairs import unit
 from solo.methods import settings
 from solo.methods.base import BaseMethod, Outputs
@@ -21,8 +21,7 @@ class BaseMomentumMethod(BaseMethod):
         cfg: config of pretraining, see `BaseMethod`; reads also `momentum.base_tau`, `.final_tau`, `.classifier`.
     """
 
-    _SECTIONS: ClassVar[dict[str, type]] = {**BaseMethod._SECTIONS, "momentum": MomentumCfg}
-
+    _SECTIONS = (*BaseMethod._SECTIONS, "momentum")
     averaged: ClassVar[tuple[str, ...]] = ()  # heads `x` that get a copy `momentum_x`
     unit_targets: ClassVar[bool] = False  # the slow projections have length 1
     has_teacher = True  # `build` may say that there is no slow copy with its settings

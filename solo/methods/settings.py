@@ -4,7 +4,7 @@ A command's config is typed already. `METHODS[name](cfg)` with a raw `DictConfig
 open is filled in, in place, and it is parsed once, here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -29,11 +29,7 @@ ModelCfg = TypeVar("ModelCfg", PretrainCfg, LinearCfg)
 
 
 def read_config(model: Any, cfg: DictConfig | ModelCfg, schema: type[ModelCfg]) -> tuple[DictConfig, ModelCfg]:
-    """Both forms of a config, typed, or raw and then completed in place; `model` has `add_and_assert_specific_cfg`.
-
-    Raises:
-        ConfigError: with all missing and wrong values of a raw one.
-    """
+    """Both forms of a config, typed, or raw and then completed in place; `model` has `add_and_assert_specific_cfg`."""
     kwargs = getattr(model, "Kwargs", None)
     spec = None
     if isinstance(cfg, schema):
@@ -43,30 +39,27 @@ def read_config(model: Any, cfg: DictConfig | ModelCfg, schema: type[ModelCfg]) 
         spec, cfg = cfg.data.resolved, OmegaConf.create(to_plain(cfg))
     raw: DictConfig = model.add_and_assert_specific_cfg(cfg)
     values = {key: _plain(raw, key) for key in keys_of(schema) if not OmegaConf.is_missing(raw, key) and key in raw}
-    checked, _ = check(
-        values, schema, open_names=True
-    )  # what a model reads is right; the rest may be anything, or missing
+    # What a model reads is right; the rest may be anything, or missing.
+    checked, _ = check(values, schema, open_names=True)
     checked["data"]["resolved"] = spec or dataset_spec(raw)
-    config = freeze(checked, schema, kwargs)
-    return raw, config
+    return raw, freeze(checked, schema, kwargs)
 
 
-def complete(cfg: DictConfig, sections: Mapping[str, type], kwargs: type | None = None) -> None:
+def complete(cfg: DictConfig, schema: type, sections: Sequence[str], kwargs: type | None = None) -> None:
     """Fill in what a model reads, in place; convert and check the values that are there, leave unknown keys alone.
 
-    `sections` are dotted keys with their schemas; `hex` also takes the words of the top level.
-
-    Raises:
-        ConfigError: with all wrong or missing values.
+    `sections` of the schema; `hex` also takes the words of the top level. Views are counted in `augmentations`, two
+    without it, classes in the data set or its folders. Raises a `ConfigError` with all wrong or missing values.
     """
-    words = {word: cfg[word] for word in MOVED if word in cfg} if "hex" in sections else {}
+    pretraining = "hex" in sections
+    words = {word: cfg[word] for word in MOVED if word in cfg} if pretraining else {}
     modern = modernise({**words, "hex": _plain(cfg, "hex") or {}})
     problems = modern.problems
     with open_dict(cfg):
-        for section, schema in sections.items():
-            hex_ = section == "hex"
-            given = modern.values["hex"] if hex_ else _plain(cfg, section) or {}
-            checked, found = check(given if hex_ else _known(given, schema), schema, f"{section}.", True)
+        for section in sections:
+            of: Any = keys_of(schema)[section].section
+            given = modern.values["hex"] if section == "hex" else _plain(cfg, section) or {}
+            checked, found = check(given if section == "hex" else _known(given, of), of, f"{section}.", True)
             problems += found
             cfg[section] = {**given, **checked}
         for word in words:
@@ -75,9 +68,10 @@ def complete(cfg: DictConfig, sections: Mapping[str, type], kwargs: type | None 
             problems.append(("max_epochs", " is missing; give the number of epochs to train"))
         if cfg.get("accumulate_grad_batches") is None:
             cfg.accumulate_grad_batches = 1
-        if "hex" in sections:
+        if pretraining:
             problems += check_policy(cfg.get("method"), cfg.hex.policy, show=cfg.hex.show)
-            problems += check_accumulate(to_plain(OmegaConf.masked_copy(cfg, [*_ACCUMULATE])))
+            of_it = ["accumulate", "accumulate_grad_batches", "method", "hex"]
+            problems += check_accumulate(to_plain(OmegaConf.masked_copy(cfg, of_it)))
     _refuse(problems, modern.spelled)
     if kwargs is not None:
         given = _plain(cfg, "method_kwargs") or {}
@@ -85,39 +79,24 @@ def complete(cfg: DictConfig, sections: Mapping[str, type], kwargs: type | None 
         _refuse(problems, start=f"method {cfg.get('method', kwargs.__name__)!r}: ")
         with open_dict(cfg):
             cfg.method_kwargs = {**given, **checked}
-
-
-_ACCUMULATE = ("accumulate", "accumulate_grad_batches", "method", "hex")
-
-
-def complete_views(cfg: DictConfig) -> None:
-    """Count the views in `augmentations`, two without it."""
     with open_dict(cfg):
-        data, entries = cfg.setdefault("data", {}), cfg.get("augmentations") or []
-        large = [entry.num_crops for entry in entries if entry.crop_size == entries[0].crop_size]
-        if data.get("num_large_crops") is None:
-            data.num_large_crops = sum(large) if large else 2
-        if data.get("num_small_crops") is None:
-            data.num_small_crops = sum(entry.num_crops for entry in entries) - sum(large)
-        _refuse([*check_views(cfg.get("method"), data.num_large_crops, data.num_small_crops)])
-
-
-def complete_classes(cfg: DictConfig) -> None:
-    """Write `data.num_classes`, the data set's or counted from its folders.
-
-    Raises:
-        ConfigError: if the data set is unknown and the number is not given.
-    """
-    if cfg.data.get("num_classes") is not None:
-        return
-    spec = dataset_spec(cfg)
-    if spec is None:
-        raise ConfigError(
-            f"data.num_classes is missing and data.dataset={cfg.data.get('dataset')!r} is not a known data set; "
-            f"give data.num_classes, or choose one of {', '.join(DATASETS)}"
-        )
-    with open_dict(cfg):
-        cfg.data.num_classes = count_classes(spec, cfg.data.get("train_path"))
+        data = cfg.setdefault("data", {})
+        if pretraining:
+            entries = cfg.get("augmentations") or []
+            large = [entry.num_crops for entry in entries if entry.crop_size == entries[0].crop_size]
+            if data.get("num_large_crops") is None:
+                data.num_large_crops = sum(large) if large else 2
+            if data.get("num_small_crops") is None:
+                data.num_small_crops = sum(entry.num_crops for entry in entries) - sum(large)
+            _refuse([*check_views(cfg.get("method"), data.num_large_crops, data.num_small_crops)])
+        if data.get("num_classes") is None:
+            spec = dataset_spec(cfg)
+            if spec is None:
+                raise ConfigError(
+                    f"data.num_classes is missing and data.dataset={data.get('dataset')!r} is not a known data set; "
+                    f"give data.num_classes, or choose one of {', '.join(DATASETS)}"
+                )
+            data.num_classes = count_classes(spec, data.get("train_path"))
 
 
 def dataset_spec(cfg: DictConfig) -> DatasetSpec | None:
@@ -129,18 +108,8 @@ def dataset_spec(cfg: DictConfig) -> DatasetSpec | None:
         return row
 
 
-def taxonomy_of(config: PretrainCfg | LinearCfg) -> Taxonomy | None:
-    """The data set's label tree, if it is the one of this run's classes."""
-    taxonomy = config.data.resolved.taxonomy if config.data.resolved else None
-    return taxonomy if taxonomy and taxonomy.num_classes == config.data.num_classes else None
-
-
 def backbone_of(config: PretrainCfg, table: Mapping[str, Constructor]) -> nn.Module:
-    """The backbone that `backbone.*` and `data.*` ask for, without classifier.
-
-    Raises:
-        UserError: if the name or its kwargs are wrong.
-    """
+    """The backbone that `backbone.*` and `data.*` ask for, without classifier."""
     facts, spec = data_facts(config, None), config.data.resolved
     return build_backbone(
         config.backbone.name,

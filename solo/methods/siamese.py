@@ -6,7 +6,7 @@ from torch import Tensor
 from solo.eval.metrics import mean_std
 from solo.losses.views import byol_loss_func, simsiam_loss_func
 from solo.methods.base import BaseMethod, MlpHeads, NeighbourQueue, Outputs, TrainStep
-from solo.methods.kwargs import NNPredictorKwargs, PredictorKwargs
+from solo.methods.catalogue import PredictorKwargs
 from solo.methods.momentum import BaseMomentumMethod
 
 
@@ -17,7 +17,6 @@ class BYOL(MlpHeads, BaseMomentumMethod):
     projections in: `(1 - alpha) * BYOL + alpha * HEX`.
     """
 
-    Kwargs = PredictorKwargs
     trainable = ("projector", "predictor")
     averaged = ("projector",)
     metric = "train_neg_cos_sim"
@@ -36,7 +35,6 @@ class NNBYOL(NeighbourQueue, BYOL):
     The neighbours are those of Dwibedi et al.: With a little help from my friends, https://arxiv.org/abs/2104.14548.
     """
 
-    Kwargs = NNPredictorKwargs
     unit_targets = True
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
@@ -53,7 +51,6 @@ class SimSiam(MlpHeads, BaseMethod):
     HEX on the projections in: `(1 - alpha) * SimSiam + alpha * HEX`.
     """
 
-    Kwargs = PredictorKwargs
     trainable = ("projector", "predictor")
     group_options = {"predictor": {"static_lr": True}}  # its learning rate stays where it is
     metric = "train_neg_cos_sim"
@@ -78,7 +75,6 @@ class NNSiam(NeighbourQueue, SimSiam):
     The neighbours are those of Dwibedi et al.: With a little help from my friends, https://arxiv.org/abs/2104.14548.
     """
 
-    Kwargs = NNPredictorKwargs
     unit_outputs = True
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:

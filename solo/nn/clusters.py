@@ -15,10 +15,8 @@ from solo.precision import at_least_float32
 class SinkhornKnopp(nn.Module):
     """Scores of samples and prototypes -> soft assignments in which all prototypes are used alike.
 
-    Args:
-        num_iters: rounds of normalising the prototypes, then the samples; at least 1.
-        epsilon: > 0, the smaller, the harder the assignments.
-        world_size: without effect: the process group knows.
+    By `num_iters` rounds of normalising the prototypes, then the samples; the smaller `epsilon` > 0, the harder they
+    are. `world_size` has no effect: the process group knows.
     """
 
     def __init__(self, num_iters: int = 3, epsilon: float = 0.05, world_size: int = 1) -> None:

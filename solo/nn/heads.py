@@ -16,11 +16,7 @@ class WeightNormLinear(nn.Module):
     """Linear without bias, `weight = weight_g * weight_v / |weight_v|` row by row, all lengths 1 at first.
 
     Unlike torch's, it can be copied, and its names are those of published checkpoints; torch's newer ones load, too.
-
-    Args:
-        in_features: width of the input.
-        out_features: width of the output.
-        learn_length: whether `weight_g` is trained.
+    `weight_g` is trained with `learn_length`.
     """
 
     def __init__(self, in_features: int, out_features: int, learn_length: bool = False) -> None:

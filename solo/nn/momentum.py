@@ -48,43 +48,30 @@ class MomentumUpdater:
             torch._foreach_lerp_(list(slow.values()), values, 1 - self.cur_tau)
 
     def update_tau(self, cur_step: int, max_steps: int) -> None:
-        """Set `cur_tau` for a step."""
-        self.cur_tau = tau_at(cur_step, max_steps, self.base_tau, self.final_tau)
+        """Set `cur_tau` for a step, from its number alone, so that a resumed run has it."""
+        fallen = math.cos(math.pi * cur_step / max_steps) + 1
+        self.cur_tau = self.final_tau - (self.final_tau - self.base_tau) * fallen / 2
 
 
-def tau_at(step: float, total: float, base: float, final: float) -> float:
-    """The rate of a step, along a cosine from `base` to `final`: a pure function, so that a resumed run has it."""
-    return final - (final - base) * (math.cos(math.pi * step / total) + 1) / 2
+def freeze_layers(backbone: nn.Module, trained: Sequence[str]) -> list[nn.Module]:
+    """Freeze all layers of a backbone but those named: no gradient, BatchNorm in eval mode, as of those returned.
 
-
-class FrozenLayers:
-    """All layers of a backbone but those named: their parameters get no gradient, their BatchNorm stays in eval mode.
-
-    Raises:
-        UserError: a name that is no module of the backbone; says which there are.
+    Raises a `UserError` for a name that is no module of the backbone; it says which there are.
     """
-
-    def __init__(self, backbone: nn.Module, trained: Sequence[str]) -> None:
-        modules = dict(backbone.named_modules())
-        for name in trained:
-            if not name or name not in modules:
-                parts = [child for child, _ in backbone.named_children()]
-                raise UserError(
-                    f"finetune_layers has {name!r}, which is no layer of {type(backbone).__name__}; "
-                    f"{did_you_mean(name, parts)}choose from {', '.join(parts)}, or layers inside of these"
-                )
-        inside = tuple(f"{name}." for name in trained)
-        for name, parameter in backbone.named_parameters():
-            parameter.requires_grad_(name.startswith(inside))
-        # A module around a trained one is not frozen itself; its other parts are on the list by their own names.
-        self._frozen = [
-            module
-            for name, module in modules.items()
-            if name and not f"{name}.".startswith(inside) and not any(p.requires_grad for p in module.parameters())
-        ]
-        self.eval()  # a trainer leaves the modes as it finds them
-
-    def eval(self) -> None:
-        """Put the frozen layers into eval mode, again after every `train()`."""
-        for module in self._frozen:
-            module.eval()
+    modules = dict(backbone.named_modules())
+    for name in trained:
+        if not name or name not in modules:
+            parts = [child for child, _ in backbone.named_children()]
+            raise UserError(
+                f"finetune_layers has {name!r}, which is no layer of {type(backbone).__name__}; "
+                f"{did_you_mean(name, parts)}choose from {', '.join(parts)}, or layers inside of these"
+            )
+    inside = tuple(f"{name}." for name in trained)
+    for name, parameter in backbone.named_parameters():
+        parameter.requires_grad_(name.startswith(inside))
+    # A module around a trained one is not frozen itself; its other parts are on the list by their own names.
+    outside = (module for name, module in modules.items() if name and not f"{name}.".startswith(inside))
+    frozen = [module for module in outside if not any(p.requires_grad for p in module.parameters())]
+    for module in frozen:
+        module.eval()  # a trainer leaves the modes as it finds them
+    return frozen

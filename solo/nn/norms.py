@@ -1,8 +1,4 @@
-"""Norms over the rows of all processes, and whitening: features that don't correlate and vary alike.
-
-`Whitening2d` is that of W-MSE (https://arxiv.org/abs/2007.06346), `IterNorm` that of iterative normalization
-(https://arxiv.org/abs/1904.03441), which VIbCReg uses.
-"""
+"""Norms over the rows of all processes, and whitening: features that don't correlate and vary alike."""
 
 import torch
 from torch import Tensor, nn
@@ -14,11 +10,9 @@ from solo.precision import at_least_float32
 
 
 class Whitening2d(nn.Module):
-    """Whitening by the Cholesky factor of the batch's covariance.
+    """Whitening by the Cholesky factor of the batch's covariance, as in W-MSE (https://arxiv.org/abs/2007.06346).
 
-    Args:
-        output_dim: D.
-        eps: in [0, 1], share of the identity in the covariance.
+    `eps`, in [0, 1], is the share of the identity in the covariance.
     """
 
     def __init__(self, output_dim: int, eps: float = 0.0) -> None:
@@ -49,6 +43,8 @@ class Whitening2d(nn.Module):
 
 class IterNorm(nn.Module):
     """Whitening within groups of features, by Newton's iterations for the inverse square root of the covariance.
+
+    Iterative normalization (https://arxiv.org/abs/1904.03441), which VIbCReg uses.
 
     Args:
         num_features: D.
@@ -128,11 +124,10 @@ class LateIterNorm(IterNorm):
 
 
 class SyncedBatchNorm(_BatchNorm):
-    """BatchNorm whose mean and variance, in training, are those of the rows of all processes.
+    """BatchNorm whose mean and variance, in training, are those of the rows of all processes, on any device.
 
     Values, gradients (averaged over processes, as DDP does) and running statistics are those of torch's BatchNorm in
-    one process on the whole batch. Processes may hold different numbers of rows. Outside of training, or without a
-    process group, it is torch's BatchNorm. Arguments, parameters and buffers are torch's as well.
+    one process on the whole batch; processes may hold different numbers of rows. Torch's own has no CPU path.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -149,8 +144,7 @@ class SyncedBatchNorm(_BatchNorm):
         if not (batch_statistics and distributed.is_distributed()):
             return super().forward(input)
         with torch.autocast(input.device.type, enabled=False):
-            half = input.dtype in (torch.float16, torch.bfloat16)
-            return self._normalise(input.float() if half else input).to(input.dtype)
+            return self._normalise(at_least_float32(input)).to(input.dtype)
 
     def _normalise(self, x: Tensor) -> Tensor:
         over = [dim for dim in range(x.ndim) if dim != 1]

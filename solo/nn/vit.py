@@ -13,22 +13,13 @@ from torch.nn.utils import parametrize
 
 from solo.errors import UserError
 
-_ADDED = "parametrizations.weight"
-
 
 class PatchTokens:
-    """What a network's patches are, in its next pass and in its last layer.
+    """The patch tokens of one of timm's ViTs while it runs: some are hidden or left out, those of the last layer seen.
 
-    Args:
-        network: its modules `patch_embed` and `norm` are listened to, and `patch_drop` if it has one.
-        name: of the network, for the error.
-
-    Attributes:
-        grid: (rows, columns) of patches of an image of the network's own size.
-        patch: side of a patch in pixels.
-
-    Raises:
-        UserError: a network without these, or that drops patches itself.
+    By hooks on `patch_embed`, `norm` and `patch_drop`, so that the network is called as ever, and any ViT that timm
+    builds will do. `grid` is its (rows, columns) of patches, `patch` the side of one in pixels. Raises a `UserError`
+    for a network without these, or that drops patches itself.
     """
 
     def __init__(self, network: Any, name: str) -> None:
@@ -48,22 +39,18 @@ class PatchTokens:
             dropping.register_forward_hook(self._keep)
 
     @contextmanager
-    def hiding(self, mask: Tensor, token: Tensor) -> Iterator[None]:
-        """In the block the patches of `mask` (N, L), bool, are `token` (1, 1, D) before positions are added."""
-        self._hidden = mask, token
-        try:
-            yield
-        finally:
-            self._hidden = None
+    def showing(self, hidden: tuple[Tensor, Tensor] | None = None, kept: Tensor | None = None) -> Iterator[None]:
+        """In the block some patches are hidden, or left out.
 
-    @contextmanager
-    def keeping(self, index: Tensor) -> Iterator[None]:
-        """In the block only the patches `index` (N, K) go on after positions are added, beside class token and such."""
-        self._kept = index
+        Args:
+            hidden: mask (N, L), bool, of those that are a token (1, 1, D) before positions are added.
+            kept: index (N, K) of those that go on after positions are added, beside class token and such.
+        """
+        self._hidden, self._kept = hidden, kept
         try:
             yield
         finally:
-            self._kept = None
+            self._hidden = self._kept = None
 
     def take(self) -> Tensor:
         """The patches of the last pass, behind the last norm: (N, L or K, D); once."""
@@ -92,24 +79,20 @@ def rows_of(tokens: Tensor, index: Tensor) -> Tensor:
 
 
 class LowRank(nn.Module):
-    """`weight (out, in) + scale * b @ a`; b starts at 0, so that the network starts as it was.
+    """`weight (out, in) + b (out, rank) @ a (rank, in)`; b starts at 0, so that the network starts as it was.
 
-    Args:
-        weight: what is added to; not kept.
-        rank: r, rows of `a` (r, in) and columns of `b` (out, r).
-        scale: alpha / r of the paper.
+    Hu et al.: LoRA, low-rank adaptation of large language models, https://arxiv.org/abs/2106.09685, with alpha = r.
     """
 
-    def __init__(self, weight: Tensor, rank: int, scale: float = 1.0) -> None:
+    def __init__(self, weight: Tensor, rank: int) -> None:
         super().__init__()
-        self.scale = scale
         self.a = nn.Parameter(torch.empty(rank, weight.shape[1], dtype=weight.dtype, device=weight.device))
         self.b = nn.Parameter(torch.zeros(weight.shape[0], rank, dtype=weight.dtype, device=weight.device))
         nn.init.kaiming_uniform_(self.a, a=5**0.5)
 
     def forward(self, weight: Tensor) -> Tensor:
         """The weight with what is added."""
-        return weight + self.scale * (self.b @ self.a)
+        return weight + self.b @ self.a
 
 
 def add_adapters(model: nn.Module, part: str, rank: int) -> list[str]:
@@ -130,14 +113,14 @@ def add_adapters(model: nn.Module, part: str, rank: int) -> list[str]:
 
     def merge(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
         for name in names:
-            inner = f"{prefix}{name}.{_ADDED}"
+            inner = f"{prefix}{name}.parametrizations.weight"
             held = {"weight": state.pop(f"{inner}.original")} | {x: state.pop(f"{inner}.0.{x}") for x in "ab"}
             state[f"{prefix}{name}.weight"] = parameters_like(module, [f"{name}.weight"])[0].detach()
             state |= {f"{prefix}lora.{name}.{key}": value for key, value in held.items()}
 
     def split(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
         for name in names:
-            inner = f"{prefix}{name}.{_ADDED}"
+            inner = f"{prefix}{name}.parametrizations.weight"
             merged = state.pop(f"{prefix}{name}.weight", None)
             places = {"weight": f"{inner}.original", "a": f"{inner}.0.a", "b": f"{inner}.0.b"}
             for key, place in places.items():
@@ -168,6 +151,12 @@ def _forget_tables(module: nn.Module, state: dict[str, Tensor], prefix: str, *_:
 
 
 class _Encoding(nn.Module):
+    """Sine and cosine encodings of places in one, two or three dimensions (Vaswani et al., 2017), for All4One.
+
+    Each dimension gets an equal share of the channels (an even number, the last ones cut off at the end), in which sine
+    and cosine of one frequency follow each other; frequencies fall from 1 to about 1/10000.
+    """
+
     dims: ClassVar[int]
     permuted: ClassVar[bool] = False  # channels second instead of last
 
@@ -198,19 +187,9 @@ class _Encoding(nn.Module):
         return encoding.expand(len(tensor), *encoding.shape)
 
 
-class PositionalEncoding1D(_Encoding):
-    """Positional encoding of a tensor (N, x, channels), of its shape."""
-
-    dims = 1
-
-
-class PositionalEncodingPermute1D(PositionalEncoding1D):
-    """Positional encoding of a tensor (N, channels, x), of its shape."""
-
-    permuted = True
-
-
-# The same of (N, x, y, channels) and (N, x, y, z, channels), and with the channels second.
+# Of (N, x, channels), (N, x, y, channels) and (N, x, y, z, channels), and with the channels second.
+PositionalEncoding1D = type("PositionalEncoding1D", (_Encoding,), {"dims": 1})
+PositionalEncodingPermute1D = type("PositionalEncodingPermute1D", (PositionalEncoding1D,), {"permuted": True})
 PositionalEncoding2D = type("PositionalEncoding2D", (_Encoding,), {"dims": 2})
 PositionalEncoding3D = type("PositionalEncoding3D", (_Encoding,), {"dims": 3})
 PositionalEncodingPermute2D = type("PositionalEncodingPermute2D", (PositionalEncoding2D,), {"permuted": True})
@@ -233,15 +212,9 @@ class Summer(nn.Module):
 
 
 def generate_2d_sincos_pos_embed(embed_dim: int, grid_size: int, cls_token: bool = False) -> NDArray[np.float64]:
-    """Sin-cos encoding of the places of a square grid, row by row: the first half of the columns encodes x.
+    """Sin-cos encoding (grid_size^2, embed_dim) of the places of a square grid, row by row; x in the first columns.
 
-    Args:
-        embed_dim: width, divisible by 4.
-        grid_size: places on a side.
-        cls_token: put a row of zeros first.
-
-    Returns:
-        (grid_size^2, embed_dim), or one row more.
+    The width is divisible by 4; with `cls_token` a row of zeros comes first.
     """
     xy = np.stack(np.meshgrid(np.arange(grid_size), np.arange(grid_size)))  # (2, rows, columns)
     table = generate_2d_sincos_pos_embed_from_grid(embed_dim, xy)

@@ -19,7 +19,6 @@ _SHOWN = 5
 
 
 def _whole_number(text: str) -> int:
-    """A whole number, which may be written as 1e8."""
     return int(float(text))
 
 

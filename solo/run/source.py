@@ -19,7 +19,7 @@ from solo.errors import UserError
 from solo.methods import METHODS
 from solo.methods.base import BaseMethod
 from solo.methods.catalogue import vit_variant
-from solo.nn.momentum import FrozenLayers
+from solo.nn.momentum import freeze_layers
 from solo.nn.vit import add_adapters
 from solo.weights import load_weights
 
@@ -80,7 +80,6 @@ def source_backbone(cfg: Features) -> tuple[nn.Module, Features]:
 
 
 def _filled(section: Any, values: Mapping[str, Any]) -> Any:
-    """A section with these values where it has none."""
     return replace(section, **{key: value for key, value in values.items() if getattr(section, key) is None})
 
 
@@ -124,19 +123,6 @@ def _adopt(cfg: Cfg, run: SavedRun) -> Cfg:
     method = run.cfg.get("method") if cfg.pretrain_method is None else cfg.pretrain_method
     changed: Any = replace(cfg, backbone=backbone, data=replace(filled, resolved=read), pretrain_method=method)
     return changed  # type: ignore[no-any-return]
-
-
-class BackboneAndProjector(nn.Module):
-    """Images -> features of the backbone and of the projector, beside each other: (B, F + P)."""
-
-    def __init__(self, method: nn.Module) -> None:
-        super().__init__()
-        self.method = method
-
-    def forward(self, X: Tensor) -> Tensor:
-        """The outputs `feats` and `z` of the method."""
-        out = self.method(X)
-        return torch.cat([out["feats"], out["z"]], dim=1)
 
 
 def pretrained_method(cfg: FeatureCfg) -> nn.Module:
@@ -188,7 +174,7 @@ def start_from(model: BaseMethod, source: str, channels: int) -> None:
 
 def adapt(model: BaseMethod, rank: int) -> None:
     """Freeze the backbone but for `finetune_layers`, and train adapters of its attention (timm's) instead."""
-    model.frozen_layers = FrozenLayers(model.backbone, model.config.finetune_layers or ())
+    model.frozen_layers = freeze_layers(model.backbone, model.config.finetune_layers or ())
     if not add_adapters(model, "backbone", rank):
         raise UserError(
             f"finetune_lora={rank} needs a backbone with attention (a ViT, Swin, ... of timm); "

@@ -21,7 +21,7 @@ EXEMPT = (
     "methods/catalogue.py",
     "methods/lightly_losses.py",
     "losses/",
-    "backbones/vit.py",
+    "backbones/from_timm.py",
     "compat/",
     "suggest.py",
     "args/show.py",

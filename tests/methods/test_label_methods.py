@@ -9,7 +9,7 @@ from torch import nn
 from solo.errors import UserError
 from solo.losses import HierarchicalContrastiveLoss, cross_entropy_loss_func, simclr_loss_func
 from solo.methods import METHODS
-from solo.nn.momentum import FrozenLayers
+from solo.nn.momentum import freeze_layers
 
 KINDS = ["himulcon", "hicone", "himulcone"]
 PATHS = torch.tensor([[0, 0], [0, 0], [0, 2], [1, 3], [1, -1], [-1, -1], [-1, -1], [2, 9]])
@@ -90,7 +90,7 @@ def test_wrong_layers_are_refused_with_the_right_ones(make_cfg):
     with pytest.raises(UserError, match=r"'layer5'.*did you mean 'layer\d'.*choose from conv1, bn1, .*layer4"):
         METHODS["simclr"](make_cfg("simclr", finetune_layers=["layer5"]))
     with pytest.raises(UserError, match="finetune_layers has ''"):
-        FrozenLayers(nn.Sequential(nn.Linear(2, 2)), [""])
+        freeze_layers(nn.Sequential(nn.Linear(2, 2)), [""])
 
 
 @pytest.mark.parametrize("method", ["himulcon", "hicone", "himulcone"])

@@ -10,7 +10,6 @@ from omegaconf import OmegaConf
 from solo.args.pretrain import parse_cfg
 
 from solo.data.batches.loaders import train_loader
-from solo.nn.momentum import tau_at
 from solo.optim import Schedule
 
 
@@ -89,7 +88,3 @@ def test_by_epoch_stepwise_and_exponential():
     assert rates("exponential") == [1, 1, 0.5, 0.5, 0.25, 0.25, 0.125, 0.125]
     assert rates("warmup_cosine") == pytest.approx([0.2, 0.2, 1, 1, 1, 1, 0.5, 0.5])
     assert rates("step", decay_steps=None) == [1.0] * 8
-
-
-def test_tau_is_a_function_of_the_step():
-    assert [tau_at(step, 4, 0.9, 1.0) for step in (0, 2, 4)] == pytest.approx([0.9, 0.95, 1.0])

@@ -6,7 +6,6 @@ so that configurations can be checked and described in no time.
 
 import dataclasses
 import functools
-import itertools
 import os
 import random
 from collections.abc import Mapping, Sequence
@@ -20,16 +19,19 @@ from solo.data.labels.trees import folder_classes, from_columns, from_paths, rea
 from solo.data.layouts.layout import Layout, find_layout
 from solo.data.storage.containers import h5_images, is_h5, read_index
 from solo.data.storage.containers import is_here as is_here
-from solo.data.storage.facts import ReadingKeys, Stored, identity, spread
-from solo.data.storage.folders import (
+from solo.data.storage.facts import (
     DEFAULT_ROOT,
     TRAINING,
     VALIDATION,
     Problems,
+    ReadingKeys,
+    Stored,
     class_folders,
     existing_folder,
+    identity,
     is_image_name,
     of_split,
+    spread,
 )
 from solo.data.storage.listing import WITH_COLUMNS, Listing, Wanted, list_images
 from solo.errors import UserError
@@ -119,10 +121,8 @@ def _check_target(spec: DatasetSpec, folder: Path) -> None:
     """A wrong path would otherwise get a copy of the data set, and the run another one than what lies there."""
 
     def has_images(place: Path) -> bool:
-        """Whether most of what lies there are images: a single picture may lie beside any data."""
-        with os.scandir(place) as entries:
-            names = [entry.name for entry in itertools.islice(entries, 100)]
-        # Some data sets are stored as .npy.
+        """Whether most of what lies there are images: a picture, or a data set in .npy, may lie beside any data."""
+        names = os.listdir(place)[:100]
         return 2 * sum(is_image_name(name) and not name.endswith(".npy") for name in names) > len(names)
 
     if folder.is_file() and spec.name != "cifar10c":
@@ -326,18 +326,15 @@ def unseen_classes(
     if isinstance(wanted, int):
         if wanted >= len(names):
             raise UserError(f"data.unseen_classes={wanted} leaves none of {len(names)} classes to learn from; lower it")
-        found = random.Random(seed).sample(range(len(names)), wanted)
-    else:
-        found = []
-        for name in map(str, wanted or ()):
-            if name in names:
-                found.append(names.index(name))
-            elif name.isdigit() and int(name) < len(names):
-                found.append(int(name))
-            else:
-                shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-                give = f"{did_you_mean(name, names)}give names ({shown}) or indices 0 to {len(names) - 1}"
-                raise UserError(f"data.unseen_classes: {name!r} is no class; {give}")
-    if len(set(found)) == len(names):
+        return {leaf: names[leaf] for leaf in sorted(random.Random(seed).sample(range(len(names)), wanted))}
+    found = set()
+    for name in map(str, wanted or ()):
+        leaf = names.index(name) if name in names else int(name) if name.isdigit() else len(names)
+        if leaf >= len(names):
+            shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
+            give = f"{did_you_mean(name, names)}give names ({shown}) or indices 0 to {len(names) - 1}"
+            raise UserError(f"data.unseen_classes: {name!r} is no class; {give}")
+        found.add(leaf)
+    if len(found) == len(names):
         raise UserError(f"data.unseen_classes names all {len(names)} classes; leave some to learn from")
-    return {leaf: names[leaf] for leaf in sorted(set(found))}
+    return {leaf: names[leaf] for leaf in sorted(found)}

@@ -20,8 +20,7 @@ def wrong_statistics(mean: Sequence[float] | None, std: Sequence[float] | None) 
     found = {}
     for name, values, least in (("mean", mean, 0.0), ("std", std, 0.002)):
         # A std of 1 leaves the values as they are; half a step of 256 is the least that pictures have.
-        bad = [value for value in values or () if not least <= value <= 1]
-        if bad:
+        if bad := [value for value in values or () if not least <= value <= 1]:
             hint = "divide by 255?" if all(1 < value <= 255 for value in bad) else f"give {least:g} to 1"
             found[name] = f"={list(values or ())}: these are values of images in [0, 1]; {hint}"
     return found

@@ -55,19 +55,13 @@ class Around(Dataset[Any]):
         return cast(type, self.dataset.__class__)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _unpickled, (type(self), vars(self))
+        return object.__new__, (type(self),), vars(self)
 
     def __len__(self) -> int:
         return len(cast(Sized, self.dataset))
 
     def __getitem__(self, index: int) -> Any:
         return self.dataset[index]
-
-
-def _unpickled(kind: type[Around], attributes: dict[str, Any]) -> Around:
-    made = kind.__new__(kind)
-    vars(made).update(attributes)
-    return made
 
 
 class Subset(Around):

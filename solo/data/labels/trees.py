@@ -158,9 +158,8 @@ def _column_tree(
         names.append(tuple(sorted(found, key=int) if numbers else sorted(found)))
     links = []
     for level in range(len(columns) - 1):
-        orphan = next((name for name in names[level + 1] if name not in parents[level]), None)
-        if orphan is not None:
-            what = f"{columns[level + 1]} {orphan!r} never stands beside a label of column {columns[level]}"
+        if orphans := [name for name in names[level + 1] if name not in parents[level]]:
+            what = f"{columns[level + 1]} {orphans[0]!r} never stands beside a label of column {columns[level]}"
             raise UserError(f"{what}; fill that in")
         place = {name: index for index, name in enumerate(names[level])}
         links.append(tuple(place[parents[level][name]] for name in names[level + 1]))
@@ -177,8 +176,7 @@ def from_parents(
     node has two parents, or parents lead around in a circle.
     """
     known = {*parents, *(parent for several in parents.values() for parent in several)}
-    missing = [name for name in classes if name not in known]
-    if missing:
+    if missing := [name for name in classes if name not in known]:
         shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
         raise UserError(f"{len(missing)} of {len(classes)} classes are not in the label tree: {shown}")
     if graph:

@@ -1,5 +1,6 @@
 """Parts of ImageNet's folders with label trees of their own: BREEDS, tieredImageNet-H, ImageNet-3L."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from solo.data.labels.trees import Names, climb
-from solo.data.layouts.layout import Layout, either, images_in, lines, read_json
+from solo.data.layouts.layout import Layout, beside, images_in, lines, read_json
 
 _SPLITS, _ISA = "splits_tieredImageNet-H", "tiered_imagenet_isa.txt"
 _NODES, _EDGES, _LEAVES = "node_names.txt", "class_hierarchy.txt", "dataset_class_info.json"
@@ -38,23 +39,22 @@ def _split(root: Path, level: int, count: int, ancestor: str | None) -> dict[str
     """
     leaves = {wnid for _, wnid, _ in read_json(root / _LEAVES)}
     names = {line[0]: line[1].strip() for line in lines(root / _NODES, 2)}
-    children: dict[str, list[str]] = {}
+    children = defaultdict[str, list[str]](list)
     for parent, child in lines(root / _EDGES, 2):
-        children.setdefault(parent, []).append(child)
-
+        children[parent].append(child)
     if not leaves:
         raise ValueError(f"{_LEAVES} names no class")
     order = [*TopologicalSorter(children).static_order()]  # children first; refuses circles
     below: dict[str, frozenset[str]] = {}
     for node in order:
-        mine = (frozenset([child]) if child in leaves else below[child] for child in children.get(node, []))
+        mine = (frozenset([child]) if child in leaves else below[child] for child in children[node])
         below[node] = frozenset().union({node} & leaves, *mine)
     depth, inside = {"n00001740": 0}, {ancestor}
     for node in reversed(order):
         if node in inside:
-            inside.update(children.get(node, []))
-        for child in children.get(node, []) if node in depth else ():
-            if below[child]:
+            inside.update(children[node])
+        if node in depth:
+            for child in filter(below.get, children[node]):
                 depth[child] = max(depth.get(child, 0), depth[node] + 1)
     inside = inside if ancestor else set(depth)
     generator, found = np.random.RandomState(2), {}
@@ -85,20 +85,16 @@ def _breeds(title: str, folder: str, level: int, count: int, ancestor: str | Non
 
 def _three_levels(root: Path, train: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Image, and its three numbers; training images have a fourth, the label that ImageNet-F gives them."""
-    for (line,) in lines(_beside(root, _TABLE.format("train" if train else "val"))):
+    for (line,) in lines(beside(root, "data", _TABLE.format("train" if train else "val"))):
         image, basic, subordinate, fine, *_ = line.split()
         yield image, (int(basic), int(subordinate), int(fine))
 
 
 def _three_level_classes(root: Path) -> dict[int, Names]:
-    files = (f"imagenet-3L-id_{word}_dic.json" for word in _LEVELS.values())
-    names = [{int(n): str(name) for n, name in read_json(_beside(root, file)).items()} for file in files]
+    found = [read_json(beside(root, "data", f"imagenet-3L-id_{word}_dic.json")) for word in _LEVELS.values()]
+    names = [{int(number): str(name) for number, name in one.items()} for one in found]
     paths = {path[-1]: path for train in (True, False) for _, path in _three_levels(root, train)}
     return {fine: tuple(of[number] for of, number in zip(names, paths[fine], strict=True)) for fine in sorted(paths)}
-
-
-def _beside(root: Path, file: str) -> Path:
-    return either(root / file, root / "data" / file)
 
 
 LIVING17 = _breeds("BREEDS Living-17", "breeds", 5, 4, ancestor="n00004258")

@@ -12,7 +12,7 @@ from typing import Any, cast
 
 from solo.data.labels.trees import Names, from_paths
 from solo.data.storage.archives import guarded
-from solo.data.storage.folders import Problems, class_folders, image_folders, is_image_name
+from solo.data.storage.facts import Problems, class_folders, image_folders, is_image_name
 from solo.errors import UserError, explained
 from solo.taxonomy import Taxonomy
 from solo.untrusted import parse_json, regular
@@ -173,9 +173,9 @@ def read_json(path: Path) -> Any:
     return parse_json(regular(path).read_bytes())
 
 
-def either(*paths: Path) -> Path:
-    """The first path that exists, else the first."""
-    return next((path for path in paths if path.exists()), paths[0])
+def beside(root: Path, folder: str, name: str) -> Path:
+    """What has that name, beside a folder or in it."""
+    return root / folder / name if (root / folder / name).exists() else root / name
 
 
 def images_in(folder: Path) -> list[Path]:

@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 
 from solo.data.labels.trees import Names
-from solo.data.layouts.layout import Layout, either, images_in, lines, listed, read_json
-from solo.data.storage.folders import class_folders
+from solo.data.layouts.layout import Layout, beside, images_in, lines, listed, read_json
+from solo.data.storage.facts import class_folders
 from solo.untrusted import regular
 
 _GLYPHS = "glyphs.npz"
@@ -184,18 +184,19 @@ _PARTITION = "list_eval_partition.txt"
 DYML_LEVELS = ("coarse", "middle", "fine")
 
 
-def _inshop_rows(root: Path) -> Iterator[tuple[str, Names, str]]:
+def _inshop_rows(root: Path) -> Iterator[tuple[Path, Names, str]]:
     """Image, category > product > variation, and `train`, `query` or `gallery`.
 
     `img/WOMEN/Dresses/id_00000002/02_1_front.jpg` is variation (mostly colour) 02 of product id_00000002.
     """
-    file = either(root / "Eval" / _PARTITION, root / _PARTITION)
+    file, folder = beside(root, "Eval", _PARTITION), beside(root, "Img", "img").parent
     for (line,) in itertools.islice(lines(file), 2, None):  # behind their number and the columns' names
         image, _, status = line.split()
         *_, category, product, name = image.split("/")
         if status not in ("train", "query", "gallery"):
             raise ValueError(f"{file.name}: {image} is for {status!r}")
-        yield image, (category, product, f"{product} {name.partition('_')[0]}"), status
+        path = category, product, f"{product} {name.partition('_')[0]}"
+        yield folder / image, path, status
 
 
 def _views(root: Path, train: bool) -> Iterator[tuple[Path, Names]]:
@@ -223,15 +224,9 @@ INSHOP = Layout(
     folder="In-shop Clothes Retrieval Benchmark",
     url="https://mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html",
     markers=(f"Eval/{_PARTITION}|{_PARTITION}", "Img/img|img"),
-    images=lambda root, train: (
-        (either(root / "Img", root) / image, path)
-        for image, path, status in _inshop_rows(root)
-        if (status == "train") == train
-    ),
+    images=lambda root, train: ((file, path) for file, path, to in _inshop_rows(root) if (to == "train") == train),
     levels=("category", "product", "variation"),
-    queries=lambda root: (
-        either(root / "Img", root) / image for image, _, status in _inshop_rows(root) if status == "query"
-    ),
+    queries=lambda root: (file for file, _, to in _inshop_rows(root) if to == "query"),
 )
 
 MODELNET40 = Layout(

@@ -13,8 +13,7 @@ from torch.utils.data import Dataset
 from solo.data.catalogue.registry import choose_classes
 from solo.data.labels.subsets import Around
 from solo.data.storage.containers import H5File, read_index
-from solo.data.storage.facts import Source, Stored
-from solo.data.storage.folders import DEFAULT_ROOT
+from solo.data.storage.facts import DEFAULT_ROOT, Source, Stored
 from solo.data.storage.reading import ImageReading, flat_images
 from solo.errors import BrokenImageError, UserError, printable
 from solo.taxonomy import Taxonomy
@@ -103,6 +102,7 @@ class ImageFiles(LabelledImages):
 
     root: Path | None = None  # the folder or file that they come from
     problems: Sequence[str] = ()  # what had to be left out, one line each
+    labels: torch.Tensor | None = None  # (N, levels), coarse first, -1 for unknown: targets of items instead of classes
 
     def __init__(
         self,
@@ -116,6 +116,10 @@ class ImageFiles(LabelledImages):
         self.samples = self.imgs = list(zip(files, self.targets, strict=True))
         self.classes = list(classes)
         self.class_to_idx = {name: number for number, name in enumerate(classes)}
+
+    def __getitem__(self, index: int) -> tuple[Any, Any]:
+        image, target = super().__getitem__(index)
+        return image, target if self.labels is None else self.labels[index]
 
     def read(self, index: int) -> Any:
         """Decode the file. Raises a `BrokenImageError`: it can't be decoded."""
@@ -168,9 +172,6 @@ class SkipBroken(Around):
     def __init__(self, dataset: Dataset[tuple[Any, Any]]) -> None:
         super().__init__(dataset)
         self.broken = torch.zeros(len(cast(Sized, dataset)), dtype=torch.bool).share_memory_()  # type: ignore[no-untyped-call]
-
-    def __len__(self) -> int:
-        return len(self.broken)
 
     def __getitem__(self, index: int) -> tuple[Any, Any]:
         """The item, or the next readable one, if there is one, without its label."""

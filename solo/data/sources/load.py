@@ -37,7 +37,7 @@ from solo.data.sources.images import (
 )
 from solo.data.storage.archives import guarded
 from solo.data.storage.containers import is_h5
-from solo.data.storage.folders import class_folders, is_image_name, of_split
+from solo.data.storage.facts import class_folders, is_image_name, of_split
 from solo.data.storage.listing import READERS, WITH_COLUMNS, Listing, Wanted, list_images
 from solo.data.storage.reading import ImageReading
 from solo.errors import UserError, explained, printable, reason
@@ -143,23 +143,13 @@ def image_folder(spec: DatasetSpec, request: Request) -> tv.ImageFolder:
         raise UserError(f"{request.path}: {reason(error)} Put images into these folders or remove them") from error
 
 
-class FileDataset(ImageFiles):
-    """Image files whose items have the row of `labels` (N, levels), coarse first, -1 for unknown, if there are some."""
-
-    labels: torch.Tensor | None = None
-
-    def __getitem__(self, index: int) -> tuple[Any, Any]:
-        image, leaf = super().__getitem__(index)
-        return image, leaf if self.labels is None else self.labels[index]
-
-
-def own(spec: DatasetSpec, request: Request) -> FileDataset:
+def own(spec: DatasetSpec, request: Request) -> ImageFiles:
     """A user's own images in whatever form `list_images` knows, with labels by name in the training images' tree."""
     tree, root, skip = spec.taxonomy, request.path, spec.on_error == "skip"
     columns = list(tree.levels) if tree else []
     found = list_images(spec.format, root, Wanted(request.split != "val", spec.path_column, columns, skip))
     if tree is None:
-        data = FileDataset(found.images, [UNKNOWN] * len(found.images), (), request.transform)
+        data = ImageFiles(found.images, [UNKNOWN] * len(found.images), (), request.transform)
     else:
         try:
             rows, labels = _placed(spec, tree, found, root)
@@ -169,7 +159,7 @@ def own(spec: DatasetSpec, request: Request) -> FileDataset:
                 tree.check_counts([counts[leaf] for leaf in range(tree.num_classes)])
         except UserError as error:
             raise UserError(f"{root}: {error}") from error
-        data = FileDataset([found.images[row] for row in rows], leaves, tree.class_names, request.transform)
+        data = ImageFiles([found.images[row] for row in rows], leaves, tree.class_names, request.transform)
         data.labels = torch.tensor(labels) if request.target_transform else None
     data.root, data.problems = root, found.problems.found
     return data

@@ -14,8 +14,7 @@ import numpy as np
 from solo.data.catalogue.registry import resolve_spec
 from solo.data.labels.trees import label_rows
 from solo.data.storage.containers import is_h5
-from solo.data.storage.facts import Source
-from solo.data.storage.folders import of_split
+from solo.data.storage.facts import Source, of_split
 from solo.data.storage.listing import Wanted, list_images
 from solo.data.storage.reading import Head, ImageReading
 from solo.errors import BrokenImageError, UserError

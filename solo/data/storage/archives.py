@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
-from unittest.mock import patch
 
 from solo.errors import UserError, explained
 
@@ -20,16 +19,17 @@ MOST_FILES = 20_000_000
 _OF_NAMES = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, b"L", b"K")  # the last two are GNU's
 _OF_PYTHON = (EOFError, ValueError, RuntimeError, OverflowError)
 _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, *_OF_PYTHON)
-_TAR_MODES = {None: "r:", ".gz": "r:gz", ".xz": "r:xz", ".bz2": "r:bz2"}
 
 
 @contextmanager
 def guarded() -> Iterator[None]:
     """Let torchvision's data sets unpack what they have fetched by these functions."""
+    from unittest.mock import patch  # takes a while
+
     from torchvision.datasets import utils
 
     extractors: dict[str, Callable[..., None]] = {
-        ".tar": lambda source, folder, compression: extract_tar(Path(source), Path(folder), compression),
+        ".tar": lambda source, folder, compression: extract_tar(Path(source), Path(folder)),
         ".zip": lambda source, folder, compression: extract_zip(Path(source), Path(folder)),
     }
     with patch.dict(utils._ARCHIVE_EXTRACTORS, extractors):
@@ -53,14 +53,13 @@ class StrictInfo(tarfile.TarInfo):
         return info
 
 
-def extract_tar(source: Path, folder: Path, compression: str | None = None, most: int = MOST_BYTES) -> None:
+def extract_tar(source: Path, folder: Path, most: int = MOST_BYTES) -> None:
     """Unpack a tar file, in which a link becomes a second copy of the archive's file that it leads to.
 
-    `compression` is `.gz`, `.xz`, `.bz2`, or None; `most` bytes may its files have together. Raises a `UserError` where
-    it is damaged, too large, or a member or a link would leave the folder; nothing of that is written.
+    `most` bytes may its files have together. Raises a `UserError` where it is damaged, too large, or a member or a link
+    would leave the folder; nothing of that is written.
     """
-    options: Any = {"mode": _TAR_MODES[compression], "tarinfo": StrictInfo}
-    with _room(source, folder, most) as free, tarfile.open(source, **options) as tar:
+    with _room(source, folder, most) as free, tarfile.open(source, tarinfo=StrictInfo) as tar:
         size, links = 0, []
         for count, member in enumerate(tar, start=1):
             size += max(member.size, 0)
@@ -82,9 +81,8 @@ def extract_tar(source: Path, folder: Path, compression: str | None = None, most
         for place, target in links * 2:  # a link to a link that comes later
             if target.is_file() and target != place:
                 shutil.copyfile(target, _anew(place))
-        lost = next((place for place, target in links if not target.is_file()), None)
-        if lost is not None:
-            raise UserError(f"{source}: the link {lost.name!r} leads to no file of the archive; get another archive")
+        if lost := [place.name for place, target in links if not target.is_file()]:
+            raise UserError(f"{source}: the link {lost[0]!r} leads to no file of the archive; get another archive")
 
 
 def extract_zip(source: Path, folder: Path, most: int = MOST_BYTES) -> None:

@@ -17,8 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from solo.data.storage.archives import StrictInfo
-from solo.data.storage.facts import Stored
-from solo.data.storage.folders import Problems, class_folders, is_image_name
+from solo.data.storage.facts import Problems, Stored, class_folders, is_image_name
 from solo.errors import BrokenImageError, UserError, explained, reason
 from solo.files import replacing, write_text
 from solo.untrusted import parse_json
@@ -150,10 +149,8 @@ def is_h5(path: str | Path) -> bool:
 
 def open_h5(path: Path, mode: str = "r") -> Any:
     """The file as h5py's `File`. Raises a `UserError`: h5py is not installed, or the file is missing or damaged."""
-    try:
+    with explained("reading and writing HDF5 files needs h5py", 'pip install "solo-hex[h5]"', ImportError):
         import h5py
-    except ImportError as error:
-        raise UserError('reading and writing HDF5 files needs h5py; pip install "solo-hex[h5]"') from error
     what = "can't be read as HDF5" if mode == "r" else "can't be written"
     with explained(f"{path} {what}", "check data.train_path and data.val_path", OSError):
         return h5py.File(path, mode)
@@ -253,8 +250,7 @@ def write_h5(folder: Path, path: Path) -> int:
 
     if path.exists():
         raise UserError(f"{path} exists already; remove it or choose another name")
-    names = class_folders(folder) if folder.is_dir() else []
-    if not names:
+    if not (names := class_folders(folder) if folder.is_dir() else []):
         raise UserError(f"{folder} has no class folders; expected one folder per class with images inside")
     count = 0
     with replacing(path) as temporary, open_h5(temporary, "w") as file:
@@ -277,10 +273,8 @@ def read_hub(path: str, train: bool = True) -> Any:
     The path is a name on the hub, or a folder that `load_dataset` knows or `save_to_disk` wrote; `:SPLIT` behind it
     chooses another split.
     """
-    try:
+    with explained("data.format=hf needs the package datasets", 'pip install "solo-hex[hf]"', ImportError):
         import datasets  # type: ignore[import-not-found, import-untyped, unused-ignore]
-    except ImportError as error:
-        raise UserError('data.format=hf needs the package datasets; pip install "solo-hex[hf]"') from error
     name, _, split = path.partition(":")
     folder = Path(name).expanduser()
     with explained(f"datasets can't load {name}", "give a name on the hub or a folder"):
@@ -292,11 +286,11 @@ def read_hub(path: str, train: bool = True) -> Any:
     if not isinstance(data, Mapping):
         return data
     wanted = [split] if split else ["train"] if train else ["validation", "valid", "val", "test"]
-    found = next((name for name in wanted if name in data), None)
-    if found is None:
+    found = [name for name in wanted if name in data]
+    if not found:
         advice = f"add one of {', '.join(map(str, data))}: NAME:SPLIT"
         raise UserError(f"{path} has no split {' or '.join(wanted)}; {advice}")
-    return data[found]
+    return data[found[0]]
 
 
 def is_here(path: str) -> bool:
@@ -304,16 +298,8 @@ def is_here(path: str) -> bool:
     return Path(path.partition(":")[0]).expanduser().is_dir() or path in _LOADED
 
 
-def hub_images(data: Any, column: str, name: str) -> list[Stored]:
-    """The image of each row, not decoded."""
-    encoded = data.cast_column(column, type(data.features[column])(decode=False)).select_columns([column])
-    # By its fingerprint the package knows data that are the same.
-    found = encoded._fingerprint
-    return [Stored(f"{name}#{row}", None, f"{found} {row}", _cell_bytes, (encoded, row)) for row in range(len(encoded))]
-
-
-def _cell_bytes(data: Any, row: int) -> bytes:
-    """None where the row has no image."""
+def hub_bytes(data: Any, row: int) -> bytes:
+    """The bytes of the image file in the only column of a data set; none where the row has no image."""
     (cell,) = data[row].values()
     bytes_, path = ((cell or {}).get(key) for key in ("bytes", "path"))
     return bytes_ or (Path(path).read_bytes() if path and os.path.isfile(path) else b"")

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from solo.data.storage.containers import as_text, columns_of, h5_images, hub_images, label_table, read_hub, read_shards
-from solo.data.storage.folders import Parts, Problems, image_folders, is_image_name
-from solo.errors import UserError, reason
+from solo.data.storage.containers import as_text, columns_of, h5_images, hub_bytes, label_table, read_hub, read_shards
+from solo.data.storage.facts import Parts, Problems, Stored, image_folders, is_image_name
+from solo.errors import UserError, explained, reason
 from solo.suggest import did_you_mean
 from solo.untrusted import parse_json
 
@@ -86,7 +86,11 @@ def _hub(path: Path, wanted: Wanted) -> Listing:
     likely = [column for column, kind in kinds.items() if kind == "ClassLabel"] or [c for c in kinds if c == "label"]
     columns = _labels(kinds, wanted.label_columns, likely, name)
     table = {column: _hub_labels(data, column) for column in columns}
-    return Listing(hub_images(data, column, name), _rows(table, columns, len(data)), tuple(columns), column)
+    encoded = data.cast_column(column, type(data.features[column])(decode=False)).select_columns([column])
+    # By its fingerprint the package knows data that are the same.
+    parts = [(f"{encoded._fingerprint} {row}", (encoded, row)) for row in range(len(encoded))]
+    images = [Stored(f"{name}#{row}", None, part, hub_bytes, place) for row, (part, place) in enumerate(parts)]
+    return Listing(images, _rows(table, columns, len(images)), tuple(columns), column)
 
 
 def _hub_labels(data: Any, column: str) -> list[str]:
@@ -99,7 +103,7 @@ def _hub_labels(data: Any, column: str) -> list[str]:
 
 def _h5(path: Path, wanted: Wanted) -> Listing:
     images = h5_images(path)
-    return Listing(list(images), [(image.part.partition("/")[0],) for image in images])
+    return Listing([*images], [(image.part.partition("/")[0],) for image in images])
 
 
 READERS: dict[str, tuple[Callable[[Path, Wanted], Listing], str]] = {
@@ -170,11 +174,9 @@ def _json(file: Path) -> Table:
 
 
 def _parquet(file: Path) -> Table:
-    try:
+    cure = 'pip install "solo-hex[parquet]", or store the table as CSV'
+    with explained(f"reading {file} needs pyarrow", cure, ImportError):
         from pyarrow import parquet  # type: ignore[import-not-found, import-untyped, unused-ignore]
-    except ImportError:
-        extra = 'pip install "solo-hex[parquet]"'
-        raise UserError(f"reading {file} needs pyarrow ({extra}); or store the table as CSV") from None
     columns = parquet.read_table(file).to_pydict()
     return {str(name): [as_text(cell) for cell in cells] for name, cells in columns.items()}
 
