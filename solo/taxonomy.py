@@ -210,8 +210,9 @@ class Taxonomy:
 
     def distance(self, a: Any, b: Any) -> np.ndarray:
         """Number of edges between two classes in the tree; arguments as of `lca_depth`."""
-        depths: np.ndarray = self._tables[1]
-        return np.asarray(depths[a] + depths[b] - 2 * self.lca_depth(a, b))
+        depths = self._tables[1]
+        distance: np.ndarray = depths[a] + depths[b] - 2 * self.lca_depth(a, b)
+        return distance
 
     def lca_height(self, a: Any, b: Any) -> np.ndarray:
         """Severity of taking `a` for `b`: height of their lowest common ancestor over its deepest class, 0 if a == b.

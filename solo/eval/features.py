@@ -141,7 +141,7 @@ def read_features(path: str | Path) -> Features:
 
 
 def write_features(path: Path, features: Features) -> None:
-    """Write a `.safetensors`, `.npz` or `.pt` file that `read_features` reads, complete; or a `UserError`, and no file."""
+    """Write a `.safetensors`, `.npz` or `.pt` file that `read_features` reads; a `UserError` leaves none."""
     arrays: dict[str, Tensor] = {}
     texts: dict[str, Any] = {"levels": list(features.levels), "name": features.name, "kind": features.kind}
     texts |= {"facts": dict(features.facts), "unseen": list(features.unseen)}
