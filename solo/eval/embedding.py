@@ -191,12 +191,8 @@ def embedding_std(features: Tensor) -> float:
     """
     if features.ndim != 2 or len(features) == 0:
         raise ValueError(f"expected features (N, D) with at least one row, got {tuple(features.shape)}")
-    sums = torch.zeros(2, features.shape[1], dtype=torch.float64)
-    for part in torch.split(unit_rows(features), BLOCK):
-        rows = part.cpu().double()
-        sums += torch.stack([rows.sum(dim=0), rows.square().sum(dim=0)])
-    mean, square = sums / len(features)
-    return float((square - mean.square()).clamp(min=0).sqrt().mean() * math.sqrt(features.shape[1]))
+    deviations = unit_rows(features).cpu().double().std(dim=0, correction=0)
+    return float(deviations.mean() * math.sqrt(features.shape[1]))
 
 
 @dataclass(frozen=True)

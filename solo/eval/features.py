@@ -1,18 +1,7 @@
 """What every measure looks at: features with their labels, what is known of both, files of them, and their rows.
 
-A file, `.npz`, `.pt` (weights only) or `.safetensors`, of any library, holds arrays under these names; `val` is what is
-measured, a file without prefixes is that alone.
-
-| name | what | |
-|---|---|---|
-| `val_features`, `train_features` or `features` | (n, d) numbers | `train_` may be missing |
-| `val_labels`, `train_labels` or `labels` | (n,) or (n, L) ints, coarse level first, -1 unknown | may be missing |
-| `val_paths`, `train_paths` or `paths` | n texts | may be missing |
-| `val_queries` or `queries` | (n,) bools: query, or gallery | may be missing |
-| `levels` | L texts, names of the columns | may be missing |
-| `tree` | text, JSON of `Taxonomy.to_dict()` | may be missing |
-
-`.safetensors` holds arrays only: its texts are in the metadata, as JSON.
+A file, `.npz`, `.pt` (weights only) or `.safetensors`, of any library, holds arrays under the names of the table in
+docs/evaluate.md; `.safetensors` holds arrays only: its texts are in the metadata, as JSON.
 """
 
 from __future__ import annotations
