@@ -67,7 +67,8 @@ def consistent(tree: Taxonomy, predicted: Array, truth: Array) -> Array:
     both = (truth[:, :-1] >= 0) & (truth[:, 1:] >= 0)
     levels = zip(tree.parents, predicted.T, predicted.T[1:], strict=False)
     fits = [(low >= 0) & (np.array(parents)[np.maximum(low, 0)] == up) for parents, up, low in levels]
-    return np.asarray((np.array(fits, dtype=bool).T | ~both).all(axis=1)[both.any(axis=1)])
+    agree: Array = np.array(fits, dtype=bool).T | ~both
+    return np.asarray(agree[both.any(axis=1)].all(axis=1))
 
 
 def full_path(predicted: Array, truth: Array) -> Array:
