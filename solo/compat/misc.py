@@ -21,7 +21,7 @@ _SIZES = {"cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000), "stl10": (1
 
 
 class GatherLayer:
-    """All-gather with gradient, one tensor for each process."""
+    """All-gather with gradient."""
 
     @staticmethod
     def apply(x: Tensor) -> tuple[Tensor, ...]:
@@ -75,7 +75,6 @@ class FilterInfNNan(nn.Module):
         return filter_inf_n_nan(self.module(*args, **kwargs))
 
     def __getattr__(self, name: str) -> Any:
-        """Forward what this class doesn't have to the wrapped module."""
         try:
             return super().__getattr__(name)
         except AttributeError:
