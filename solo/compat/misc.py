@@ -21,7 +21,7 @@ _SIZES = {"cifar10": (50_000, 10_000), "cifar100": (50_000, 10_000), "stl10": (1
 
 
 class GatherLayer:
-    """All-gather with gradient."""
+    """All-gather with gradient, one tensor for each process."""
 
     @staticmethod
     def apply(x: Tensor) -> tuple[Tensor, ...]:

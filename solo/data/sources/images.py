@@ -89,7 +89,7 @@ class ArrayDataset(LabelledImages):
 
     @property
     def images(self) -> np.ndarray:
-        """The same as `data`."""
+        """The same array as `data`."""
         return self.data
 
     def read(self, index: int) -> Image.Image:
