@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from solo.args.words import as_word
+from solo.args.compose import as_word
 from solo.cli import COMMANDS, execute, read_config, settings_of
 from solo.errors import UserError
 

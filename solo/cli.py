@@ -14,24 +14,42 @@ from typing import Any, TypeVar
 
 import solo
 from solo.args.check import check
-from solo.args.compose import compose
-from solo.args.eval_schema import AnalyzeCfg, EmbedCfg, EvaluateCfg, ExportCfg, KnnCfg, PredictCfg, SearchCfg, UmapCfg
-from solo.args.fields import keys_of
-from solo.args.parse import Parsed, parse
-from solo.args.recipes import Recipe, find_folders, find_recipe
-from solo.args.schema import LinearCfg, PretrainCfg
-from solo.args.show import NO_PREVIEW, describe, help_text, recipe_page, resolved_text, usage
-from solo.args.source import (
+from solo.args.compose import (
     CHECKPOINTS,
     SOURCES,
+    LineParser,
     complete,
-    image_words,
-    long_names,
-    reads_features,
+    compose,
+    expand,
+    read_word,
     source_word,
-    takes_source,
+    take_over,
 )
-from solo.args.words import LineParser, read_word
+from solo.args.eval_schema import (
+    AnalyzeCfg,
+    EmbedCfg,
+    EvaluateCfg,
+    ExportCfg,
+    FeatureCfg,
+    KnnCfg,
+    PredictCfg,
+    SearchCfg,
+    UmapCfg,
+)
+from solo.args.fields import keys_of
+from solo.args.parse import Parsed, parse
+from solo.args.recipes import find_folders, find_recipe
+from solo.args.schema import LinearCfg, PretrainCfg
+from solo.args.show import (
+    NO_PREVIEW,
+    completions,
+    describe,
+    help_text,
+    install_completion,
+    recipe_page,
+    resolved_text,
+    usage,
+)
 from solo.compat import twin
 from solo.compat.flags import has_flags, read_flags
 from solo.cores import fitting_workers
@@ -131,11 +149,10 @@ def _dispatch(words: list[str]) -> int:
     if name == "--version":
         sys.stdout.write(f"{solo.__version__}\n")
         return 0
+    schemas = {row: command.schema for row, command in COMMANDS.items()}
     if name in ("--complete", "--install-completion"):
-        shell = importlib.import_module("solo.args.completion")
-        schemas = {row: command.schema for row, command in COMMANDS.items()}
         given = words[1] if words[1:] else None
-        found = shell.complete(given or "", schemas) if name == "--complete" else [shell.install(given)]
+        found = completions(given or "", schemas) if name == "--complete" else [install_completion(given)]
         sys.stdout.write("".join(f"{line}\n" for line in found))
         return 0
     if name not in COMMANDS:
@@ -144,8 +161,7 @@ def _dispatch(words: list[str]) -> int:
     if name == "recipe":
         overrides = [word for word in words[1:] if _is_override(word)]
         places = [word for word in words[1:] if word not in overrides]
-        configured = {row: command.schema for row, command in COMMANDS.items() if command.schema is not None}
-        sys.stdout.write(recipe_page(places, overrides, configured))
+        sys.stdout.write(recipe_page(places, overrides, {row: schema for row, schema in schemas.items() if schema}))
         return 0
     if command.own is not None:
         settings = read_words(name, command.own, words[1:])
@@ -183,7 +199,7 @@ def settings_of(schema: type[Cfg], values: Mapping[str, Any]) -> Cfg:
     """The settings, or a `ConfigError` with all problems, one a line."""
     checked, problems = check(values, schema)
     if problems:
-        raise ConfigError("\n".join(f"{problem.key}{problem.text}" for problem in problems))
+        raise ConfigError("\n".join(f"{key}{text}" for key, text in problems))
     return schema(**{name: checked[name] for name in keys_of(schema)})
 
 
@@ -240,8 +256,6 @@ def is_first_process() -> bool:
 
 def _sweep(name: str, command: Command, given: argparse.Namespace) -> int:
     """All configs are read before the first run starts."""
-    from solo.args.words import expand
-
     places, overrides = _split(given)
     sweep = expand(overrides)
     if given.preview and name != "pretrain":
@@ -282,35 +296,30 @@ def read_config(name: str, places: Sequence[str], overrides: Sequence[str], for_
     """
     schema = COMMANDS[name].schema
     assert schema is not None
-    overrides = list(overrides)
-    if takes_source(schema):
-        overrides = long_names(overrides)
+    overrides, places, saved = list(overrides), list(places), dict[str, Any]()
+    features = issubclass(schema, FeatureCfg)
+    if SOURCES[0] in keys_of(schema):
+        short = re.compile("checkpoint=")  # `checkpoint.dir` is another key
+        overrides = [short.sub(f"{SOURCES[0]}=", word, 1) if short.match(word) else word for word in overrides]
         if source := source_word(places, schema):
             places, overrides = [], [source, *overrides]
         if len(places) == 1 and not find_folders(places[0], name) and not os.path.exists(os.path.expanduser(places[0])):
             raise ConfigError(f"{places[0]!r} doesn't exist; give a checkpoint, the folder of a run, or a recipe")
-    features = reads_features(schema)
+        source = next((word for word in overrides if word.startswith(f"{SOURCES[0]}=")), None)
+        if source and not places and not features:  # the recipe for the run's data set
+            saved = dict(saved_data(str(read_word(source).value)))
+            if not saved.get("dataset"):
+                raise ConfigError(f"the checkpoint doesn't say its data set; name a recipe: solo {name} DATASET {name}")
+            places = [str(saved["dataset"]), name]
     if len(places) > 2:
         raise ConfigError(f"command line: {places[2]!r} is not key=value; see --help")
-    recipe = None if features and overrides and not places else _recipe_for(name, places, overrides)
+    recipe = None if features and overrides and not places else find_recipe(places, name)
     values, origins = compose(recipe, overrides, schema)
+    take_over(values, origins, saved)
     told = complete(values, origins, schema, saved_data) if features else []
     parsed = parse(values, schema, origins, for_run=for_run)
     parsed.notes[:0] = [*origins.notes, *told]
     return parsed
-
-
-def _recipe_for(name: str, places: Sequence[str], overrides: list[str]) -> Recipe:
-    """The recipe that is named, or the one for a run's data set, whose images are added to the overrides."""
-    source = next((word for word in overrides if word.startswith(f"{SOURCES[0]}=")), None)
-    if places or source is None:
-        return find_recipe(places, name)
-    saved = saved_data(str(read_word(source).value))
-    if not saved.get("dataset"):
-        raise ConfigError(f"the checkpoint doesn't say its data set; name a recipe: solo {name} DATASET {name}")
-    recipe = find_recipe([str(saved["dataset"]), name], name)
-    overrides[:0] = image_words(saved, recipe.images)
-    return recipe
 
 
 def saved_data(path: str) -> Mapping[str, Any]:

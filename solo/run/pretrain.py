@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.utils import make_grid, save_image
 
 from solo.args.config import to_plain
-from solo.args.resolve import exact_parts
+from solo.args.parse import exact_parts
 from solo.args.schema import PretrainCfg
 from solo.backbones.registry import check_sizes, side_of_patch
 from solo.callbacks.cheaper import shrunk_side

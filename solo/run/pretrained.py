@@ -246,7 +246,7 @@ def load_pretrained(source: str | Path, device: str | torch.device | None = None
     if unknown := sorted(set(given) - {"dataset", *_STATISTICS}):
         raise UserError(f"{unknown[0]!r} can't be set; choose dataset, image_size, channels, mean, std")
     if problems := check({**given, "dataset": "custom"}, EvalDataCfg)[1]:
-        raise UserError("; ".join(f"{problem.key}{problem.text}" for problem in problems))
+        raise UserError("; ".join(f"{key}{text}" for key, text in problems))
     try:
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.zeros(1, device=where).cpu()  # `meta` has no numbers

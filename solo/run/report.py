@@ -20,11 +20,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from solo.args.compose import compose
+from solo.args.compose import as_word, compose
 from solo.args.config import to_plain
 from solo.args.recipes import find_recipe
 from solo.args.schema import PretrainCfg
-from solo.args.words import as_word
 from solo.callbacks.meter import clock
 from solo.data.catalogue.registry import DATASETS
 from solo.errors import ConfigError, UserError, no_access
