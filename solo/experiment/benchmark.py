@@ -14,14 +14,14 @@ import torch
 
 from solo import api
 from solo.analysis.comparison import packed, write_runs
+from solo.args.compose import as_word
 from solo.args.eval_schema import BenchmarkCfg, EvaluateCfg
 from solo.args.fields import keys_of
 from solo.args.origins import read_yaml
-from solo.args.words import as_word
 from solo.callbacks import run_lock
 from solo.callbacks.recorder import versions
 from solo.checkpoint import checkpoint_file
-from solo.cli import read_config
+from solo.cli import read_config, read_words
 from solo.errors import ConfigError, UserError
 from solo.eval.features import Features
 from solo.eval.intervals import coin, of_independent, of_mean
@@ -31,7 +31,6 @@ from solo.files import output_file, told_apart
 from solo.run.features import load_features
 from solo.run.machine import compute_device
 from solo.run.report import explained, say
-from solo.run.take import read_words
 
 
 @dataclass(frozen=True)

@@ -9,14 +9,13 @@ from torch import Tensor, nn
 
 from solo import distributed
 from solo.errors import UserError
-from solo.losses.numerics import full_precision
 from solo.losses.pairs import unit
 from solo.methods import lightly_losses
 from solo.methods.base import MlpHeads, Outputs, TrainStep
 from solo.methods.lightly_losses import LightlyKwargs
 from solo.methods.momentum import BaseMomentumMethod
 from solo.nn.heads import mlp
-from solo.precision import at_least_float32
+from solo.precision import at_least_float32, full_precision
 
 
 class Lightly(MlpHeads, BaseMomentumMethod):

@@ -21,7 +21,7 @@ from torchvision import transforms as tvt
 
 from solo.cores import fitting_workers
 from solo.data.batches.samplers import EvaluationShare, SeededSampler, seeded_sampler
-from solo.data.cache.images import Images, pixels_in_memory
+from solo.data.cache.images import Images, pixels_in_memory, planes
 from solo.data.labels.subsets import Around, level_targets
 from solo.data.views.batched import VIEW, BatchAugment, Shown
 from solo.data.views.pipelines import Normalize, Pipeline
@@ -86,8 +86,7 @@ def whole_batches(dataset: Any) -> NormalisedBatches | None:
     resize, to_tensor, last = pipeline.transforms
     if not (isinstance(resize, tvt.Resize) and isinstance(to_tensor, tvt.ToTensor) and isinstance(last, Normalize)):
         return None
-    pixels = torch.from_numpy(array)
-    pixels = pixels[:, None] if array.ndim == 3 else pixels.movedim(3, 1) if array.shape[1] != 3 else pixels
+    pixels = planes(array)
     fits = list(pixels.shape[1:]) == [len(last.mean), *(resize.size if isinstance(resize.size, Sequence) else ())]
     return NormalisedBatches(dataset, pixels, last) if fits else None
 
