@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -47,19 +48,25 @@ class Key:
 def key(default: Any, help: str, open: bool = False, matters: bool = True, **bounds: float) -> Any:
     """A dataclass field; `default` is a value, `REQUIRED`, or the class of a section. Bounds: `ge gt le lt`.
 
-    With `matters=False` a key, or all of a section, doesn't change what a run computes: where its files lie, how fast
-    they are read, what is shown. A run may be resumed with another value, and results are compared regardless of it.
+    With `matters=False` it is `idle`.
     """
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
     bounds = {signs.get(name, name): bound for name, bound in bounds.items()}
     metadata = {"help": help, "bounds": bounds, "open": open, "matters": matters}
     if default is REQUIRED:
         return dataclasses.field(metadata=metadata)
-    if isinstance(default, type):
-        return dataclasses.field(default_factory=default, metadata=metadata)
-    if isinstance(default, (list, tuple, dict)):
-        return dataclasses.field(default_factory=lambda: copy.deepcopy(default), metadata=metadata)
+    if isinstance(default, (type, list, tuple, dict)):
+        factory = default if isinstance(default, type) else functools.partial(copy.deepcopy, default)
+        return dataclasses.field(default_factory=factory, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
+
+
+def idle(default: Any, help: str, **bounds: float) -> Any:
+    """A key, or a section, that doesn't change what a run computes: where its files lie, how fast they are read, ...
+
+    A run may be resumed with another value, and results are compared regardless of it.
+    """
+    return key(default, help, open=False, matters=False, **bounds)
 
 
 def derived(default: Any = None) -> Any:
@@ -67,7 +74,7 @@ def derived(default: Any = None) -> Any:
     return dataclasses.field(default=default, repr=False, compare=False, metadata={"derived": True})
 
 
-@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(key, derived))
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(key, idle, derived))
 @dataclass(frozen=True)
 class Section:
     """What all sections of a configuration are: frozen dataclasses, made with their keys by name."""
@@ -96,12 +103,8 @@ def _read_keys(schema: type) -> dict[str, Key]:
         if "derived" in field.metadata:
             continue
         factory = field.default_factory
-        if dataclasses.is_dataclass(factory):
-            default = None
-        else:
-            default = field.default if factory is REQUIRED else factory()
-        told = {"help": "", "bounds": {}, **field.metadata}
-        keys[field.name] = Key(field.name, hints[field.name], default, **told)
+        default = None if dataclasses.is_dataclass(factory) else field.default if factory is REQUIRED else factory()
+        keys[field.name] = Key(field.name, hints[field.name], default, **{"help": "", "bounds": {}, **field.metadata})
     return keys
 
 
@@ -112,7 +115,7 @@ def with_own_keys(schema: type) -> type:
 
 def add_keys(schema: type, keys: type) -> None:
     """Add the fields of a user's dataclass, of new names, to a schema, see `solo.args.outside`."""
-    if keys in _ADDED.setdefault(schema, []):
+    if (schema, keys) in _ADDED:
         return
     known = {*keys_of(schema), *extra_keys_of(schema)}
     new: dict[str, Any] = {"__annotations__": {}}
@@ -123,19 +126,17 @@ def add_keys(schema: type, keys: type) -> None:
         new["__annotations__"][found.name] = found.type
         new[found.name] = key(default, found.help, found.open, found.matters, **found.bounds)
     extended = type(schema.__name__, (with_own_keys(schema),), new)
-    if not issubclass(schema, Section):
-        extended = dataclass(frozen=True, kw_only=True)(extended)
-    _OWN[schema] = extended
-    _ADDED[schema].append(keys)
+    _OWN[schema] = extended if issubclass(schema, Section) else dataclass(frozen=True, kw_only=True)(extended)
+    _ADDED[schema, keys] = True
 
 
 def declarations() -> int:
     """How often keys have been added."""
-    return sum(map(len, _ADDED.values()))
+    return len(_ADDED)
 
 
 _OWN: dict[type, type] = {}
-_ADDED: dict[type, list[type]] = {}
+_ADDED: dict[tuple[type, type], bool] = {}
 _KEYS: dict[type, dict[str, Key]] = {}
 
 

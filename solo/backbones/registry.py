@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from solo import plugin
 from solo.backbones import resnet
-from solo.errors import UserError, reason
+from solo.errors import UserError, explained, reason
 from solo.suggest import did_you_mean
 
 # Called as `constructor(method, *args, **kwargs)`: `method` chooses the variant of some backbones, or is None.
@@ -104,8 +104,7 @@ def build_backbone(
         kwargs: passed to the constructor, and preferred to what follows from `image_size`.
         table: the constructors by name; one that isn't ours is called with the method and the kwargs only.
 
-    Raises:
-        UserError: if the name is unknown or the constructor refuses the kwargs.
+    Raises a `UserError` if the name is unknown or the constructor refuses the kwargs.
     """
     constructor = find_backbone(name, table)
     # A program may add its own, which are called as solo-learn calls them.
@@ -113,10 +112,8 @@ def build_backbone(
     ours = name not in table or made_in.startswith("solo.backbones.")
     given = checked_kwargs(kwargs or {}) if ours else dict(kwargs or {})
     if ours and not (name in table and name.startswith("resnet")):
-        if plugin.is_path(name):
-            fixed = True
-        elif name in BACKBONES:
-            fixed = name.startswith(("vit_", "swin_"))
+        if plugin.is_path(name) or name in BACKBONES:
+            fixed = plugin.is_path(name) or name.startswith(("vit_", "swin_"))
         else:
             from solo.backbones.from_timm import timm
 
@@ -162,10 +159,7 @@ def _is_plain(value: Any, depth: int = 4) -> bool:
 
 
 def features_dim(backbone: nn.Module) -> int:
-    """Width of a backbone's features.
-
-    Raises a `UserError` if the backbone has neither `inplanes` nor `num_features`.
-    """
+    """Width of a backbone's features; a `UserError` if it has neither `inplanes` nor `num_features`."""
     # Some timm models (MobileNetV3, ...) widen their features after `num_features`, inside the pooled head.
     for attribute in ("inplanes", "head_hidden_size", "num_features"):
         value = getattr(backbone, attribute, None)
@@ -173,9 +167,6 @@ def features_dim(backbone: nn.Module) -> int:
             return value
     what = f"the width of the features of {type(backbone).__name__} is unknown"
     raise UserError(f"{what}; give the backbone an attribute `num_features` (int)")
-
-
-_IMAGENET: tuple[tuple[float, ...], tuple[float, ...]] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @dataclass(frozen=True)
@@ -200,18 +191,15 @@ def published_model(
     if library not in ("timm", "torchvision") or not model:
         raise UserError(f"model={name!r} is unknown; give timm/NAME or torchvision/NAME, for example timm/resnet18")
     build, given = _timm if library == "timm" else _torchvision, checked_kwargs(kwargs or {})
-    try:
-        return build(model, fetch, channels, given)
-    except UserError:
-        raise
-    except TypeError as error:
-        raise UserError(f"backbone.kwargs={given} don't fit model={name}: {error}") from error
-    except Exception as error:  # whatever the two and their ways to fetch raise
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        if not fetch:
-            raise UserError(f"model={name} can't be built ({reason}); other backbone.kwargs may help") from error
-        what = f"the weights of model={name} can't be fetched ({reason}); set pretrained=FILE to a file with them"
-        raise UserError(f"{what}, or pretrained=false for random ones") from error
+    what, cure = f"model={name} can't be built", "other backbone.kwargs may help"
+    if fetch:
+        what = f"the weights of model={name} can't be fetched"
+        cure = "set pretrained=FILE to a file with them, or pretrained=false for random ones"
+    with explained(what, cure):  # whatever the two and their ways to fetch raise
+        try:
+            return build(model, fetch, channels, given)
+        except TypeError as error:
+            raise UserError(f"backbone.kwargs={given} don't fit model={name}: {error}") from error
 
 
 def _timm(name: str, fetch: bool, channels: int, kwargs: dict[str, Any]) -> Published:
@@ -221,12 +209,12 @@ def _timm(name: str, fetch: bool, channels: int, kwargs: dict[str, Any]) -> Publ
         hint = f"{did_you_mean(name, timm.list_models())}timm.list_models() lists them"
         raise UserError(f"model=timm/{name} is unknown to timm; {hint}")
     network = timm_model(name, None, pretrained=fetch, in_chans=channels, **kwargs)
-    known: dict[str, Any] = dict(getattr(network, "pretrained_cfg", None) or {})
-    mean, std = (tuple(known.get(key) or default) for key, default in zip(("mean", "std"), _IMAGENET, strict=True))
+    data: Any = timm.data
+    known = data.resolve_model_data_config(network)
+    mean, std = known["mean"], known["std"]
     if channels != len(mean):
         mean, std = (sum(mean) / len(mean),) * channels, (sum(std) / len(std),) * channels
-    size = kwargs.get("img_size") or (known.get("input_size") or (3, 224, 224))[-1]
-    return Published(network, int(size), mean, std)
+    return Published(network, int(kwargs.get("img_size") or known["input_size"][-1]), mean, std)
 
 
 def _torchvision(name: str, fetch: bool, channels: int, kwargs: dict[str, Any]) -> Published:

@@ -14,14 +14,14 @@ import torch
 
 from solo import api
 from solo.analysis.comparison import packed, write_runs
+from solo.args.compose import as_word
 from solo.args.eval_schema import BenchmarkCfg, EvaluateCfg
 from solo.args.fields import keys_of
 from solo.args.origins import read_yaml
-from solo.args.words import as_word
 from solo.callbacks import run_lock
 from solo.callbacks.recorder import versions
 from solo.checkpoint import checkpoint_file
-from solo.cli import read_config
+from solo.cli import read_config, read_words
 from solo.errors import ConfigError, UserError
 from solo.eval.features import Features
 from solo.eval.intervals import coin, of_independent, of_mean
@@ -31,7 +31,6 @@ from solo.files import output_file, told_apart
 from solo.run.features import load_features
 from solo.run.machine import compute_device
 from solo.run.report import explained, say
-from solo.run.take import read_words
 
 
 @dataclass(frozen=True)
@@ -49,9 +48,7 @@ class Cell:
 def main(words: Sequence[str]) -> int:
     """Run the command; 0, or 1 if features of a run or data set could not be had; other cells are measured anyway.
 
-    Raises:
-        ConfigError: wrong words, or a wrong file of data sets.
-        UserError: the folder is in use, or can't be written.
+    A `UserError` of wrong words, a wrong file of data sets, or a folder that is in use or can't be written.
     """
     keys, of_features = keys_of(BenchmarkCfg), keys_of(EvaluateCfg)
     named = [word for word in words if "=" not in word and not word.startswith("-")]

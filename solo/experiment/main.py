@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from solo.analysis.comparison import COST, Report, compare_arms, write_arms
 from solo.args.check import check, unknown
-from solo.args.compose import compose
+from solo.args.compose import as_word, compose, read_word
 from solo.args.config import flat, freeze, may_change, never_matters
 from solo.args.eval_schema import ArmCfg, EvaluateCfg, ExperimentCfg, ExperimentFile
 from solo.args.fields import keys_of
@@ -20,13 +20,12 @@ from solo.args.origins import read_yaml
 from solo.args.parse import parse
 from solo.args.recipes import find_recipe
 from solo.args.schema import PretrainCfg
-from solo.args.words import as_word, read_word
 from solo.callbacks import run_lock
+from solo.cli import read_words
 from solo.errors import ConfigError, UserError
 from solo.experiment.runs import NAME, Choice, Row, Task, add_row, perform_all, probe, read_rows
 from solo.files import output_file
 from solo.run.report import say
-from solo.run.take import read_words
 
 _MOST = 10_000  # runs; more are a slip
 _OF_EACH_RUN = {"seed": "seeds says which", "checkpoint.dir": "out says where"}
@@ -169,7 +168,7 @@ def _checked(values: Any, schema: type[Schema], where: str) -> Schema:
         raise ConfigError(f"{where.rstrip('. :')} is no section; give keys and values, see docs/experiment.md")
     checked, problems = check(values, schema)
     if problems:
-        raise ConfigError("\n".join(f"{where}{problem.key}{problem.text}" for problem in problems))
+        raise ConfigError("\n".join(f"{where}{key}{text}" for key, text in problems))
     return freeze(checked, schema)
 
 
@@ -190,9 +189,7 @@ def measure_of(text: str) -> tuple[str, str, str]:
 def main(words: Sequence[str]) -> int:
     """Run the command; 0, or 1 if a run has failed; the others are done all the same.
 
-    Raises:
-        ConfigError: wrong words, or a wrong file.
-        UserError: the folder is in use, or can't be written.
+    A `UserError` of wrong words, a wrong file, or a folder that is in use or can't be written.
     """
     keys = keys_of(ExperimentCfg)
     given = [word for word in words if "=" in word and word.partition("=")[0] not in keys]

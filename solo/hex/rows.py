@@ -25,24 +25,19 @@ Stats = dict[str, Tensor]
 class Action:
     """What is done with an anchor's relatives."""
 
-    # ``weigh``: they are hierarchy negatives, see ``beta`` and ``tau_plus``; ``drop``: they leave the denominator;
-    # ``pull``: that, and they are positives, too; ``keep``: nothing
+    # ``weigh``: they are hierarchy negatives; ``drop``: they leave the denominator; ``pull``: that, and they are
+    # positives, too; ``keep``: nothing
     name: Literal["weigh", "drop", "pull", "keep"] = "weigh"
     # of a term: ``own``: its positive and the negatives; ``negatives``: these alone (decoupled); ``all``: everybody but
-    # the anchor, whatever is pulled among them (SupCon as published); ``inside``: that for relatives, and for an
-    # image's own views the relatives only (class-conditional InfoNCE, Chen et al., ICML 2022, 2204.07596; all negatives
-    # where there are no relatives)
+    # the anchor (SupCon as published); ``inside``: that for relatives, and for an image's own views the relatives only,
+    # or all negatives where there are none (class-conditional InfoNCE, Chen et al., ICML 2022, 2204.07596)
     denominator: Literal["own", "negatives", "all", "inside"] = "own"
     share: float | None = 0.5  # pull: of the target that relatives have together; None: every positive has the same
-    # pull: relatives have the weights of a softmax of their cosines with this temperature (SCE, Denize et al., WACV
-    # 2023, 2111.14585), not all the same
+    # pull: relatives have the weights of a softmax of their cosines with this temperature (SCE, 2111.14585)
     softness: float | None = None
-    # pull: the share shrinks by the entropy of these weights, 0 where they are even (ASCL, Feng and Patras, ICPR 2022,
-    # 2207.11163)
-    confident: bool = False
+    confident: bool = False  # pull: the share shrinks by the entropy of these weights, to 0 if even (ASCL, 2207.11163)
 
     def __post_init__(self) -> None:
-        """Refuse what isn't there."""
         if self.name not in ("weigh", "drop", "pull", "keep"):
             raise ValueError(f"action must be 'weigh', 'drop', 'pull' or 'keep', got {self.name!r}")
         if self.denominator not in ("own", "negatives", "all", "inside"):
@@ -75,15 +70,9 @@ class ListSoftmax:
 class LocalTerm:
     """``log L_i = log |H(i)| + LSE((1 + beta) x) - LSE(beta x)`` over H(i), for a block of rows.
 
-    On a CPU over a list of H(i), a small share of the row; elsewhere over whole rows: see `listed`. Logs are -inf where
-    H(i) is empty.
-
-    Args:
-        x: (R, N) logits.
-        hierarchy: (R, N) boolean, H(i).
-        beta: >= 0.
-        among: (R, N) whose mean of exp(beta x) the weights are relative to; H(i) by default.
-        whole: makes numbers of whole rows, where N isn't all keys.
+    Of logits and H(i) (R, N). On a CPU over a list of H(i), a small share of the row; elsewhere over whole rows: see
+    `listed`. Logs are -inf where H(i) is empty. Weights are relative to the mean of exp(beta x) over H(i) or `among`
+    (R, N); `whole` makes numbers of whole rows, where N isn't all keys.
     """
 
     def __init__(
@@ -178,16 +167,14 @@ class HexRows(InfoNCERows):
         self._alike = pairs.anchors.new_zeros(2)  # hierarchy negatives of the anchor's group, those of known groups
 
     def score(self, block: Block, terms: Terms) -> tuple[Tensor, Tensor, Tensor]:
-        """Score each positive against the split denominator."""
         if self.selector is None and self.kin is None and self.own is None:
             return super().score(block, terms)
         nobody = torch.zeros_like(block.negative)
         chosen = nobody if self.selector is None else self.selector(block.similarity, block.rows) & block.negative
         kin = nobody if self.kin is None else self.kin(block.similarity, block.rows) & block.negative & ~chosen
         hierarchy, gone = (chosen | kin, nobody) if self.action.name == "weigh" else (kin, chosen)
-        if self.action.name == "keep":
-            gone = nobody
-        gone = gone if self.action.denominator in ("own", "negatives") or self.action.name == "drop" else nobody
+        apart = self.action.denominator in ("own", "negatives") or self.action.name == "drop"
+        gone = gone if apart and self.action.name != "keep" else nobody
         others = block.negative & ~gone
         if self.action.denominator in ("all", "inside"):
             others |= block.positive
@@ -221,9 +208,8 @@ class HexRows(InfoNCERows):
         """
         local = LocalTerm(block.x, hierarchy, self.beta, block.negative if self.relative else None, self.whole)
         log_size = terms.of(local.log_size)
-        log_debiased, active = debias(
-            terms.of(local.log), log_size, terms.mean, self.tau_plus, self.inverse_temperature
-        )
+        positive = (terms.mean, self.tau_plus, self.inverse_temperature)
+        log_debiased, active = debias(terms.of(local.log), log_size, *positive)
         log_denominator = torch.logaddexp(terms.of(rest.lse), log_debiased)
         if own:
             log_denominator = torch.logaddexp(terms.x, log_denominator)
@@ -297,7 +283,6 @@ class HexRows(InfoNCERows):
                 self._count(name, value, counts & (terms.weight > 0) if place >= 2 and not self.lists else counts)
 
     def choice(self) -> Choice:
-        """What kernels need to know; raises a `UserError` where they can't do what is asked."""
         if self.selector is None and self.kin is None and self.own is None:
             return super().choice()
         what, against, cut = self.action.name, self.action.denominator, getattr(self.selector, "cut", None)

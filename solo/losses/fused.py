@@ -56,22 +56,18 @@ def launch(kernel: str, grid: tuple[int, ...], *arguments: Any, **constants: Any
         getattr(fused_kernels, kernel)[grid](*arguments, **constants, num_warps=8, enable_fp_fusion=True)
 
 
-def _power(number: int, most: int) -> int:
-    """The next power of two, of 16, which a product has at least, to `most`."""
-    return min(most, max(16, 1 << (number - 1).bit_length()))
-
-
 class _Kernels:
     """What kernels need of `pairs`, with the keys that these have at the moment."""
 
     def __init__(self, pairs: Pairs) -> None:
         self.pairs, self.anchors = pairs, pairs.anchors.detach().contiguous()
         device, self.width = self.anchors.device, self.anchors.shape[1]
+        self.power = max(16, 1 << (self.width - 1).bit_length())  # of two, of 16, which a product has at least
         check_device(device)
         card = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
         self.programs = 2 * card.multi_processor_count if card else 4  # what keeps a device busy
         split = self.anchors.dtype == torch.float32 and not torch.version.hip and (card is None or card.major >= 8)
-        self.tiles = {"WIDTH": self.width, "PART": _power(self.width, TILE), "PRECISION": "tf32x3" if split else "ieee"}
+        self.tiles = {"WIDTH": self.width, "PART": min(self.power, TILE), "PRECISION": "tf32x3" if split else "ieee"}
 
     def rows(self) -> tuple[Tensor, ...]:
         """Anchors and keys, their ids, and their groups or, where there are none, the ids again."""
@@ -126,7 +122,7 @@ def fused_sum(loss: Any, d_anchors: Tensor | None, d_keys: Tensor | None) -> Ten
         launch("scores", grid, *of.rows()[:4], numbers, out, *settings, **words, **rows, OWN=choice.own)
         terms += out.sum(dim=0)
 
-    columns = _power(of.width, COLUMNS)
+    columns = min(of.power, COLUMNS)
     for _ in pairs.turns(d_keys):
         m, n, offset = of.sizes()
         for to_keys, total in ((False, d_anchors), (True, d_keys)):

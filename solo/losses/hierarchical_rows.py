@@ -8,10 +8,10 @@ at its bound has no gradient of its own: its weight goes to the worst pair of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -23,27 +23,6 @@ from solo.losses.info_nce import MaskedSoftmax
 from solo.losses.pairs import Pairs, listed
 
 Rows = slice | Tensor
-LevelPenalty = Literal["released", "exp2", "linear", "constant"] | Sequence[float]
-
-# lambda_l of level l = 0 (coarsest) to L - 1.
-_PENALTIES: dict[str, Callable[[int, int], float]] = {
-    "released": lambda level, levels: 2.0 ** (1 / (levels - level)),
-    "exp2": lambda level, levels: 2.0**level,
-    "linear": lambda level, levels: level + 1.0,
-    "constant": lambda level, levels: 1.0,
-}
-
-
-def level_penalties(penalty: LevelPenalty, levels: int) -> list[float]:
-    """``lambda_l`` of each of L levels, the coarsest first, by name (``_PENALTIES``) or as numbers of at least 0."""
-    if isinstance(penalty, str):
-        if penalty not in _PENALTIES:
-            raise ValueError(f"level_penalty={penalty!r} is unknown; choose {', '.join(_PENALTIES)} or a list")
-        return [_PENALTIES[penalty](level, levels) for level in range(levels)]
-    values = [float(value) for value in penalty]
-    if len(values) != levels or not all(0 <= value < float("inf") for value in values):
-        raise ValueError(f"level_penalty={values} must be {levels} numbers of at least 0, one a level, coarse first")
-    return values
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,13 +156,8 @@ class RowSoftmax(Protocol):
     def gradient(self, per_row: Tensor) -> Tensor: ...
 
 
-# (cosines (R, N), logits (R, N), which anchors, their own columns (R,)) -> denominators; changes none of them.
-Denominator = Callable[[Tensor, Tensor, Rows, Tensor], RowSoftmax]
-
-
-def everyone_else(similarity: Tensor, x: Tensor, rows: Rows, self_columns: Tensor) -> RowSoftmax:
-    """The denominator of equation 3: all keys but the anchor itself."""
-    return MaskedSoftmax(x, torch.ones_like(x, dtype=torch.bool).scatter_(1, self_columns[:, None], False))
+# (cosines (R, N), logits (R, N), which anchors, their own columns (R,), levels) -> denominators; changes none of them.
+Denominator = Callable[[Tensor, Tensor, Rows, Tensor, LabelLevels], RowSoftmax]
 
 
 class _Worst(NamedTuple):
@@ -210,7 +184,7 @@ class HierarchicalRows(RowLoss):
         temperature: float,
         cumulative: bool,
         constrained: bool,
-        denominator: Denominator = everyone_else,
+        denominator: Denominator | None = None,
     ) -> None:
         super().__init__(pairs)
         self.levels, self.cumulative, self.denominator = levels, cumulative, denominator
@@ -240,9 +214,11 @@ class HierarchicalRows(RowLoss):
             self.bounds = torch.cat((finer[1:], finer.new_full((1,), -torch.inf)))
 
     def logits(self, similarity: Tensor, rows: Rows) -> tuple[Tensor, RowSoftmax]:
-        """Logits and denominators of a block."""
-        x = similarity * self.inverse_temperature
-        return x, self.denominator(similarity, x, rows, self.self_columns[rows])
+        """Logits and denominators of a block; of equation 3, these are all keys but the anchor itself."""
+        x, own = similarity * self.inverse_temperature, self.self_columns[rows]
+        if self.denominator is not None:
+            return x, self.denominator(similarity, x, rows, own, self.levels)
+        return x, MaskedSoftmax(x, torch.ones_like(x, dtype=torch.bool).scatter_(1, own[:, None], False))
 
     def _block(self, rows: slice) -> tuple[RowSoftmax, Tensor, Tensor, Tensor]:
         """The denominators of R anchors; cell and place of each of their K pairs, see `partners`, and its logit."""
@@ -308,16 +284,10 @@ class HierarchicalRows(RowLoss):
         weight = flat.index_select(0, cell).mul_(~at_bound)
         held = torch.zeros_like(flat).index_add_(0, cell, at_bound.to(flat.dtype))
         if self.cumulative:  # a pair counts at all levels above the one where its ancestry ends, too
-            pair, above = torch.arange(len(cell), device=cell.device), cell % self.levels.number
             for step in range(1, self.levels.number):
-                if listed(x):
-                    further = (above >= step).nonzero()[:, 0]
-                    pair, above = pair.index_select(0, further), above.index_select(0, further)
-                    here = cell.index_select(0, pair) - step
-                else:
-                    here = (cell - step).masked_fill(above < step, len(flat) - 1)
-                at_bound = x.index_select(0, pair) >= limit.index_select(0, here)
-                weight.index_add_(0, pair, flat.index_select(0, here).mul_(~at_bound))
+                here = (cell - step).masked_fill(cell % self.levels.number < step, len(flat) - 1)
+                at_bound = x >= limit.index_select(0, here)
+                weight += flat.index_select(0, here).mul_(~at_bound)
                 held.index_add_(0, here, at_bound.to(flat.dtype))
         held = held[:-1].view_as(size)
         return weight, per_pair * (size - held), per_pair * held

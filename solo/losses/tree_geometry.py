@@ -176,12 +176,8 @@ class GuidedLoss(nn.Module):
 
     A baseline that learns from labels without contrast; the prototypes, one a class, are its parameters. Garnot,
     Landrieu: Leveraging class hierarchies with metric-guided prototype learning, BMVC 2021,
-    https://arxiv.org/abs/2007.03047.
-
-    Args:
-        tree: (C, C) distances of the classes in the label tree, above 0 off the diagonal (``Taxonomy.distance``).
-        dim: D of the embeddings.
-        weight: of the distortion, at least 0.
+    https://arxiv.org/abs/2007.03047. `tree` are distances (C, C) of the classes in the label tree, above 0 off the
+    diagonal (``Taxonomy.distance``); embeddings have `dim` features.
     """
 
     tree: Tensor

@@ -21,7 +21,7 @@ from torchvision import transforms as tvt
 
 from solo.cores import fitting_workers
 from solo.data.batches.samplers import EvaluationShare, SeededSampler, seeded_sampler
-from solo.data.cache.images import Images, pixels_in_memory
+from solo.data.cache.images import Images, pixels_in_memory, planes
 from solo.data.labels.subsets import Around, level_targets
 from solo.data.views.batched import VIEW, BatchAugment, Shown
 from solo.data.views.pipelines import Normalize, Pipeline
@@ -30,10 +30,7 @@ _GRACE = 60  # seconds that a loader outlives a stop, at most
 
 
 class SeededDataset(Around):
-    """A data set whose samples are drawn as `dataset[index, seed]`; a plain index draws from the running `random`.
-
-    Reseeds Python's global `random` in the process that makes the samples.
-    """
+    """A data set whose samples are drawn as `dataset[index, seed]`; a plain index draws from the running `random`."""
 
     def __getitem__(self, item: int | tuple[int, int]) -> Any:
         if isinstance(item, tuple):
@@ -86,8 +83,7 @@ def whole_batches(dataset: Any) -> NormalisedBatches | None:
     resize, to_tensor, last = pipeline.transforms
     if not (isinstance(resize, tvt.Resize) and isinstance(to_tensor, tvt.ToTensor) and isinstance(last, Normalize)):
         return None
-    pixels = torch.from_numpy(array)
-    pixels = pixels[:, None] if array.ndim == 3 else pixels.movedim(3, 1) if array.shape[1] != 3 else pixels
+    pixels = planes(array)
     fits = list(pixels.shape[1:]) == [len(last.mean), *(resize.size if isinstance(resize.size, Sequence) else ())]
     return NormalisedBatches(dataset, pixels, last) if fits else None
 
@@ -278,10 +274,7 @@ def worker_options(num_workers: int, seed: int) -> dict[str, Any]:
 
 
 def _outlive_stop(worker: int) -> None:
-    """Let a loader's process go on for a while when all processes are told to stop: the step under way needs it.
-
-    A stop by `timeout`, SLURM or a container reaches the whole group; the main process ends its loaders itself.
-    """
+    """Let a loader's process go on for a while when all processes are told to stop: the step under way needs it."""
     for name in ("SIGTERM", "SIGHUP", "SIGUSR1"):
         if hasattr(signal, name) and hasattr(signal, "alarm"):  # not on Windows
             signal.signal(getattr(signal, name), lambda number, frame: signal.alarm(_GRACE))

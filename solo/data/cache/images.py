@@ -60,12 +60,7 @@ class ArrayImages:
 
     def fetch(self, rows: Sequence[int]) -> Tensor:
         """uint8 `(B, C, H, W)`."""
-        batch = torch.from_numpy(self.images[self.indices[rows]])
-        if batch.ndim == 3:
-            batch = batch[:, None]
-        elif batch.shape[1] != 3:
-            batch = batch.movedim(3, 1)
-        return self.convert(batch)
+        return self.convert(planes(self.images[self.indices[rows]]))
 
     def labels(self, rows: Tensor) -> Tensor:
         """Targets of these rows, `(B,)` or `(B, levels)`."""
@@ -123,7 +118,7 @@ class FileImages:
         return [*self.problems, *(not_an_image(str(self.files[row])) for row in broken)]
 
     def _kept_size(self, file: Source, side: int) -> tuple[int, int]:
-        """Height and width of an image whose shorter side is at most `side`; nothing for one that is skipped."""
+        """Height and width of an image whose shorter side is at most `side`; zeros for one that is skipped."""
         try:
             width, height = self.reading.head(file).size
         except BrokenImageError:
@@ -260,6 +255,12 @@ def pixels_in_memory(dataset: Any) -> np.ndarray[Any, Any] | None:
         if isinstance(array, np.ndarray) and array.dtype == np.uint8 and array.ndim in (3, 4):
             return array
     return None
+
+
+def planes(array: np.ndarray[Any, Any]) -> Tensor:
+    """`(N, H, W)`, `(N, H, W, C)` or `(N, 3, H, W)` -> `(N, C, H, W)`."""
+    images = torch.from_numpy(array)
+    return images[:, None] if images.ndim == 3 else images.movedim(3, 1) if images.shape[1] != 3 else images
 
 
 def _in_channels(images: Tensor, channels: int, as_grey: bool) -> Tensor:

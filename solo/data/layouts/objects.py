@@ -1,8 +1,7 @@
 """Pictures of things: Tiny ImageNet, Caltech-101, Food-101, DTD, SUN397, VOC, iNaturalist, glyphs; and of products.
 
-Of DeepFashion In-Shop, ModelNet40 and DyML-Product the objects that validate are others than those that train, in the
-same categories; one tree has both. Their levels are those of Zhang et al., Use All The Labels (CVPR 2022), section 4:
-https://arxiv.org/abs/2204.13207.
+Of products the objects that validate are others than those that train. Their levels are those of Zhang et al., Use All
+The Labels (CVPR 2022), section 4: https://arxiv.org/abs/2204.13207.
 """
 
 import itertools
@@ -185,10 +184,7 @@ DYML_LEVELS = ("coarse", "middle", "fine")
 
 
 def _inshop_rows(root: Path) -> Iterator[tuple[Path, Names, str]]:
-    """Image, category > product > variation, and `train`, `query` or `gallery`.
-
-    `img/WOMEN/Dresses/id_00000002/02_1_front.jpg` is variation (mostly colour) 02 of product id_00000002.
-    """
+    """Image; category, product, variation (mostly colour: 02 of `02_1_front.jpg`); `train`, `query` or `gallery`."""
     file, folder = beside(root, "Eval", _PARTITION), beside(root, "Img", "img").parent
     for (line,) in itertools.islice(lines(file), 2, None):  # behind their number and the columns' names
         image, _, status = line.split()

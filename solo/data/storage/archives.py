@@ -54,10 +54,9 @@ class StrictInfo(tarfile.TarInfo):
 
 
 def extract_tar(source: Path, folder: Path, most: int = MOST_BYTES) -> None:
-    """Unpack a tar file, in which a link becomes a second copy of the archive's file that it leads to.
+    """Unpack a tar file of at most so many bytes, in which a link becomes a copy of the file that it leads to.
 
-    `most` bytes may its files have together. Raises a `UserError` where it is damaged, too large, or a member or a link
-    would leave the folder; nothing of that is written.
+    Raises a `UserError` where it is damaged, too large, or a member or a link would leave the folder.
     """
     with _room(source, folder, most) as free, tarfile.open(source, tarinfo=StrictInfo) as tar:
         size, links = 0, []

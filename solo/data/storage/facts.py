@@ -112,8 +112,7 @@ def image_folders(
 ) -> Iterator[tuple[Parts, list[str]]]:
     """Every folder that holds images: its parts below `root` (none for the root) and the sorted file names.
 
-    Hidden files and folders are left out, links are followed. Each comes after the folder that holds it, in the order
-    of names. `problems` is told of folders that can't be listed, of links that lead nowhere, and of what is left out.
+    Hidden files and folders are left out, links are followed. `problems` is told of what can't be read or is left out.
     `parts` and `above`, real paths, are the way here.
     """
     real = os.path.realpath(root)

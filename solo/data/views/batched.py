@@ -101,7 +101,7 @@ class EntryViews:
         # Saturation and hue change nothing in grey images.
         self.active = [i for i in range(4 if len(mean) == 3 else 2) if strengths[i]]
         self.mean, self.std = (torch.tensor(list(values))[:, None, None] * ops.WHITE for values in (mean, std))
-        self._used = (self.probs[1:5] > 0).tolist()
+        self.used = (self.probs[1:5] > 0).tolist()
         self._last = (-self.mean / self.std).flatten(), 1 / self.std.flatten()
         self._buffers = Buffers()
 
@@ -148,7 +148,7 @@ class EntryViews:
         """The views: normalised float32 `(B, C, size, size)` each."""
         plan = self.plan(seeds, torch.tensor([image.shape[1:] for image in images]))
         if isinstance(images, Tensor) and images.device.type != "cpu":
-            return list(self.masked(images, plan).chunk(len(self.streams)))
+            return list(masked.views(self, images, plan).chunk(len(self.streams)))
         out = self._buffers((len(plan.rows), images[0].shape[0], self.size, self.size))
         limit = max(1, CHUNK // out[0].numel())
         if limit == 1:
@@ -160,16 +160,11 @@ class EntryViews:
                 out.index_copy_(0, part.rows, self.colour(self.crop(images, part), part))
         return list(out.chunk(len(self.streams)))
 
-    def masked(self, images: Tensor, plan: Plan, cropped: bool = False) -> Tensor:
-        """The views of a plan as `plan` makes it, asking a device for nothing, see `solo.data.views.masked`.
-
-        Images are uint8 `(B, C, H, W)`; or what was `cropped` already.
-        """
-        device, sides = images.device, None if cropped else images.shape[2:]
-        steps = masked.packed(plan, self.active, self._used, images.shape[1], self.size, sides, device)
+    def normalising(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """By what images in [0, 255] are normalised as `shift + x * scale`, per channel, on a device."""
         if self._last[0].device != device:  # once
             self._last = self._last[0].to(device), self._last[1].to(device)
-        return masked.views(images, steps, self.size, self.resample, *self._last)
+        return self._last
 
 
 class BatchAugment:
@@ -232,7 +227,8 @@ class BatchAugment:
         views: list[Tensor] = []
         for entry, crops in zip(self.entries, prepared, strict=True):
             plan = entry.plan(seeds, torch.full((len(seeds), 2), entry.size))  # cropped already
-            views += entry.masked(crops.to(device, non_blocking=True), plan, True).chunk(len(entry.streams))
+            made = masked.views(entry, crops.to(device, non_blocking=True), plan, cropped=True)
+            views += made.chunk(len(entry.streams))
         return views
 
 
@@ -255,10 +251,7 @@ def setting(cfg: Any, key: str) -> Any:
 def channel_statistics(
     mean: Sequence[float], std: Sequence[float], channels: int | None
 ) -> tuple[list[float], list[float]]:
-    """Mean and std of `channels` channels, of images in [0, 1]; one value is for all of them.
-
-    Raises a `UserError` for values that can't be, or more or fewer than there are channels.
-    """
+    """Mean and std of `channels` channels, of images in [0, 1]; one value is for all. A `UserError` for wrong ones."""
     for name, text in wrong_statistics(mean, std).items():
         raise UserError(f"{name}{text}")
     count = channels or len(mean)
