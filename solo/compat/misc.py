@@ -75,7 +75,6 @@ class FilterInfNNan(nn.Module):
         return filter_inf_n_nan(self.module(*args, **kwargs))
 
     def __getattr__(self, name: str) -> Any:
-        """Forward what this class doesn't have to the wrapped module."""
         try:
             return super().__getattr__(name)
         except AttributeError:

@@ -40,11 +40,11 @@ class QueueKwargs(Keys):
 
 
 class MoCoV2PlusKwargs(SimCLRKwargs, QueueKwargs):
-    """Projector, temperature, queue."""
+    """Keys of a projector, a temperature and a queue."""
 
 
 class NNCLRKwargs(PredictorKwargs, MoCoV2PlusKwargs):
-    """Projector, predictor, temperature, queue."""
+    """Keys of a projector, a predictor, a temperature and a queue."""
 
 
 class VICRegKwargs(ProjectorKwargs):
@@ -59,11 +59,11 @@ class BarlowTwinsKwargs(ProjectorKwargs):
 
 
 class MoCoV3Kwargs(PredictorKwargs, SimCLRKwargs):
-    """Projector, predictor, temperature."""
+    """Keys of a projector, a predictor and a temperature."""
 
 
 class NNPredictorKwargs(PredictorKwargs, QueueKwargs):
-    """Projector, predictor, queue."""
+    """Keys of a projector, a predictor and a queue."""
 
 
 class ReSSLKwargs(ProjectorKwargs, QueueKwargs):
@@ -159,7 +159,7 @@ class GuidedKwargs(ProjectorKwargs):
 
 
 class CrossEntropyKwargs(Keys):
-    """None."""
+    """It has no keys of its own."""
 
 
 class SoftLabelsKwargs(Keys):

@@ -108,7 +108,7 @@ class ArrayDataset(LabelledImages):
 
     @property
     def images(self) -> np.ndarray:
-        """The pixels, by our own name for `data`."""
+        """The same array as `data`."""
         return self.data
 
     def read(self, index: int) -> Image.Image:
