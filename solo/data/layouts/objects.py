@@ -1,7 +1,6 @@
 """Pictures of things: Tiny ImageNet, Caltech-101, Food-101, DTD, SUN397, VOC, iNaturalist, glyphs; and of products.
 
-Of products the objects that validate are others than those that train. Their levels are those of Zhang et al., Use All
-The Labels (CVPR 2022), section 4: https://arxiv.org/abs/2204.13207.
+These have levels as in Zhang et al., Use All The Labels (CVPR 2022), section 4: https://arxiv.org/abs/2204.13207.
 """
 
 import itertools
