@@ -78,7 +78,7 @@ MODULES: dict[str, Moved | None] = {  # None: a package without names of its own
     "solo.utils.auto_resumer": Moved("solo.callbacks.run_directory"),
     "solo.utils.auto_umap": Moved("solo.callbacks.auto_umap"),
     "solo.utils.checkpointer": Moved("solo.callbacks.checkpointer"),
-    "solo.utils.kmeans": Moved("solo.nn.clusters"),
+    "solo.utils.kmeans": Moved("solo.nn.memory"),
     "solo.utils.knn": Moved("solo.eval.knn"),
     "solo.utils.lars": Moved("solo.optim"),
     "solo.utils.lr_scheduler": Moved("solo.optim"),
@@ -86,19 +86,17 @@ MODULES: dict[str, Moved | None] = {  # None: a package without names of its own
     "solo.utils.misc": Moved("solo.compat.misc", _MISC),
     "solo.utils.momentum": Moved("solo.nn.momentum"),
     "solo.utils.positional_encodings": Moved("solo.nn.vit"),
-    "solo.utils.sinkhorn_knopp": Moved("solo.nn.clusters"),
+    "solo.utils.sinkhorn_knopp": Moved("solo.nn.memory"),
     "solo.utils.whitening": Moved("solo.nn.norms", {"iterative_normalization_py": "iterative_normalization_py"}),
 }
 
 # file -> methods, and losses, that had one each
 _MERGED = {
+    "methods.agreement": "barlow_twins byol frossl lejepa nnbyol nnsiam simsiam vibcreg vicreg wmse",
     "methods.classifiers": "crossentropy guided tree_heads",
-    "methods.clustering": "deepclusterv2 swav",
     "methods.contrastive": "all4one hierarchical mocov2plus mocov3 nnclr ressl siglip simclr supcon",
-    "methods.decorrelation": "barlow_twins frossl lejepa vibcreg vicreg wmse",
-    "methods.dino": "dinov2",
     "methods.masked": "ijepa mae",
-    "methods.siamese": "byol nnbyol nnsiam simsiam",
+    "methods.prototypes": "deepclusterv2 dino dinov2 swav",
     "losses": "mocov2plus mocov3 nnclr simclr",
     "losses.targets": "deepclusterv2 dino mae ressl swav",
     "losses.views": "barlow byol simsiam vicreg wmse",
