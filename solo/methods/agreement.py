@@ -55,7 +55,6 @@ class NNBYOL(NeighbourQueue, BYOL):
     unit_targets = True
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        """Sum of the two directions."""
         (p1, p2), (m1, m2) = out["p"], out["momentum_z"]
         nn1, nn2 = _neighbours(self, m1, m2, out, step)
         return byol_loss_func(p1, nn2) + byol_loss_func(p2, nn1)
@@ -79,7 +78,6 @@ class SimSiam(MlpHeads, BaseMethod):
         self.projector[-2].bias.requires_grad_(False)  # the norm after it takes it away again
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        """Mean of the two directions, with HEX's share."""
         (z1, z2), (p1, p2) = out["z"], out["p"]
         self.log_metrics({"train_z_std": mean_std(torch.stack([z1, z2]))})
         own = (simsiam_loss_func(p1, z2) + simsiam_loss_func(p2, z1)) / 2
@@ -95,7 +93,6 @@ class NNSiam(NeighbourQueue, SimSiam):
     unit_outputs = True
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        """Mean of the two directions."""
         (z1, z2), (p1, p2) = out["z"], out["p"]
         nn1, nn2 = _neighbours(self, z1, z2, out, step)
         return (simsiam_loss_func(p1, nn2) + simsiam_loss_func(p2, nn1)) / 2
@@ -123,7 +120,6 @@ class BarlowTwins(MlpHeads, BaseMethod):
     projector_form = {"depth": 3}
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        """Barlow Twins on the two views, with HEX's share."""
         z1, z2 = out["z"]
         own = partial(barlow_loss_func, z1, z2, lamb=self.lamb, scale_loss=self.scale_loss)
         return self.hex.blend(own, [z1, z2], step)
@@ -141,7 +137,6 @@ class VICReg(MlpHeads, BaseMethod):
     projector_form = {"depth": 3}
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        """VICReg on the two views, with HEX's share."""
         (z1, z2), weights = out["z"], (self.sim_loss_weight, self.var_loss_weight, self.cov_loss_weight)
         return self.hex.blend(partial(vicreg_loss_func, z1, z2, *weights), [z1, z2], step)
 
@@ -161,7 +156,6 @@ class VIbCReg(MlpHeads, BaseMethod):
         self.projector.append(norm)
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        """VIbCReg on the two views."""
         (z1, z2), weights = out["z"], (self.sim_loss_weight, self.var_loss_weight, self.cov_loss_weight)
         return weigh(z1, z2, weights, correlation_loss, getattr(self.projector[-1], "whiten", None))
 
@@ -180,10 +174,7 @@ class WMSE(MlpHeads, BaseMethod):
         self.whitening = Whitening2d(kw.proj_output_dim, eps=kw.whitening_eps)
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        """Mean over random partitions of the batch, their parts whitened, and over the pairs of large views.
-
-        A partition is of the batch of all processes; each whitens its share of the parts.
-        """
+        """Mean over random partitions of all processes' batch, whose parts they share, and over pairs of views."""
         batch = len(out["z"][0])
         if batch % self.whitening_size:
             raise UserError(
@@ -212,7 +203,6 @@ class FroSSL(MlpHeads, BaseMethod):
     projector_form = {"depth": 3}
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        """FroSSL on all views, with HEX's share."""
         z = [at_least_float32(view) for view in out["z"]]  # once, for both losses: their gradients add up
         return self.hex.blend(partial(frossl_loss_func, z, self.invariance_weight), z, step)
 

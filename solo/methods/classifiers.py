@@ -92,7 +92,6 @@ class TreeHead(BaseMethod):
         return {"z": self.head(feats)}
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        """The loss over all views together."""
         loss: Tensor = self.criterion(torch.cat(out["z"]), step.labels.repeat(len(out["z"]), 1))
         return loss
 

@@ -55,18 +55,8 @@ def mlp(
 ) -> nn.Sequential:
     """`depth` linear layers with BatchNorm and an activation between them: (N, in_dim) -> (N, out_dim).
 
-    The places in the `Sequential` are those of solo-learn's heads, so that checkpoints are exchangeable.
-
-    Args:
-        in_dim: width of the input.
-        hidden_dim: width of every layer but the last.
-        out_dim: width of the output.
-        depth: number of linear layers, at least 1.
-        norm: put a BatchNorm1d after each hidden layer.
-        bias: give the hidden layers a bias.
-        last_bias: give the last layer a bias.
-        last_norm: BatchNorm1d after the last layer, with (`affine`) or without (`plain`) weight and bias.
-        activation: called for each activation.
+    The places in the `Sequential` are those of solo-learn's heads, so that checkpoints are exchangeable. `bias` is that
+    of the hidden layers; a BatchNorm after the last one is with (`affine`) or without (`plain`) weight and bias.
     """
     layers: list[nn.Module] = []
     for _ in range(depth - 1):
