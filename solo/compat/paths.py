@@ -84,7 +84,7 @@ MODULES: dict[str, Moved | None] = {  # None: a package without names of its own
     "solo.utils.lr_scheduler": Moved("solo.optim"),
     "solo.utils.metrics": Moved("solo.eval.metrics"),
     "solo.utils.misc": Moved("solo.compat.misc", _MISC),
-    "solo.utils.momentum": Moved("solo.nn.momentum"),
+    "solo.utils.momentum": Moved("solo.nn.networks"),
     "solo.utils.positional_encodings": Moved("solo.nn.vit"),
     "solo.utils.sinkhorn_knopp": Moved("solo.nn.memory"),
     "solo.utils.whitening": Moved("solo.nn.norms", {"iterative_normalization_py": "iterative_normalization_py"}),

@@ -20,9 +20,8 @@ from solo.methods import settings
 from solo.methods.catalogue import ROWS, path_of
 from solo.methods.exact import exact_step
 from solo.methods.module import SoloModule
-from solo.nn.heads import mlp
 from solo.nn.memory import QueueMixin
-from solo.nn.momentum import freeze_layers
+from solo.nn.networks import freeze_layers, mlp
 from solo.optim import layer_groups, static_lr
 
 __all__ = ["BaseMethod", "TrainStep", "static_lr"]

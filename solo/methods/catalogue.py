@@ -40,11 +40,11 @@ class QueueKwargs(Keys):
 
 
 class MoCoV2PlusKwargs(SimCLRKwargs, QueueKwargs):
-    """Projector, temperature, queue."""
+    """Keys of projector, temperature and queue."""
 
 
 class NNCLRKwargs(PredictorKwargs, MoCoV2PlusKwargs):
-    """Projector, predictor, temperature, queue."""
+    """Keys of projector, predictor, temperature and queue."""
 
 
 class VICRegKwargs(ProjectorKwargs):
@@ -59,11 +59,11 @@ class BarlowTwinsKwargs(ProjectorKwargs):
 
 
 class MoCoV3Kwargs(PredictorKwargs, SimCLRKwargs):
-    """Projector, predictor, temperature."""
+    """Keys of projector, predictor and temperature."""
 
 
 class NNPredictorKwargs(PredictorKwargs, QueueKwargs):
-    """Projector, predictor, queue."""
+    """Keys of projector, predictor and queue."""
 
 
 class ReSSLKwargs(ProjectorKwargs, QueueKwargs):
@@ -159,7 +159,7 @@ class GuidedKwargs(ProjectorKwargs):
 
 
 class CrossEntropyKwargs(Keys):
-    """None."""
+    """A method without keys of its own."""
 
 
 class SoftLabelsKwargs(Keys):
@@ -278,7 +278,7 @@ CATALOGUE: dict[str, MethodFacts] = {
     "ijepa": _row("masked:IJEPA", IJEPAKwargs, momentum=True, vit="ijepa", **_MASKED, **_DISTILLED),
     "levelcontrast": _row("classifiers:LevelContrast", LevelContrastKwargs, **_NEEDS_LABELS),
     "levelheads": _row("classifiers:LevelHeads", CrossEntropyKwargs, **_NEEDS_LABELS),
-    "lightly": _row("lightly:Lightly", LightlyKwargs, hex="blends", momentum=True),
+    "lightly": _row("agreement:Lightly", LightlyKwargs, hex="blends", momentum=True),
     "lorentz": _row("classifiers:LorentzHeads", LorentzKwargs, **_NEEDS_LABELS),
     "mae": _row("masked:MAE", MAEKwargs, per_image=True, least_batch=1, vit="mae", **_MASKED),
     "mocov2plus": _row("contrastive:MoCoV2Plus", MoCoV2PlusKwargs, hex="replaces", momentum=True, negatives="queue"),

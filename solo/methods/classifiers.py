@@ -15,7 +15,7 @@ from solo.losses.targets import cross_entropy_loss_func
 from solo.losses.tree_geometry import GuidedLoss
 from solo.methods import catalogue as of
 from solo.methods.base import BaseMethod, MlpHeads, Outputs, TrainStep
-from solo.nn.heads import mlp
+from solo.nn.networks import mlp
 from solo.taxonomy import Taxonomy
 
 

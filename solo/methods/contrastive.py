@@ -18,8 +18,8 @@ from solo.losses.targets import ressl_loss_func
 from solo.methods import catalogue as of
 from solo.methods.base import BaseMethod, MlpHeads, NeighbourQueue, Outputs, TrainStep
 from solo.methods.momentum import BaseMomentumMethod
-from solo.nn.heads import mlp
 from solo.nn.memory import QueueMixin
+from solo.nn.networks import mlp
 from solo.nn.vit import PositionalEncodingPermute1D, Summer
 from solo.precision import at_least_float32
 

@@ -11,7 +11,7 @@ from solo.args.schema import PretrainCfg
 from solo.losses.pairs import unit
 from solo.methods import settings
 from solo.methods.base import BaseMethod, Outputs
-from solo.nn.momentum import MomentumUpdater, initialize_momentum_params
+from solo.nn.networks import MomentumUpdater, initialize_momentum_params
 
 
 class BaseMomentumMethod(BaseMethod):

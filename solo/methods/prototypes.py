@@ -24,8 +24,8 @@ from solo.losses.targets import (
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.catalogue import DeepClusterV2Kwargs, DINOKwargs, DINOv2Kwargs, SwAVKwargs
 from solo.methods.momentum import BaseMomentumMethod
-from solo.nn.heads import WeightNormLinear, mlp
 from solo.nn.memory import KMeans, LateBuffers, SinkhornKnopp
+from solo.nn.networks import WeightNormLinear, mlp
 from solo.nn.vit import PatchTokens, rows_of
 
 
