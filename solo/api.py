@@ -9,8 +9,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from solo.args.words import as_word
-from solo.cli import COMMANDS, execute, read_config
+from solo.args.compose import as_word
+from solo.cli import COMMANDS, execute, read_config, settings_of
 from solo.errors import UserError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from solo.run.pretrain import PretrainResult
     from solo.run.pretrained import PretrainedModel
-    from solo.run.search import Found
+    from solo.run.take import Found
 
 __all__ = ["analyze", "evaluate", "inspect", "load", "pretrain", "search"]
 
@@ -140,8 +140,7 @@ def search(
         UserError: nothing to search, or a file can't be read or written.
     """
     from solo.args.eval_schema import SearchCfg
-    from solo.run.search import search as look
-    from solo.run.take import settings_of
+    from solo.run.take import search as look
 
     loaded = load(model) if isinstance(model, (str, Path)) else model
     place = "features" if str(among).endswith(".npz") else "among"

@@ -10,27 +10,46 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import solo
-from solo.args.compose import compose
-from solo.args.eval_schema import AnalyzeCfg, EvaluateCfg, KnnCfg, UmapCfg
-from solo.args.fields import keys_of
-from solo.args.parse import Parsed, parse
-from solo.args.recipes import Recipe, find_folders, find_recipe
-from solo.args.schema import LinearCfg, PretrainCfg
-from solo.args.show import NO_PREVIEW, describe, help_text, recipe_page, resolved_text, usage
-from solo.args.source import (
+from solo.args.check import check
+from solo.args.compose import (
     CHECKPOINTS,
     SOURCES,
+    LineParser,
     complete,
-    image_words,
-    long_names,
-    reads_features,
+    compose,
+    expand,
+    read_word,
     source_word,
-    takes_source,
+    take_over,
 )
-from solo.args.words import LineParser, read_word
+from solo.args.eval_schema import (
+    AnalyzeCfg,
+    EmbedCfg,
+    EvaluateCfg,
+    ExportCfg,
+    FeatureCfg,
+    KnnCfg,
+    PredictCfg,
+    SearchCfg,
+    UmapCfg,
+)
+from solo.args.fields import keys_of
+from solo.args.parse import Parsed, parse
+from solo.args.recipes import find_folders, find_recipe
+from solo.args.schema import LinearCfg, PretrainCfg
+from solo.args.show import (
+    NO_PREVIEW,
+    completions,
+    describe,
+    help_text,
+    install_completion,
+    recipe_page,
+    resolved_text,
+    usage,
+)
 from solo.compat import twin
 from solo.compat.flags import has_flags, read_flags
 from solo.cores import fitting_workers
@@ -39,17 +58,20 @@ from solo.plugin import permit
 from solo.screen import PIPE_CLOSED, guarded_output, reader_is_gone, say_error, shown
 from solo.suggest import did_you_mean
 
+Cfg = TypeVar("Cfg")
+
 
 @dataclass(frozen=True)
 class Command:
     """One row of the table: a function, `module:name` below `solo`, and the schema of the resolved config that it gets.
 
-    Without a schema it gets the words, and reads its own command line.
+    Without a schema it gets the words, and reads its own command line; or its settings need no recipe, `own` has them.
     """
 
     call: str
     schema: type | None
     help: str
+    own: type | None = None
 
 
 COMMANDS: dict[str, Command] = {
@@ -59,10 +81,12 @@ COMMANDS: dict[str, Command] = {
     "analyze": Command("run.analyze:run", AnalyzeCfg, "look at embeddings: emergence, collapse, the tree; a report"),
     "knn": Command("run.measure:knn", KnnCfg, "evaluate features by their nearest neighbours"),
     "umap": Command("run.measure:umap", UmapCfg, "draw features as points in the plane"),
-    "embed": Command("run.take:main_embed", None, "features of a folder of images"),
-    "search": Command("run.search:main", None, "find the images most alike to one"),
-    "predict": Command("run.take:main_predict", None, "best classes of a folder of images, at every level"),
-    "export": Command("run.take:main_export", None, "the backbone for timm, torchvision, Hugging Face, ONNX, ..."),
+    "embed": Command("run.take:embed", None, "features of a folder of images", EmbedCfg),
+    "search": Command("run.take:search", None, "find the images most alike to one", SearchCfg),
+    "predict": Command("run.take:predict", None, "best classes of a folder of images, at every level", PredictCfg),
+    "export": Command(
+        "run.take:export", None, "the backbone for timm, torchvision, Hugging Face, ONNX, ...", ExportCfg
+    ),
     "experiment": Command("experiment.main:main", None, "compare arms over paired seeds, with intervals"),
     "benchmark": Command("experiment.benchmark:main", None, "runs on many data sets and protocols, in one table"),
     "recipe": Command("", None, "print a recipe whole, to save and edit; list what there is"),
@@ -125,11 +149,10 @@ def _dispatch(words: list[str]) -> int:
     if name == "--version":
         sys.stdout.write(f"{solo.__version__}\n")
         return 0
+    schemas = {row: command.schema for row, command in COMMANDS.items()}
     if name in ("--complete", "--install-completion"):
-        shell = importlib.import_module("solo.args.completion")
-        schemas = {row: command.schema for row, command in COMMANDS.items()}
         given = words[1] if words[1:] else None
-        found = shell.complete(given or "", schemas) if name == "--complete" else [shell.install(given)]
+        found = completions(given or "", schemas) if name == "--complete" else [install_completion(given)]
         sys.stdout.write("".join(f"{line}\n" for line in found))
         return 0
     if name not in COMMANDS:
@@ -138,12 +161,46 @@ def _dispatch(words: list[str]) -> int:
     if name == "recipe":
         overrides = [word for word in words[1:] if _is_override(word)]
         places = [word for word in words[1:] if word not in overrides]
-        configured = {row: command.schema for row, command in COMMANDS.items() if command.schema is not None}
-        sys.stdout.write(recipe_page(places, overrides, configured))
+        sys.stdout.write(recipe_page(places, overrides, {row: schema for row, schema in schemas.items() if schema}))
+        return 0
+    if command.own is not None:
+        settings = read_words(name, command.own, words[1:])
+        if settings is not None:
+            _function(command.call)(settings)
         return 0
     if command.schema is None:
         return int(_function(command.call)(words[1:]))
     return _run(name, command, command.schema, words[1:])
+
+
+def read_words(command: str, schema: type[Cfg], words: Sequence[str]) -> Cfg | None:
+    """The settings of a command, or a `ConfigError` with all problems, one a line; None after printing `--help`."""
+    known: Any = schema
+    if {"-h", "--help"} & set(words):
+        places = " ".join(name.upper() for name in known.POSITIONAL)
+        about = str(schema.__doc__).strip()
+        sys.stdout.write(f"usage: solo {command} {places} [KEY=VALUE ...]\n\n{about}\n\n{help_text(schema)}\n")
+        return None
+    keys = keys_of(schema)
+    values: dict[str, Any] = {}
+    free = [name for name in known.POSITIONAL if not any(word.startswith(f"{name}=") for word in words)]
+    for word in words:
+        if word.split("=", 1)[0].lstrip("+") in keys and "=" in word or not free:
+            found = read_word(word, schema)
+            if values.get(found.key, found.value) != found.value:
+                raise ConfigError(f"{found.key} is given twice, {values[found.key]!r} and {found.value!r}; drop one")
+            values[found.key] = found.value
+        else:
+            values[free.pop(0)] = word
+    return settings_of(schema, values)
+
+
+def settings_of(schema: type[Cfg], values: Mapping[str, Any]) -> Cfg:
+    """The settings, or a `ConfigError` with all problems, one a line."""
+    checked, problems = check(values, schema)
+    if problems:
+        raise ConfigError("\n".join(f"{key}{text}" for key, text in problems))
+    return schema(**{name: checked[name] for name in keys_of(schema)})
 
 
 def _run(name: str, command: Command, schema: type, words: list[str]) -> int:
@@ -199,8 +256,6 @@ def is_first_process() -> bool:
 
 def _sweep(name: str, command: Command, given: argparse.Namespace) -> int:
     """All configs are read before the first run starts."""
-    from solo.args.words import expand
-
     places, overrides = _split(given)
     sweep = expand(overrides)
     if given.preview and name != "pretrain":
@@ -241,35 +296,30 @@ def read_config(name: str, places: Sequence[str], overrides: Sequence[str], for_
     """
     schema = COMMANDS[name].schema
     assert schema is not None
-    overrides = list(overrides)
-    if takes_source(schema):
-        overrides = long_names(overrides)
+    overrides, places, saved = list(overrides), list(places), dict[str, Any]()
+    features = issubclass(schema, FeatureCfg)
+    if SOURCES[0] in keys_of(schema):
+        short = re.compile("checkpoint=")  # `checkpoint.dir` is another key
+        overrides = [short.sub(f"{SOURCES[0]}=", word, 1) if short.match(word) else word for word in overrides]
         if source := source_word(places, schema):
             places, overrides = [], [source, *overrides]
         if len(places) == 1 and not find_folders(places[0], name) and not os.path.exists(os.path.expanduser(places[0])):
             raise ConfigError(f"{places[0]!r} doesn't exist; give a checkpoint, the folder of a run, or a recipe")
-    features = reads_features(schema)
+        source = next((word for word in overrides if word.startswith(f"{SOURCES[0]}=")), None)
+        if source and not places and not features:  # the recipe for the run's data set
+            saved = dict(saved_data(str(read_word(source).value)))
+            if not saved.get("dataset"):
+                raise ConfigError(f"the checkpoint doesn't say its data set; name a recipe: solo {name} DATASET {name}")
+            places = [str(saved["dataset"]), name]
     if len(places) > 2:
         raise ConfigError(f"command line: {places[2]!r} is not key=value; see --help")
-    recipe = None if features and overrides and not places else _recipe_for(name, places, overrides)
+    recipe = None if features and overrides and not places else find_recipe(places, name)
     values, origins = compose(recipe, overrides, schema)
+    take_over(values, origins, saved)
     told = complete(values, origins, schema, saved_data) if features else []
     parsed = parse(values, schema, origins, for_run=for_run)
     parsed.notes[:0] = [*origins.notes, *told]
     return parsed
-
-
-def _recipe_for(name: str, places: Sequence[str], overrides: list[str]) -> Recipe:
-    """The recipe that is named, or the one for a run's data set, whose images are added to the overrides."""
-    source = next((word for word in overrides if word.startswith(f"{SOURCES[0]}=")), None)
-    if places or source is None:
-        return find_recipe(places, name)
-    saved = saved_data(str(read_word(source).value))
-    if not saved.get("dataset"):
-        raise ConfigError(f"the checkpoint doesn't say its data set; name a recipe: solo {name} DATASET {name}")
-    recipe = find_recipe([str(saved["dataset"]), name], name)
-    overrides[:0] = image_words(saved, recipe.images)
-    return recipe
 
 
 def saved_data(path: str) -> Mapping[str, Any]:

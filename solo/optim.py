@@ -24,22 +24,9 @@ class LARS(Optimizer):
     """SGD whose gradient is scaled, for each parameter p, by `r = eta * |p| / (|g| + weight_decay * |p| + eps)`.
 
     The step direction is `r * (g + weight_decay * p)`. Parameters with a zero norm or a zero gradient, and with
-    `exclude_bias_n_norm` those of one dimension, get neither the scaling nor weight decay.
-
-    Args:
-        params: parameters or groups.
-        lr: learning rate, >= 0.
-        momentum: as in SGD.
-        dampening: as in SGD.
-        weight_decay: as in SGD, >= 0.
-        nesterov: as in SGD; needs a momentum and no dampening.
-        eta: trust coefficient.
-        eps: keeps the division finite.
-        clip_lr: use `min(r / lr, 1)`, so that the rate of a layer never exceeds `lr`.
-        exclude_bias_n_norm: leave out parameters of one dimension.
-
-    Raises:
-        ValueError: if a value is out of its range.
+    `exclude_bias_n_norm` those of one dimension, get neither the scaling nor weight decay. `eta` is the trust
+    coefficient, `eps` keeps the division finite, and with `clip_lr` it is `min(r / lr, 1)`, so that the rate of a layer
+    never exceeds `lr`; all else is as in SGD. Raises a `ValueError` if a value is out of its range.
     """
 
     def __init__(
@@ -72,9 +59,9 @@ class LARS(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            params = [p for p in group["params"] if p.grad is not None]
-            plain = [p for p in params if group["exclude_bias_n_norm"] and p.ndim == 1]
-            scaled = [p for p in params if not (group["exclude_bias_n_norm"] and p.ndim == 1)]
+            spared = 1 if group["exclude_bias_n_norm"] else -1  # number of dimensions
+            plain = [p for p in group["params"] if p.grad is not None and p.ndim == spared]
+            scaled = [p for p in group["params"] if p.grad is not None and p.ndim != spared]
             params = [*scaled, *plain]
             directions = [*_scaled_gradients(scaled, group), *(p.grad for p in plain)]
             buffers = [self.state[p].get("momentum_buffer") for p in params]
@@ -182,8 +169,7 @@ def static_lr(
 class PureLR(LRScheduler):
     """A scheduler whose rates are a function of the step and of its own settings alone.
 
-    A checkpoint tells it the step and nothing else: after a change of the settings (a longer run), a resumed run
-    follows the new curve.
+    After a change of the settings (a longer run), a resumed run follows the new curve.
     """
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -280,11 +266,8 @@ def keep_own_settings(
 ) -> None:
     """Let a resumed run follow its own settings where they differ from the stored ones; else nothing changes.
 
-    Args:
-        optimizer: after the checkpoint was loaded.
-        schedulers: that move its rates.
-        fresh: its parameter groups' settings as they were before.
-        static: indexes of the groups that don't follow the schedule.
+    The checkpoint was loaded into the optimizer and its schedulers; `fresh` are its parameter groups' settings as they
+    were before, `static` the indexes of those that don't follow the schedule.
     """
     for group, new in zip(optimizer.param_groups, fresh, strict=True):
         old_base, base = (float(part.get("initial_lr", part["lr"])) for part in (group, new))

@@ -1,16 +1,40 @@
 """Which arithmetic: float32 or better for losses, and what `precision: auto` means on a device."""
 
 import copy
-from collections.abc import Iterator
+import functools
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import chain
+from typing import Any, ParamSpec
 
 import torch
 from torch import Tensor, nn
+
+P = ParamSpec("P")
 
 
 def at_least_float32(x: Tensor) -> Tensor:
     """Half precision as float32, everything else as it is."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def _widen(x: Any) -> Any:
+    if isinstance(x, Tensor):
+        return at_least_float32(x)
+    return [_widen(item) for item in x] if isinstance(x, (list, tuple)) else x
+
+
+def full_precision(loss: Callable[P, Tensor]) -> Callable[P, Tensor]:
+    """Let a loss of tensors, or lists of them, compute in float32 or better: autocast is off, half precision raised."""
+
+    @functools.wraps(loss)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> Tensor:
+        lists = (x if isinstance(x, (list, tuple)) else [x] for x in (*args, *kwargs.values()))
+        device = next(x.device for x in chain.from_iterable(lists) if isinstance(x, Tensor))
+        with torch.autocast(device.type, enabled=False):
+            return loss(*map(_widen, args), **{name: _widen(value) for name, value in kwargs.items()})
+
+    return wrapper
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def closest(word: str, names: Iterable[str]) -> str | None:
         plain.setdefault(_bare(name), name)
     if _bare(word) in plain:
         return plain[_bare(word)]
-    section = "" if _is_file(word) else word.rpartition(".")[0]
+    section = word.removesuffix(_last(word)).rstrip(".")
     for other in (_last(word), *_SYNONYMS.get(_bare(_last(word)), ())):
         same = [name for name in known if _bare(_last(name)) == _bare(other)]
         if same:
@@ -55,11 +55,7 @@ def closest(word: str, names: Iterable[str]) -> str | None:
 
 
 def _last(name: str) -> str:
-    return name if _is_file(name) else name.rpartition(".")[2]
-
-
-def _is_file(name: str) -> bool:
-    return name.endswith((".yaml", ".yml"))
+    return name if name.endswith((".yaml", ".yml")) else name.rpartition(".")[2]
 
 
 def _bare(name: str) -> str:

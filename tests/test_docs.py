@@ -21,7 +21,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 import solo
-from solo.args.words import expand
+from solo.args.compose import expand
 from solo.cli import COMMANDS, main, read_config
 from solo.errors import ConfigError
 from solo.run.pretrained import PretrainedModel

@@ -44,6 +44,6 @@ def test_the_first_command_from_a_wheel_in_an_empty_folder(tmp_path):
     tiny = ["max_epochs=1", "data.fraction=0.1", "optimizer.batch_size=64", "accelerator=cpu", "progress=off"]
     out = run("pretrain", "scripts/pretrain/digits", "hex.yaml", *tiny)
     (folder,) = here.glob("trained_models/simclr/*")
-    assert "next: solo linear digits linear pretrained_feature_extractor=trained_models/simclr/" in out
+    assert "next: solo linear pretrained_feature_extractor=trained_models/simclr/" in out
     run("linear", "digits", "linear", f"checkpoint={folder}", "max_epochs=1", "accelerator=cpu", "progress=off")
     assert "seed: 5" in run("pretrain", "digits", "hex", "--cfg", "resolved")

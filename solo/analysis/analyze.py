@@ -15,10 +15,10 @@ from solo.analysis.figure import Figure, run_colour
 from solo.analysis.figures import nearest_in_batch, snapshot_figures, trend_figures
 from solo.analysis.labelling import find_labelling
 from solo.analysis.numbers import Analysis, Numbers, Options, Run, Snapshot, choose_views, measure, time_of
-from solo.analysis.report import findings, protocol_of, record, write_report
+from solo.analysis.report import protocol_of, record, write_report
 from solo.errors import UserError
 from solo.eval.features import Features
-from solo.eval.rows import draw as draw_rows
+from solo.eval.features import draw as draw_rows
 from solo.files import write_text
 
 Say = Callable[[str], None]
@@ -100,7 +100,15 @@ def analyze(
                 spaces, numbers = reference, first
             else:
                 found = point.load()
-                _check(sources[0].name, main, source.name, _main(found))
+                other, pair = _main(found), (sources[0].name, source.name)
+                if len(other.val) != count:
+                    raise UserError(
+                        f"{pair[0]} has features of {count:,} images and {pair[1]} of {len(other.val):,}; only models "
+                        "that saw the same images can be compared"
+                    )
+                if other.levels and main.levels and not torch.equal(other.val.labels, main.val.labels):
+                    both = " and ".join(pair)
+                    raise UserError(f"the labels of {both} differ; give features of the same images in the same order")
                 spaces = _taken(found, rows)
                 numbers = numbers_of(source.name, point, spaces)
             clouds = {}
@@ -120,13 +128,12 @@ def analyze(
     protocol = protocol_of(len(_main(reference).val), count, labelling, options, seen)
     analysis = Analysis(title, tuple(runs), labelling, views, options, protocol)
     of_row = image if image is None or rows is None else lambda row: image(int(rows[row]))
-    made = [*trend_figures(analysis), *snapshot_figures(analysis, grids, image is not None)]
+    made = [*trend_figures(analysis), *snapshot_figures(analysis, grids)]
     figures = [figure for figure in made if figure.panels]
-    said = findings(analysis)
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / "report.html", folder / "analysis.json"]
-    write_text(files[0], write_report(analysis, figures, said, of_row))
-    write_text(files[1], json.dumps(record(analysis, said), indent=1, allow_nan=False) + "\n")
+    write_text(files[0], write_report(analysis, figures, of_row))
+    write_text(files[1], json.dumps(record(analysis), indent=1, allow_nan=False) + "\n")
     if options.png:
         say(f"{len(figures)} figures as PNG")
         for figure in figures:
@@ -144,13 +151,3 @@ def _taken(spaces: Spaces, rows: torch.Tensor | None) -> Spaces:
     if rows is None:
         return spaces
     return {kind: replace(one, val=one.val.rows(rows), train=None, queries=None) for kind, one in spaces.items()}
-
-
-def _check(first: str, main: Features, name: str, other: Features) -> None:
-    if len(other.val) != len(main.val):
-        raise UserError(
-            f"{first} has features of {len(main.val):,} images and {name} of {len(other.val):,}; only models that saw "
-            "the same images can be compared"
-        )
-    if other.levels and main.levels and not torch.equal(other.val.labels, main.val.labels):
-        raise UserError(f"the labels of {first} and {name} differ; give features of the same images in the same order")

@@ -15,44 +15,29 @@ import numpy as np
 from solo.analysis.figure import GOOD, GREY, DotRow, Figure, dots, run_colour
 from solo.analysis.pages import Lines, embedded, finite, markdown_table, render
 from solo.errors import UserError, reason
+from solo.eval.features import Array
 from solo.eval.intervals import Paired, holm, paired, paired_images
-from solo.eval.rows import Array
 from solo.files import write_text
 
 
-@dataclass(frozen=True)
-class Written:
-    """What is written, in the order of the fields."""
+def texts(
+    title: str, command: str, tables: Mapping[str, Lines], remarks: Sequence[str], file: str = "", picture: bytes = b""
+) -> dict[str, str]:
+    """`report.html`, in which is everything, and `report.md`: tables under their headings, the YAML file at the end."""
+    parts = [f"# {title}", f"`{command}`"]
+    for heading, lines in tables.items():
+        parts += [*([f"## {heading}"] if heading else []), markdown_table(lines)]
+    parts += [*remarks, *([f"```yaml\n{file.strip()}\n```"] if file else [])]
+    words: dict[str, Any] = {"title": title, "command": command, "tables": tables, "remarks": remarks, "file": file}
+    page = render("tables.html", **words, picture=embedded(picture) if picture else "")
+    return {"report.html": page, "report.md": "\n\n".join(parts) + "\n"}
 
-    title: str
-    command: str  # that makes it
-    tables: Mapping[str, Lines]  # under their headings, "" for none
-    remarks: Sequence[str]
-    file: str = ""  # text of the YAML file that asked for it
 
-    def markdown(self) -> str:
-        """All of it as Markdown, a heading each."""
-        parts = [f"# {self.title}", f"`{self.command}`"]
-        for heading, lines in self.tables.items():
-            parts += [f"## {heading}"] if heading else []
-            parts.append(markdown_table(lines))
-        parts += [*self.remarks, *([f"```yaml\n{self.file.strip()}\n```"] if self.file else [])]
-        return "\n\n".join(parts) + "\n"
-
-    def html(self, picture: bytes | None = None) -> str:
-        """As one file of HTML with everything in it; `picture` is a PNG."""
-        return render("tables.html", **vars(self), picture=embedded(picture) if picture else "")
-
-    def write(self, folder: Path, plain: Mapping[str, Any], picture: bytes | None = None) -> list[str]:
-        """Write `report.html`, `report.md` and, of plain values, `report.json`; their names."""
-        texts = {
-            "report.html": self.html(picture),
-            "report.md": self.markdown(),
-            "report.json": json.dumps(finite(plain), indent=1) + "\n",
-        }
-        for name, text in texts.items():
-            write_text(folder / name, text)
-        return [*texts]
+def _write(folder: Path, files: dict[str, str], plain: Mapping[str, Any]) -> list[str]:
+    files["report.json"] = json.dumps(finite(plain), indent=1) + "\n"
+    for name, text in files.items():
+        write_text(folder / name, text)
+    return [*files]
 
 
 # budget -> arm -> seed -> number -> value; an arm has the seeds that have run.
@@ -150,11 +135,11 @@ def figure(report: Report) -> Figure:
                 title, step = f"{measure}{f', {budget}' if budget else ''}", f"difference to {report.baseline}"
                 panels.append(dots(title, step, rows, from_zero=False, reference=0.0))
     caption = f"Paired differences to {report.baseline} with 95 % intervals; grey: placebos."
-    return Figure("experiment", "", report.title, caption, report.command, tuple(panels), ((" ", GOOD),))
+    return Figure("experiment", "", report.title, caption, report.command, tuple(panels), {" ": GOOD})
 
 
-def written(report: Report) -> Written:
-    """The report in tables, one for each budget, and words: how they are to be read, choices, placebos."""
+def written(report: Report, picture: bytes = b"") -> dict[str, str]:
+    """`texts` of the report: a table for each budget, how it is to be read, choices, placebos."""
     tables = {budget: table_of_arms(report, budget) for budget in dict.fromkeys(cell.budget for cell in report.cells)}
     compared = [(cell, cell.difference) for cell in report.cells if cell.difference]
     lines = [
@@ -167,7 +152,7 @@ def written(report: Report) -> Written:
         if cell.arm in report.placebos and found.pairs > 1:
             holds = "in" if found.low <= 0 <= found.high else "NOT in"
             lines.append(f"Placebo {cell.arm}, {cell.measure}: 0 is {holds} its interval.")
-    return Written(report.title, report.command, tables, lines, report.file)
+    return texts(report.title, report.command, tables, lines, report.file, picture)
 
 
 def write_arms(report: Report, folder: Path) -> list[str]:
@@ -177,7 +162,7 @@ def write_arms(report: Report, folder: Path) -> list[str]:
     drawn, picture = figure(report), folder / "report.png"
     if drawn.panels:
         draw(drawn, picture)
-    names = written(report).write(folder, asdict(report), picture.read_bytes() if drawn.panels else None)
+    names = _write(folder, written(report, picture.read_bytes() if drawn.panels else b""), asdict(report))
     return [*names, picture.name] if drawn.panels else names
 
 
@@ -268,4 +253,4 @@ def write_runs(rows: Sequence[Mapping[str, Any]], folder: Path, command: str, re
         *remarks,
     ]
     plain = {"command": command, "remarks": said, "entries": [asdict(entry) for entry in entries]}
-    return Written("Benchmark", command, {"": table_of_runs(entries)}, said).write(folder, plain)
+    return _write(folder, texts("Benchmark", command, {"": table_of_runs(entries)}, said), plain)

@@ -26,7 +26,6 @@ _PANELS = {
     "Learning rate": ("lr",),
 }
 _MAY_BE_LOG = ("Loss", "Directions in use", "LiDAR")
-_LOG_FROM = 20  # times the smallest value
 _NAMES = {
     "val_acc1": "linear",
     "val_knn_acc1": "kNN",
@@ -47,10 +46,7 @@ _NAMES = {
 
 
 def curves(rows: Sequence[Row], title: str = "") -> Figure:
-    """Loss, accuracies, HEX, vital signs and learning rate over the epochs: rows as in `metrics.csv`.
-
-    Panels without numbers are left out; accuracies are in percent.
-    """
+    """Loss, accuracies (%), HEX, vital signs and learning rate over the epochs, of rows as in `metrics.csv`."""
     columns = dict.fromkeys(key for row in rows for key in row)
     panels = []
     for name, families in _PANELS.items():
@@ -69,7 +65,7 @@ def curves(rows: Sequence[Row], title: str = "") -> Figure:
                 series.append(Series(_label(key), x, y, run_colour(place)))
         if series:
             values = [value for line in series for value in line.y]
-            logarithmic = name in _MAY_BE_LOG and min(values) > 0 and max(values) > _LOG_FROM * min(values)
+            logarithmic = name in _MAY_BE_LOG and min(values) > 0 and max(values) > 20 * min(values)
             named = len(series) > 1 or families[0].startswith("online/")
             panels.append(Plot(name, "epochs trained", "", tuple(series), log_y=logarithmic, legend=named))
     return Figure("curves", "", title, "", "", tuple(panels))

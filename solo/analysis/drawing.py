@@ -12,7 +12,7 @@ from PIL import Image
 
 from solo.analysis.figure import BAD, GOOD, GREY, GRID, INK, SOFT, Figure, Panel, Pictures, Plot, legend_of
 from solo.errors import printable
-from solo.eval.rows import Array
+from solo.eval.features import Array
 from solo.files import replacing
 
 Images = Callable[[int], "Image.Image"]  # from a row of the data set to its picture
@@ -22,10 +22,7 @@ _MOST_MARKED = 40  # values of a line that has dots
 
 
 def as_plotly(plot: Plot) -> Json:
-    """Traces and layout as plotly's JSON; `meta.textcolour` marks what takes the colour of the text.
-
-    Colours of text, axes and background are set by the page's script.
-    """
+    """Traces and layout as plotly's JSON; colours of text (`meta.textcolour`) and axes are set by the page's script."""
     data = []
     for one in plot.series:
         colour = one.colour or GREY
@@ -136,10 +133,7 @@ def brief(text: object) -> str:
 
 
 def draw(figure: Figure, path: Path, image: Images | None = None) -> None:
-    """Draw one figure, title and caption above, its protocol below, in the format that the path ends in (PDF without).
-
-    Pictures need `image`, which gives the picture of a row of the data set.
-    """
+    """Draw one figure in the format that the path ends in (PDF without), with pictures of the data set by `image`."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure as Canvas
     from matplotlib.layout_engine import ConstrainedLayoutEngine
@@ -149,7 +143,7 @@ def draw(figure: Figure, path: Path, image: Images | None = None) -> None:
     heights = [max(_inches(panel)[1] for panel in line) for line in lines]
     width = _inches(figure.panels[0])[0] * columns
     own = any(isinstance(panel, Plot) and panel.legend for panel in figure.panels)
-    legend = dict(figure.legend) or ({} if own else legend_of(figure.panels))
+    legend = figure.legend or ({} if own else legend_of(figure.panels))
     caption = textwrap.wrap(figure.caption, int(width * 12))
     rows = -(-sum(len(name) + 6 for name in legend) // int(width * 13)) if 1 < len(legend) <= 24 else 0
     head = 0.46 + 0.18 * len(caption) + 0.28 * rows
@@ -196,7 +190,6 @@ def _inches(panel: Panel) -> tuple[float, float]:
 
 
 def _legend(owner: Any, colours: Mapping[str, str], **look: Any) -> None:
-    """Name colours, on a figure or on the axes of one panel."""
     from matplotlib.lines import Line2D
 
     marks = [Line2D([], [], marker="o", ls="", color=one, markersize=6, label=name) for name, one in colours.items()]

@@ -10,8 +10,8 @@ import torch
 
 from solo.analysis.figure import UNKNOWN, Figure, cloud, named_palette
 from solo.errors import UserError
-from solo.eval.rows import Array
-from solo.eval.rows import draw as draw_rows
+from solo.eval.features import Array
+from solo.eval.features import draw as draw_rows
 
 Embedding = Literal["umap", "tsne", "pca"]
 

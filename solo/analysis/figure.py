@@ -2,14 +2,14 @@
 
 import colorsys
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from solo.errors import UserError
-from solo.eval.rows import Array
+from solo.eval.features import Array
 
 # Eight colours that differ by at least 0.12 in OKLab for normal, protanopic and deuteranopic eyes (simulated after
 # Machado, Oliveira, Fernandes, 2009; tests/analysis/test_palette.py), and stand out from white and from near-black.
@@ -28,11 +28,7 @@ def run_colour(index: int) -> str:
 
 
 def category_colours(count: int) -> list[str]:
-    """One colour for each of `count` superclasses, or of the classes in one; beyond eight, evenly spaced hues.
-
-    These are made darker or mixed with white to be of three luminances in turn, by which every eye tells neighbours
-    apart.
-    """
+    """Colours of superclasses, or of the classes in one; beyond eight, hues of three luminances in turn."""
     if count <= len(CATEGORIES):
         return list(CATEGORIES[:count])
     found = []
@@ -45,11 +41,7 @@ def category_colours(count: int) -> list[str]:
 
 
 def named_palette(name: str, count: int) -> list[str]:
-    """Colours of a palette that a user names: hls, evenly spaced hues, or a colour map of matplotlib.
-
-    Raises:
-        UserError: there is no such palette.
-    """
+    """Colours of hls, evenly spaced hues, or of a colour map of matplotlib; a `UserError` for any other name."""
     if name == "hls":
         hues = [colorsys.hls_to_rgb(place / max(count, 1), (0.42, 0.62)[place % 2], 0.72) for place in range(count)]
         return [_text(hue) for hue in hues]
@@ -188,6 +180,7 @@ class Pictures:
 
 
 Panel = Plot | Pictures
+Legend = Mapping[str, str] | None  # names and colours
 
 
 @dataclass(frozen=True)
@@ -200,7 +193,7 @@ class Figure:
     caption: str  # what to look for
     protocol: str  # how the numbers came about
     panels: tuple[Panel, ...]  # side by side where there is room
-    legend: tuple[tuple[str, str], ...] = ()  # (name, colour) of all panels
+    legend: Legend = None  # of all panels; None: what has a name in them
 
     @property
     def columns(self) -> int:

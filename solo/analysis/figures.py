@@ -10,23 +10,15 @@ import numpy as np
 from solo.analysis import figure as fig
 from solo.analysis.embedding import TITLES
 from solo.analysis.numbers import SPACES, Analysis, Numbers, Run, View, time_of
-from solo.eval.rows import Array, unit
+from solo.eval.features import Array, unit
 from solo.eval.tree import EmergentTree, robinson_foulds, tree_similarity
 
 # A number, or its lower end, itself and its upper end.
 Value = Callable[[Numbers], "float | tuple[float, float, float]"]
-_LEAST_COSINE = 0.02
-_BANDS = (
-    " Bands: 95 % intervals over the images, from random halves; runs see the same ones, so smaller differences can be "
-    "real."
-)
 
 
 def trend_figures(analysis: Analysis) -> list[fig.Figure]:
-    """Figures over the epochs of one or more runs; tables of dots where every run has a single snapshot.
-
-    Kept are the numbers of the paper's figures 7 to 9 and 11 to 13 and of the poster's, and those of the tree.
-    """
+    """The paper's figures 7 to 9 and 11 to 13, the poster's, those of the tree: over epochs, if there are several."""
     trend, superlevel = partial(_trend, analysis), analysis.labelling.superlevel
     found: defaultdict[str, list[fig.Plot]] = defaultdict(list)
     for level in analysis.labelling.levels[-3:]:
@@ -54,7 +46,8 @@ def trend_figures(analysis: Analysis) -> list[fig.Figure]:
     found["tree-drift"] = _tree_over_time(analysis, trend)
     if sizes := _batch_sizes(analysis):
         found["batch-size"] = sizes
-    bands = _BANDS if analysis.over_time else ""
+    bands = " Bands: 95 % intervals over the images, from random halves; runs see the same ones, so smaller "
+    bands = f"{bands}differences can be real." if analysis.over_time else ""
     return [analysis.figure(key, panels, bands=bands) for key, panels in found.items()]
 
 
@@ -65,7 +58,7 @@ def _accuracy(level: str) -> Value:
 def _ratio(numbers: Numbers) -> float:
     """The ratio of figure 13; NaN where it is a number over almost nothing."""
     found = numbers.cosine
-    return found.ratio if found is not None and found.other.mean >= _LEAST_COSINE else math.nan
+    return found.ratio if found is not None and found.other.mean >= 0.02 else math.nan
 
 
 def _tree_over_time(analysis: Analysis, trend: Callable[..., fig.Plot]) -> list[fig.Plot]:
@@ -149,29 +142,19 @@ def _trend(analysis: Analysis, title: str, y: str, space: str, values: Value | M
     return fig.Plot(title, "epochs trained", y, tuple(series))
 
 
-_FRAME = 2.5  # height of a panel of distributions, in those of the last snapshot
-_LEAST_SHARE = 1e-8  # of the variance; below it there is only rounding
-_MOST_LEAVES = 150  # of a drawn tree
-_MOST_BINS = 200
 _MOST_ROWS = 80  # nodes in a profile
-_PAIRS = 12  # rows of dots
-_SHOWN = 4  # pairs with pictures, of each run
 _BATCH, _ANCHORS, _RETRIEVED = 128, 7, 5  # as in figure 15 of the paper
 
 
-def snapshot_figures(analysis: Analysis, neighbours: dict[str, fig.Pictures], pictures: bool) -> list[fig.Figure]:
-    """Those of first and last snapshots; `neighbours` of each run are from `nearest_in_batch`.
-
-    `pictures` says whether images can be shown.
-    """
+def snapshot_figures(analysis: Analysis, neighbours: dict[str, fig.Pictures]) -> list[fig.Figure]:
+    """Those of first and last snapshots; `nearest_in_batch` gives each run's neighbours, if images can be shown."""
     drawn = analysis.runs[0].last.clouds
     found = [_clouds(analysis, view) for view in analysis.views if view.key in drawn]
     found += [_distributions(analysis), _spectra(analysis), _trees(analysis), _profile(analysis), _confusable(analysis)]
-    if pictures:
-        panels = [neighbours[run.name] for run in analysis.runs if run.name in neighbours]
-        facts = {"retrieved": _RETRIEVED, "batch": _BATCH}
+    if neighbours:
+        panels, space = [*neighbours.values()], SPACES[analysis.spaces[-1]]
         found.append(_examples(analysis))
-        found.append(analysis.figure("neighbours", panels, (), neighbour_space=SPACES[analysis.spaces[-1]], **facts))
+        found.append(analysis.figure("neighbours", panels, retrieved=_RETRIEVED, batch=_BATCH, neighbour_space=space))
     return found
 
 
@@ -191,7 +174,7 @@ def _distributions(analysis: Analysis) -> fig.Figure:
                     x = ((np.arange(len(share)) + 0.5) * 2 / len(share) - 1).tolist()
                     density = (share * len(share) / 2).tolist()
                     series.append(fig.Series(name, x, density, colour, dash=start, area=not start, markers=False))
-            top = _FRAME * max(max(one.y) for one in series if one.area)
+            top = 2.5 * max(max(one.y) for one in series if one.area)  # of the last snapshot
             frame = (0.0, top) if top < max(max(one.y) for one in series) else None
             filled = np.concatenate([np.asarray(one.x)[np.asarray(one.y) > 1e-3] for one in series])
             ends = (max(filled.min() - 0.05, -1.02), min(filled.max() + 0.05, 1.02)) if len(filled) else (-1.0, 1.0)
@@ -208,8 +191,8 @@ def _spectra(analysis: Analysis) -> fig.Figure:
         for run in analysis.runs:
             for snapshot, start in run.ends:
                 values = snapshot.spaces[space].eigenvalues
-                values = values[values >= _LEAST_SHARE]
-                x = np.unique(np.geomspace(1, max(len(values), 1), _MOST_BINS).astype(int))[: len(values)].tolist()
+                values = values[values >= 1e-8]  # below it there is only rounding
+                x = np.unique(np.geomspace(1, max(len(values), 1), 200).astype(int))[: len(values)].tolist()
                 y = [float(values[place - 1]) for place in x]
                 series.append(fig.Series(run.name, x, y, run.colour, dash=start, markers=False))
         panels.append(fig.Plot(SPACES[space].capitalize(), "direction", "share of variance", tuple(series), True, True))
@@ -250,7 +233,7 @@ def _clouds(analysis: Analysis, view: View) -> fig.Figure:
     shown = f"{view.title[:1].lower()}{view.title[1:]}"
     facts = {"how": TITLES[analysis.options.embedding], "images_shown": shown, "shown": len(view.rows)}
     facts |= {"coloured_by": labelling.levels[level], "most": analysis.options.max_points}
-    legend = tuple((name, colour) for name, colour, _ in groups)
+    legend = {name: colour for name, colour, _ in groups}
     return analysis.figure(f"points-{view.key}", panels, legend, **facts)
 
 
@@ -260,14 +243,14 @@ def _trees(analysis: Analysis) -> fig.Figure:
     labelling, classes = analysis.labelling, analysis.labelling.level
     for run in analysis.runs:
         numbers = run.last.spaces[analysis.spaces[0]]
-        if numbers.tree is None or numbers.tree.num_leaves > _MOST_LEAVES:
+        if numbers.tree is None or numbers.tree.num_leaves > 150:
             panels = []
             break
         note = f"agreement with the labels {numbers.agreement.cophenetic:.2f}" if numbers.agreement else ""
         panels.append(_dendrogram(analysis, numbers.tree, numbers.classes.tolist(), analysis.titled(run, note)))
     names = labelling.names[labelling.superclass]
     classes = classes[:-1] + {"s": "ses", "y": "ies"}.get(classes[-1:], f"{classes[-1:]}s")
-    legend = tuple(zip(names, fig.category_colours(len(names)), strict=True)) if len(names) <= 40 else ()
+    legend = dict(zip(names, fig.category_colours(len(names)), strict=True)) if len(names) <= 40 else None
     return analysis.figure("tree", panels, legend, classes=classes)
 
 
@@ -328,7 +311,7 @@ def _confusable(analysis: Analysis) -> fig.Figure:
     for pair in (pair for numbers in spaces for pair in numbers.pairs):
         best[pair.first, pair.second] = max(best.get((pair.first, pair.second), 0.0), pair.mixing)
     rows = []
-    for a, b in sorted(best, key=lambda key: -best[key])[:_PAIRS]:
+    for a, b in sorted(best, key=lambda key: -best[key])[:12]:
         mixing = [numbers.mixing_of(a, b) for numbers in spaces]
         marks = [(run.name, value, run.colour) for run, value in zip(analysis.runs, mixing, strict=True)]
         rows.append(fig.DotRow(f"{names[a]} · {names[b]}", marks))
@@ -336,11 +319,11 @@ def _confusable(analysis: Analysis) -> fig.Figure:
 
 
 def _examples(analysis: Analysis) -> fig.Figure:
-    """Images of confusable pairs that are each other's neighbours."""
+    """Images of the most confusable pairs that are each other's neighbours."""
     names, panels = analysis.labelling.names[-1], []
     for run in analysis.runs:
         rows = []
-        for pair in run.last.spaces[analysis.spaces[0]].pairs[:_SHOWN]:
+        for pair in run.last.spaces[analysis.spaces[0]].pairs[:4]:
             pictures: list[fig.Picture] = []
             for first, second in pair.examples[:3]:
                 pictures += [fig.Picture(first, names[pair.first]), fig.Picture(second, names[pair.second])]
@@ -353,9 +336,9 @@ def _examples(analysis: Analysis) -> fig.Figure:
 
 
 def nearest_in_batch(features: Array, labels: Array, names: Sequence[str], seed: int, title: str) -> fig.Pictures:
-    """Figure 15: anchors of a random batch of rows (n, d), the same for every run, with its images of highest cosine.
+    """Figure 15: anchors of a random batch, the same for every run, with its images of highest cosine.
 
-    `labels` (n,) are superclasses, -1 unknown.
+    Features are (n, d), labels (n,) superclasses, -1 unknown.
     """
     rng = np.random.default_rng(seed)
     batch = rng.choice(len(features), min(_BATCH, len(features)), replace=False)

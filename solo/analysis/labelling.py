@@ -1,7 +1,7 @@
 """Who belongs to whom: the labels of the data, and where there are none, what the embedding itself suggests.
 
-Every analysis looks at classes inside superclasses. A flat data set gets its superclasses, and one without labels its
-classes too, from one embedding, the same ones for all models and epochs, so that these stay comparable.
+A flat data set gets its superclasses, and one without labels its classes too, from one embedding, the same ones for all
+models and epochs, so that these stay comparable.
 """
 
 import math
@@ -12,9 +12,8 @@ import numpy as np
 
 from solo.errors import UserError
 from solo.eval.classes import cluster as kmeans
-from solo.eval.features import Features
-from solo.eval.rows import Array
-from solo.eval.tree import EmergentTree, centroids, emergent_tree
+from solo.eval.features import Array, Features
+from solo.eval.tree import centroids, emergent_tree
 
 
 @dataclass(frozen=True)
@@ -65,9 +64,7 @@ class Labelling:
         return np.asarray(self.labels[first[np.searchsorted(known, classes)]])
 
 
-def find_labelling(
-    reference: Features, superclass: str | int | None = None, clusters: int | None = None, seed: int = 0
-) -> Labelling:
+def find_labelling(reference: Features, superclass: str | int | None, clusters: int | None, seed: int) -> Labelling:
     """The labels of the measured images, completed from `reference`, the model that suggests what is missing.
 
     `superclass` is the level of the superclasses, by name or index; default: the one above the classes. `clusters` is
@@ -119,9 +116,13 @@ def _grouped(flat: Labelling, features: Array, protocol: str) -> Labelling:
     """One level with groups above it, from the tree of the centroids; of given classes they are named by members."""
     fine = flat.fine
     means, known, _ = centroids(features, fine)
-    tree = emergent_tree(means)
+    tree, m = emergent_tree(means), len(means)
+    # Cut at the widest gap into 2/3 to 2 times the square root of its leaves.
+    heights = tree.merges[::-1, 2]  # of the root first; k groups stand between heights k - 2 and k - 1
+    low, high = max(2, math.ceil(2 * math.sqrt(m) / 3)), max(2, min(math.floor(2 * math.sqrt(m)), m - 1))
+    count = max(range(low, high + 1), key=lambda k: (heights[k - 2] - (heights[k - 1] if k <= m - 1 else 0), -k))
     groups = np.full(int(known.max()) + 1, -1)
-    groups[known] = tree.cut(group_count(tree))
+    groups[known] = tree.cut(count)
     labels = np.stack([np.where(fine >= 0, groups[np.maximum(fine, 0)], -1), fine], axis=1)
     names = []
     for group in range(int(groups.max()) + 1):
@@ -130,11 +131,3 @@ def _grouped(flat: Labelling, features: Array, protocol: str) -> Labelling:
         if not flat.given:
             names[-1] = f"group {chr(ord('A') + group) if group < 26 else group + 1}"
     return Labelling(labels, ("group", flat.level), (tuple(names), flat.names[0]), 0, flat.given, protocol)
-
-
-def group_count(tree: EmergentTree) -> int:
-    """How many groups to cut a tree into: 2/3 to 2 times the square root of its leaves, at the widest gap."""
-    m = tree.num_leaves
-    heights = tree.merges[::-1, 2]  # of the root first; k groups stand between heights k - 2 and k - 1
-    low, high = max(2, math.ceil(2 * math.sqrt(m) / 3)), max(2, min(math.floor(2 * math.sqrt(m)), m - 1))
-    return max(range(low, high + 1), key=lambda k: (heights[k - 2] - (heights[k - 1] if k <= m - 1 else 0), -k))

@@ -7,21 +7,20 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from solo.analysis.figure import Figure, Panel, is_empty
+from solo.analysis.figure import Figure, Legend, Panel, is_empty
 from solo.analysis.labelling import Labelling
 from solo.analysis.pages import words_of
 from solo.eval import classes as by_class
 from solo.eval import embedding as measures
-from solo.eval.features import FeatureTable
+from solo.eval.features import Array, FeatureTable, draw
 from solo.eval.intervals import UNDEFINED, Interval, cuts
 from solo.eval.knn import hits, level_rankings, neighbour_intervals
-from solo.eval.rows import Array, draw
 from solo.eval.tree import EmergentTree, TreeAgreement, centroids, compare_with_labels, emergent_tree
 
 SPACES = {"backbone": "representation", "projector": "projection"}
 COSINE_ANCHORS = 4000  # each against all images: hundreds of millions of pairs are enough for a distribution
-_MOST_MIXED = 200  # classes whose mixing is kept for all pairs
 _RANDOM_SUPERCLASSES = 5  # as in figure 10 of the paper
 
 
@@ -97,9 +96,7 @@ class Numbers:
         return next((pair.mixing for pair in self.pairs if (pair.first, pair.second) == (a, b)), math.nan)
 
 
-def measure(
-    features: torch.Tensor, labelling: Labelling, options: Options, views: torch.Tensor | None = None
-) -> Numbers:
+def measure(features: Tensor, labelling: Labelling, options: Options, views: Tensor | None) -> Numbers:
     """Measure one embedding (n, d), finite, n >= 2; LiDAR of augmented views (m, q, d) of some of its images."""
     rows = features.numpy()
     near = by_class.neighbours(rows, options.k, options.max_anchors, options.seed)
@@ -129,13 +126,13 @@ def measure(
         tree=tree,
         classes=classes,
         agreement=compare_with_labels(tree, paths) if tree and paths is not None else None,
-        mixing=by_class.mixing_matrix(fine, near, classes) if 0 < len(classes) <= _MOST_MIXED else np.empty((0, 0)),
+        mixing=by_class.mixing_matrix(fine, near, classes) if 0 < len(classes) <= 200 else np.empty((0, 0)),
         pairs=by_class.confusable_pairs(rows, fine, near),
     )
 
 
 def _knn(
-    features: torch.Tensor, labels: torch.Tensor, near: by_class.Neighbours, options: Options
+    features: Tensor, labels: Tensor, near: by_class.Neighbours, options: Options
 ) -> tuple[list[float], list[Interval]]:
     """Leave-one-out accuracy of each level, and its interval, in percent."""
     similarity, rows = torch.from_numpy(near.similarity), torch.from_numpy(near.rows)
@@ -220,9 +217,7 @@ class Analysis:
             if all(space in snapshot.spaces for run in self.runs for snapshot in run.snapshots)
         ] or [next(iter(self.runs[0].last.spaces))]
 
-    def figure(
-        self, key: str, panels: Sequence[Panel], legend: tuple[tuple[str, str], ...] = (), **facts: Any
-    ) -> Figure:
+    def figure(self, key: str, panels: Sequence[Panel], legend: Legend = None, **facts: Any) -> Figure:
         """What there is to see in panels, under the words of `page/figures.yaml` for `key`, filled with `facts`."""
         spaces = [SPACES[space] for space in (self.spaces[0], self.spaces[-1])]
         facts |= {"main_space": spaces[0], "space": spaces[0].capitalize(), "last_space": spaces[1].capitalize()}

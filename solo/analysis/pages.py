@@ -48,10 +48,7 @@ def markdown_table(lines: Lines) -> str:
 
 
 def finite(value: Any, digits: int | None = None) -> Any:
-    """None in place of what isn't finite, which JSON doesn't know, in mappings and lists; other floats may be rounded.
-
-    `digits` are significant ones.
-    """
+    """None for what isn't finite, which JSON doesn't know, in mappings and lists; else floats of significant digits."""
     if isinstance(value, Mapping):
         return {key: finite(inner, digits) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):

@@ -1,7 +1,4 @@
-"""Everything that was found: in sentences, as plain values for `analysis.json`, and as one page of HTML.
-
-The page has everything in it: no network, both themes, any screen. Its marks are in `page/report.html`.
-"""
+"""Everything that was found: in sentences, as plain values, and as one page of HTML that needs no network."""
 
 import io
 import json
@@ -18,10 +15,6 @@ from solo.analysis.figure import Figure, Plot, legend_of
 from solo.analysis.labelling import Labelling
 from solo.analysis.numbers import COSINE_ANCHORS, SPACES, Analysis, Numbers, Options, Run
 from solo.analysis.pages import embedded, finite, page_file, render, words_of
-
-_COLLAPSED = 0.9  # mixing from which two classes count as one
-_FEW = 0.05  # share of the dimensions below which the whole counts as collapsed
-_REACHED = 0.9  # share of a curve's way up
 
 
 @dataclass(frozen=True)
@@ -44,7 +37,7 @@ def findings(analysis: Analysis) -> list[Finding]:
 def _found(analysis: Analysis, run: Run) -> Iterator[tuple[Any, ...]]:
     """Topic, value, unit, sentence, and whether it is bad news."""
     labelling, numbers = analysis.labelling, run.last.spaces[analysis.spaces[0]]
-    if numbers.effective_rank < max(2.0, _FEW * min(numbers.dim, numbers.count)):
+    if numbers.effective_rank < max(2.0, 0.05 * min(numbers.dim, numbers.count)):
         text = (
             f"The whole {SPACES[analysis.spaces[0]]} fills only {numbers.effective_rank:.1f} directions of "
             f"{numbers.dim}: a global (dimensional) collapse."
@@ -64,7 +57,7 @@ def _found(analysis: Analysis, run: Run) -> Iterator[tuple[Any, ...]]:
         yield "Poorest superclass inside", f"{worst.ratio:.2f}", "local / global", text, worst.ratio < 0.3
     if numbers.pairs:
         pair, names = numbers.pairs[0], labelling.names[-1]
-        done = pair.mixing >= _COLLAPSED
+        done = pair.mixing >= 0.9
         end = "have collapsed onto each other." if done else "are mixed most of all pairs."
         text = f"“{names[pair.first]}” and “{names[pair.second]}” {end}"
         yield "Closest to collapse", f"{pair.mixing:.2f}", "mixing", text, done
@@ -89,11 +82,11 @@ def _reached(analysis: Analysis, run: Run, level: str) -> int | None:
     curve = [snapshot.spaces[analysis.spaces[0]].knn[level] for snapshot in run.snapshots]
     if not curve[-1] > curve[0]:
         return None
-    goal = curve[0] + _REACHED * (curve[-1] - curve[0])
+    goal = curve[0] + 0.9 * (curve[-1] - curve[0])
     return next(one.epoch for one, value in zip(run.snapshots, curve, strict=True) if value >= goal)
 
 
-def record(analysis: Analysis, found: Sequence[Finding]) -> dict[str, Any]:
+def record(analysis: Analysis) -> dict[str, Any]:
     """What `analysis.json` holds: protocol, labels, findings, and the numbers of every snapshot."""
     labelling, runs = analysis.labelling, []
     for run in analysis.runs:
@@ -112,13 +105,12 @@ def record(analysis: Analysis, found: Sequence[Finding]) -> dict[str, Any]:
             "superclass": labelling.superlevel,
             "given": labelling.levels[len(labelling.levels) - labelling.given :],
         },
-        "findings": [vars(one) for one in found],
+        "findings": [vars(one) for one in findings(analysis)],
         "runs": runs,
     }
 
 
 def _space(numbers: Numbers) -> dict[str, Any]:
-    """One space of one snapshot."""
     chosen, cosine, tree, agreement = numbers.selection, numbers.cosine, numbers.tree, numbers.agreement
     found: dict[str, Any] = {
         "images": numbers.count,
@@ -181,9 +173,7 @@ SECTIONS = {
 }
 
 
-def write_report(
-    analysis: Analysis, figures: Sequence[Figure], found: Sequence[Finding], image: Images | None = None
-) -> str:
+def write_report(analysis: Analysis, figures: Sequence[Figure], image: Images | None) -> str:
     """The page as text: findings stand at the top, then the table, then the figures by section."""
     from plotly.offline import get_plotlyjs
 
@@ -207,7 +197,7 @@ def write_report(
 
     def chips(figure: Figure) -> Mapping[str, str]:
         """The names and colours of a legend, where there are several, and not too many to be of use."""
-        legend = dict(figure.legend) or legend_of(figure.panels)
+        legend = figure.legend or legend_of(figure.panels)
         return legend if 1 < len(legend) <= 40 else {}
 
     def all_panels() -> Markup:
@@ -222,6 +212,7 @@ def write_report(
         if inside or name == "Overview":
             sections.append({"name": name, "slug": name.lower().replace(" ", "-"), "lede": lede, "figures": inside})
     columns, cells = _overview(analysis)
+    found = findings(analysis)
     return render(
         "report.html",
         brief,
@@ -281,8 +272,7 @@ _MEASURES: dict[_Column, Callable[[Numbers], float]] = {
 def _overview(analysis: Analysis) -> tuple[list[_Column], list[list[dict[str, str]]]]:
     """The last snapshot of each run in numbers: columns, and a row for each run and space.
 
-    A cell has its class, what it is sorted by, the run whose colour it has, and its text; the best of several runs is
-    marked in each space, as others can't be compared with it.
+    A cell has its class (the best of several runs in a space), what it is sorted by, whose colour it has, and its text.
     """
     accuracies = (
         _Column(f"kNN, {level}", "leave-one-out top-1 accuracy, %", 2, "high") for level in analysis.labelling.levels

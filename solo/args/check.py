@@ -6,7 +6,6 @@ import reprlib
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from typing import Any, Literal, Union
 
 from solo.args.fields import LISTS, Key, describe_type, extra_keys_of, keys_of, walk
@@ -27,12 +26,8 @@ _ABSENT = {
 }
 
 
-@dataclass(frozen=True)
-class Problem:
-    """One thing to fix. `text` continues the sentence that begins with the key, as the user wrote it."""
-
-    key: str
-    text: str
+# One thing to fix: a key, and a text that continues the sentence which begins with the key, as the user wrote it.
+Problem = tuple[str, str]
 
 
 class ParseError(ConfigError, AssertionError):
@@ -48,7 +43,66 @@ def check(
     such as `optimizer.name`, are the caller's to check. Returns a new dict with every key of the schema (a wrong or
     missing value is `None`), and the problems.
     """
-    return _Check(schema, path, open_names).section(values, schema, path)
+    problems: list[Problem] = []
+    leaves = [name for name, _ in walk(schema, path)]
+
+    def section(values: Any, schema: type, path: str) -> dict[str, Any]:
+        known, extra = keys_of(schema), extra_keys_of(schema)
+        if not isinstance(values, Mapping):
+            problems.append((path[:-1], f"={short(values)} is no section; give {', '.join(known)}"))
+            values = {}
+        checked = {name: value_of(values, found, path) for name, found in known.items()}
+        for name in values:
+            if name in extra:
+                checked[name] = value_of(values, extra[name], path)
+            elif name not in known:
+                advice = _advice(str(name), [*known, *extra], leaves, path) if len(problems) < MOST_SHOWN else ""
+                problems.append((printable(f"{path}{name}"), f" is not a key{advice}"))
+        return checked
+
+    def value_of(values: Mapping[str, Any], found: Key, path: str) -> Any:
+        name, value = path + found.name, values.get(found.name, "???")
+        if found.section:
+            return section({} if value == "???" or value is None else value, found.section, name + ".")
+        if value == "???" or (found.required and value in (*_NOTHING, [])):
+            if found.required:
+                problems.append((name, f" is missing; give {describe_type(found.type)}: {found.help}"))
+                return None
+            return type(found.default)(found.default) if isinstance(found.default, (list, dict)) else found.default
+        if found.open and open_names and isinstance(value, str):
+            return value
+        if found.item and isinstance(value, LISTS):
+            return [section(entry, found.item, f"{name}[{i}].") for i, entry in enumerate(value)]
+        try:
+            if found.item:
+                keys = ", ".join(keys_of(found.item))
+                raise _Refused(f"={short(value)} is no list of sections; give a list, each with {keys}")
+            converted = convert(value, found.type)
+            entries = converted if isinstance(converted, list) else [converted]
+            numbers = [entry for entry in entries if isinstance(entry, (int, float))]
+            if not all(_SIGNS[sign](number, bound) for number in numbers for sign, bound in found.bounds.items()):
+                allowed = " and ".join(f"{sign} {bound}" for sign, bound in found.bounds.items())
+                raise _Refused(f"={short(value)} is out of range; give a number {allowed}")
+            if converted == [] and isinstance(found.default, LISTS) and found.default:
+                raise _Refused(f"=[] is empty; give at least one: {found.help}")
+            return converted
+        except _Refused as expected:
+            problems.append((name, str(expected)))
+            return None
+
+    return section(values, schema, path), problems
+
+
+def _advice(name: str, known: list[str], leaves: list[str], path: str) -> str:
+    """What to write instead of a key that isn't one."""
+    if why := _ABSENT.get(f"{path}{name}"):
+        return f": {why}"
+    leaves = [leaf for leaf in leaves if "[" not in leaf]
+    places = [leaf for leaf in leaves if leaf.split(".")[-1] == name]  # the right word in the wrong place
+    hint = f"did you mean {' or '.join(repr(place) for place in places[:3])}? " if places else ""
+    hint = hint or did_you_mean(f"{path}{name}", [f"{path}{found}" for found in known])
+    hint = hint or did_you_mean(f"{path}{name}", leaves)
+    return f"; {hint}" + (f"keys of {path[:-1]}: {', '.join(known)}" if path else "--help lists all keys")
 
 
 def get(values: Mapping[str, Any], key: str, missing: Any = None) -> Any:
@@ -82,73 +136,6 @@ _REPR.maxlist = 12
 
 class _Refused(Exception):
     """Says what would be right."""
-
-
-class _Check:
-    def __init__(self, schema: type, path: str, open_names: bool) -> None:
-        self.open_names = open_names
-        self.problems: list[Problem] = []
-        self.leaves = [name for name, _ in walk(schema, path)]
-
-    def section(self, values: Any, schema: type, path: str) -> tuple[dict[str, Any], list[Problem]]:
-        if not isinstance(values, Mapping):
-            keys = ", ".join(keys_of(schema))
-            self.problems.append(Problem(path[:-1], f"={short(values)} is no section; give {keys}"))
-            values = {}
-        known = keys_of(schema)
-        extra = extra_keys_of(schema)
-        checked = {name: self._value(values, found, path) for name, found in known.items()}
-        for name in values:
-            if name in extra:
-                checked[name] = self._value(values, extra[name], path)
-            elif name not in known:
-                text = " is not a key" + self._advice(str(name), [*known, *extra], path)
-                self.problems.append(Problem(printable(f"{path}{name}"), text))
-        return checked, self.problems
-
-    def _advice(self, name: str, known: list[str], path: str) -> str:
-        """What to write instead of a key that isn't one; of very many nothing is said."""
-        if len(self.problems) >= MOST_SHOWN:
-            return ""
-        if why := _ABSENT.get(f"{path}{name}"):
-            return f": {why}"
-        leaves = [leaf for leaf in self.leaves if "[" not in leaf]
-        places = [leaf for leaf in leaves if leaf.split(".")[-1] == name]  # the right word in the wrong place
-        hint = f"did you mean {' or '.join(repr(place) for place in places[:3])}? " if places else ""
-        hint = hint or did_you_mean(f"{path}{name}", [f"{path}{found}" for found in known])
-        hint = hint or did_you_mean(f"{path}{name}", leaves)
-        return f"; {hint}" + (f"keys of {path[:-1]}: {', '.join(known)}" if path else "--help lists all keys")
-
-    def _value(self, values: Mapping[str, Any], found: Key, path: str) -> Any:
-        name, value = path + found.name, values.get(found.name, "???")
-        if found.section:
-            return self.section({} if value == "???" or value is None else value, found.section, name + ".")[0]
-        if value == "???" or (found.required and value in (*_NOTHING, [])):
-            if found.required:
-                self.problems.append(Problem(name, f" is missing; give {describe_type(found.type)}: {found.help}"))
-                return None
-            return type(found.default)(found.default) if isinstance(found.default, (list, dict)) else found.default
-        if found.open and self.open_names and isinstance(value, str):
-            return value
-        if found.item:
-            if isinstance(value, LISTS):
-                return [self.section(entry, found.item, f"{name}[{i}].")[0] for i, entry in enumerate(value)]
-            give = f"give a list, each with {', '.join(keys_of(found.item))}"
-            self.problems.append(Problem(name, f"={short(value)} is no list of sections; {give}"))
-            return None
-        try:
-            converted = convert(value, found.type)
-            entries = converted if isinstance(converted, list) else [converted]
-            numbers = [entry for entry in entries if isinstance(entry, (int, float))]
-            if not all(_SIGNS[sign](number, bound) for number in numbers for sign, bound in found.bounds.items()):
-                allowed = " and ".join(f"{sign} {bound}" for sign, bound in found.bounds.items())
-                raise _Refused(f"={short(value)} is out of range; give a number {allowed}")
-            if converted == [] and isinstance(found.default, LISTS) and found.default:
-                raise _Refused(f"=[] is empty; give at least one: {found.help}")
-            return converted
-        except _Refused as expected:
-            self.problems.append(Problem(name, str(expected)))
-            return None
 
 
 def convert(value: Any, kind: Any) -> Any:

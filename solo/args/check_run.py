@@ -21,25 +21,23 @@ def check_data(values: Values) -> Iterator[Problem]:
     data, entries = values["data"], values.get("augmentations") or []
     dataset, fraction, classes, spec = data["dataset"], data["fraction"], data["num_classes"], spec_of(values)
     if dataset is not None and spec is None:
-        yield Problem("data.dataset", unknown(dataset, DATASETS))
+        yield "data.dataset", unknown(dataset, DATASETS)
     if fraction is not None and fraction != -1 and fraction <= 0:
-        yield Problem("data.fraction", f"={fraction:g} is no share; give a number in (0, 1], or -1 for all images")
+        yield "data.fraction", f"={fraction:g} is no share; give a number in (0, 1], or -1 for all images"
     if spec is not None and None not in (spec.num_classes, classes) and classes != spec.num_classes:
-        text = f"={classes}, but {spec.name} has {spec.num_classes} classes; leave it out"
-        yield Problem("data.num_classes", text)
+        yield "data.num_classes", f"={classes}, but {spec.name} has {spec.num_classes} classes; leave it out"
     for key in ("train_path", "val_path"):
         if "://" in str(data[key]) and data["format"] != "hf":
             advice = "images are files: mount the store (mount-s3, gcsfuse, rclone), copy it, or take data.format=hf"
             advice = "leave file:// out" if str(data[key]).startswith("file://") else advice
-            yield Problem(f"data.{key}", f"={data[key]} is an address; {advice}")
+            yield f"data.{key}", f"={data[key]} is an address; {advice}"
     places = {"data": data, **{f"augmentations[{i}]": entry for i, entry in enumerate(entries)}}
     for place, section in places.items():
         for name, text in wrong_statistics(get(section, "mean"), get(section, "std")).items():
-            yield Problem(f"{place}.{name}", text)
+            yield f"{place}.{name}", text
         least, most = get(section, "rrc.crop_min_scale"), get(section, "rrc.crop_max_scale")
         if least is not None and most is not None and least > most:
-            text = f"={least} is more than crop_max_scale={most}; exchange them"
-            yield Problem(f"{place}.rrc.crop_min_scale", text)
+            yield f"{place}.rrc.crop_min_scale", f"={least} is more than crop_max_scale={most}; exchange them"
 
 
 def spec_of(values: Values) -> DatasetSpec | None:
@@ -57,22 +55,22 @@ def check_levels(values: Values, spec: DatasetSpec | None) -> Iterator[Problem]:
     several = shares if isinstance(shares, list) else [shares]
     for share in several:
         if share is not None and -1 < share < 0:
-            yield Problem("data.label_fraction", f"={share} is no share; give 0 to 1, or -1 for all labels")
+            yield "data.label_fraction", f"={share} is no share; give 0 to 1, or -1 for all labels"
     if data.get("no_labels"):
         partial = {"label_fraction": shares not in (None, -1.0)}
         for name in ("label_fraction", "unseen_classes", "labelled_share"):
             if partial.get(name, data.get(name)):
-                yield Problem(f"data.{name}", " needs labels, and data.no_labels=True has none; leave it out")
+                yield f"data.{name}", " needs labels, and data.no_labels=True has none; leave it out"
     if spec is None:
         return
     if isinstance(shares, list):
         whole = [1.0 if share < 0 else share for share in shares]
         if len(shares) not in (1, len(spec.levels)):
             levels = f"{spec.name} has {len(spec.levels)} ({', '.join(spec.levels)})"
-            yield Problem("data.label_fraction", f" gives {len(shares)} levels, and {levels}; give one number a level")
+            yield "data.label_fraction", f" gives {len(shares)} levels, and {levels}; give one number a level"
         elif whole != sorted(whole, reverse=True):
             text = f"={shares} keeps more fine labels than coarse ones, which follow from them; let it not increase"
-            yield Problem("data.label_fraction", text)
+            yield "data.label_fraction", text
     policy, level = get(values, "hex.policy"), get(values, "hex.level")
     by_label, shown = policy_facts(policy).labels, whom_shown(policy, get(values, "hex.show"))
     if by_label == "tree" or get(values, "hex.named"):
@@ -82,7 +80,7 @@ def check_levels(values: Values, spec: DatasetSpec | None) -> Iterator[Problem]:
             rich = ", ".join(name for name, row in DATASETS.items() if len(row.levels) > 1)
             key = "hex.policy" if by_label == "tree" else "hex.named"
             text = f"={get(values, key)!r} needs a label tree, and {spec.name} has one level only"
-            yield Problem(key, f"{text}; take a data set with several levels ({rich}) or HEX_adaptive")
+            yield key, f"{text}; take a data set with several levels ({rich}) or HEX_adaptive"
     elif by_label or (shown and shown.labels):
         yield from _level("hex.level", level, spec.levels)
     kind, batch_size = data.get("sampler"), get(values, "optimizer.batch_size")
@@ -90,7 +88,7 @@ def check_levels(values: Values, spec: DatasetSpec | None) -> Iterator[Problem]:
         return
     level, per_class = data["sampler_level"], data["per_class"]
     if data["no_labels"]:
-        yield Problem("data.sampler", f"={kind!r} needs labels, and data.no_labels=True has none; take random")
+        yield "data.sampler", f"={kind!r} needs labels, and data.no_labels=True has none; take random"
         return
     wrong = list(_level("data.sampler_level", level, spec.levels))
     yield from wrong
@@ -98,24 +96,24 @@ def check_levels(values: Values, spec: DatasetSpec | None) -> Iterator[Problem]:
         return
     if kind == "hierarchical" and batch_size <= len(spec.levels):
         fits = f"an anchor and a partner at each level are {len(spec.levels) + 1} images"
-        yield Problem("optimizer.batch_size", f"={batch_size} is too small for data.sampler=hierarchical: {fits}")
+        yield "optimizer.batch_size", f"={batch_size} is too small for data.sampler=hierarchical: {fits}"
     if kind == "pxk" and batch_size % per_class:
         text = f"={per_class} must divide optimizer.batch_size={batch_size}, which has classes of that many images"
-        yield Problem("data.per_class", text)
+        yield "data.per_class", text
     elif kind == "pxk":
         nodes = spec.num_classes
         if level is not None and spec.taxonomy is not None:
             nodes = len(spec.taxonomy.names[level if isinstance(level, int) else spec.levels.index(level)])
         if nodes is not None and nodes < batch_size // per_class:
             text = f"={per_class} makes batches of {batch_size // per_class} classes, and there are {nodes}"
-            yield Problem("data.per_class", f"{text}; raise it, or lower optimizer.batch_size={batch_size}")
+            yield "data.per_class", f"{text}; raise it, or lower optimizer.batch_size={batch_size}"
 
 
 def _level(key: str, level: int | str | None, levels: Sequence[str]) -> Iterator[Problem]:
     if isinstance(level, int) and not 0 <= level < len(levels):
-        yield Problem(key, f"={level} is out of range; give 0 (coarsest) to {len(levels) - 1}")
+        yield key, f"={level} is out of range; give 0 (coarsest) to {len(levels) - 1}"
     elif isinstance(level, str) and level not in levels:
-        yield Problem(key, unknown(level, levels))
+        yield key, unknown(level, levels)
 
 
 def check_folders(values: Values) -> Iterator[Problem]:
@@ -129,12 +127,12 @@ def check_folders(values: Values) -> Iterator[Problem]:
             here = is_there(spec, train, data["download"])
             val = val or validation_path(spec, train)
             if train and not val and here:
-                yield Problem("data.val_path", " is missing; give the folder of the validation images")
+                yield "data.val_path", " is missing; give the folder of the validation images"
             key = "val_path"
             if val and val != train:
                 is_there(spec, val, data["download"])
         except UserError as error:
-            yield Problem(f"data.{key}", f": {error}")
+            yield f"data.{key}", f": {error}"
     elif spec is not None and data["format"] in ("image_folder", "h5"):
         own, must_validate = spec.folders or data["format"] == "h5", "pretrained_feature_extractor" in values
         for key in ("train_path", "val_path"):
@@ -142,14 +140,14 @@ def check_folders(values: Values) -> Iterator[Problem]:
                 if key == "val_path" and data["format"] == "image_folder" and validation_path(spec, train):
                     continue
                 if own and (key == "train_path" or must_validate):
-                    yield Problem(f"data.{key}", " is missing; give the folder that holds the images")
+                    yield f"data.{key}", " is missing; give the folder that holds the images"
                 continue
             if "://" in data[key]:  # `check_data` has said so
                 continue
             try:
                 check_path(spec, data[key], bool(data.get("no_labels")), data["format"])
             except UserError as error:
-                yield Problem(f"data.{key}", f": {error}")
+                yield f"data.{key}", f": {error}"
 
 
 def to_fetch(values: Values) -> list[str | None]:
@@ -191,14 +189,13 @@ def check_run(values: Values) -> Iterator[Problem]:
     if strategy.startswith("fsdp"):
         if strategy not in ("fsdp", "fsdp2"):
             text = "is unknown; give fsdp (FSDP2, everything stays on the GPUs) or ddp"
-            yield Problem("strategy", f"={strategy!r} {text}")
+            yield "strategy", f"={strategy!r} {text}"
         if facts and facts.whole:
-            yield Problem("strategy", f"={strategy!r} doesn't go with method={values['method']}; take strategy=ddp")
+            yield "strategy", f"={strategy!r} doesn't go with method={values['method']}; take strategy=ddp"
         if values.get("finetune_lora"):
-            yield Problem("finetune_lora", f" doesn't go with strategy={strategy}; give strategy=ddp, or leave it out")
+            yield "finetune_lora", f" doesn't go with strategy={strategy}; give strategy=ddp, or leave it out"
         if values.get("accumulate") == "exact":
-            text = f"=exact doesn't go with strategy={strategy}; give strategy=ddp or accumulate=plain"
-            yield Problem("accumulate", text)
+            yield "accumulate", f"=exact doesn't go with strategy={strategy}; give strategy=ddp or accumulate=plain"
     if "finetune" in values:
         yield from _finetuning(values)
     # Numbers that go to someone else's function, which may not look at them.
@@ -206,7 +203,7 @@ def check_run(values: Values) -> Iterator[Problem]:
         for name, value in (get(values, section) or {}).items():
             for number in value if isinstance(value, (list, tuple)) else [value]:
                 if isinstance(number, float) and not math.isfinite(number):
-                    yield Problem(f"{section}.{name}", f"={value!r} is not finite; give a number")
+                    yield f"{section}.{name}", f"={value!r} is not finite; give a number"
 
 
 def _top(values: Values) -> Iterator[Problem]:
@@ -214,24 +211,24 @@ def _top(values: Values) -> Iterator[Problem]:
     text = str(devices).strip("[]")
     several = isinstance(devices, list) or "," in text
     if devices is not None and not re.fullmatch(r"\d+(, *\d+)*" if several else r"[1-9]\d*|auto|-1", text):
-        yield Problem("devices", f"={devices!r} is unknown; give a number >= 1, a list such as [0, 1], or auto")
+        yield "devices", f"={devices!r} is unknown; give a number >= 1, a list such as [0, 1], or auto"
     elif isinstance(devices, list) and len(set(devices)) < len(devices):
-        yield Problem("devices", f"={devices} names a device twice; give each of them once")
+        yield "devices", f"={devices} names a device twice; give each of them once"
     if name and re.search(r"[/\\\0-\x1f]", name):
-        yield Problem("name", f"={name!r} becomes part of a file's name; take /, \\ and control characters out of it")
+        yield "name", f"={name!r} becomes part of a file's name; take /, \\ and control characters out of it"
     elif name and len(os.fsencode(name)) > _LONGEST_NAME:
-        yield Problem("name", f" becomes part of a file's name; give one of at most {_LONGEST_NAME} bytes")
+        yield "name", f" becomes part of a file's name; give one of at most {_LONGEST_NAME} bytes"
     least, most = values.get("min_epochs"), values.get("max_epochs")
     if least is not None and most is not None and least > most:
-        yield Problem("min_epochs", f"={least} is more than max_epochs={most}; lower it or raise max_epochs")
+        yield "min_epochs", f"={least} is more than max_epochs={most}; lower it or raise max_epochs"
     if values.get("max_steps") == 0:
-        yield Problem("max_steps", "=0 trains nothing; give a number >= 1, or -1 for all of max_epochs")
+        yield "max_steps", "=0 trains nothing; give a number >= 1, or -1 for all of max_epochs"
     time = values.get("max_time")
     if isinstance(time, str) and not _DURATION.fullmatch(time):
-        yield Problem("max_time", f"={time!r} is no duration; give DD:HH:MM:SS, for example 00:12:00:00")
+        yield "max_time", f"={time!r} is no duration; give DD:HH:MM:SS, for example 00:12:00:00"
     for unit in time if isinstance(time, Mapping) else ():
         if unit not in _UNITS:
-            yield Problem(f"max_time.{unit}", f" is no unit of time; give {', '.join(_UNITS)}")
+            yield f"max_time.{unit}", f" is no unit of time; give {', '.join(_UNITS)}"
 
 
 def _batches(values: Values) -> Iterator[Problem]:
@@ -240,60 +237,58 @@ def _batches(values: Values) -> Iterator[Problem]:
     if facts and size is not None and size < facts.least_batch:
         text = f"={size} is too small: {values['method']} compares or normalises the images of a batch; give at least "
         text += str(facts.least_batch)
-        yield Problem("optimizer.batch_size", text)
+        yield "optimizer.batch_size", text
     for key in _SHARES:
         limit = values.get(key)
         if isinstance(limit, float) and limit > 1:
-            yield Problem(key, f"={limit} is neither a number of batches nor a share; give an int, or a share <= 1.0")
+            yield key, f"={limit} is neither a number of batches nor a share; give an int, or a share <= 1.0"
     if values.get("limit_train_batches") == 0:
-        yield Problem("limit_train_batches", "=0 trains nothing; give a number >= 1, or a share above 0")
+        yield "limit_train_batches", "=0 trains nothing; give a number >= 1, or a share above 0"
     if values.get("overfit_batches") and values["data"].get("augment", "sample") != "sample":
-        yield Problem("overfit_batches", " needs views made image by image; set data.augment=sample, too")
+        yield "overfit_batches", " needs views made image by image; set data.augment=sample, too"
     interval = values.get("val_check_interval")
     if isinstance(interval, str) and not _DURATION.fullmatch(interval):
-        yield Problem("val_check_interval", f"={interval!r} is no duration; give DD:HH:MM:SS, batches, or a share")
+        yield "val_check_interval", f"={interval!r} is no duration; give DD:HH:MM:SS, batches, or a share"
     elif isinstance(interval, float) and not 0 < interval <= 1:
-        yield Problem("val_check_interval", f"={interval} is no share of an epoch; give a number in (0, 1], or an int")
+        yield "val_check_interval", f"={interval} is no share of an epoch; give a number in (0, 1], or an int"
 
 
 def _finetuning(values: Values) -> Iterator[Problem]:
     """Settings of `solo linear` that would do nothing beside others."""
     data = values["data"]
     if values["optimizer"]["layer_decay"] and not values["finetune"]:
-        yield Problem("optimizer.layer_decay", " does nothing on a frozen backbone; set finetune=True or leave it out")
+        yield "optimizer.layer_decay", " does nothing on a frozen backbone; set finetune=True or leave it out"
     if values.get("grid") and not (data["cache_features"] and values["optimizer"]["name"] == "sgd"):
-        yield Problem("grid", "=True compares settings of optimizer.name=sgd on features; set data.cache_features=True")
+        yield "grid", "=True compares settings of optimizer.name=sgd on features; set data.cache_features=True"
     for name in ("auto_augment", "mixup", "cutmix") if data["cache_features"] else ():
         if values[name]:
-            yield Problem(name, " changes images, and data.cache_features=True has none; take one of the two")
+            yield name, " changes images, and data.cache_features=True has none; take one of the two"
     for name, made in (("auto_augment", "image by image"), ("data.cache_features", "once, without augmentation")):
         if data.get("augment") == "batch" and get(values, name):
-            yield Problem("data.augment", f"=batch does nothing with {name}=True, which works {made}; leave one out")
+            yield "data.augment", f"=batch does nothing with {name}=True, which works {made}; leave one out"
     spec = DATASETS.get(str(data["dataset"]))
     channels = data["channels"] or (spec.channels if spec else None)
     if values["auto_augment"] and channels not in (None, 3):
-        text = f" (RandAugment) is for colour pictures, these have {channels} channel; leave it out"
-        yield Problem("auto_augment", text)
+        yield "auto_augment", f" (RandAugment) is for colour pictures, these have {channels} channel; leave it out"
 
 
 def check_files(values: Values) -> Iterator[Problem]:
     """Checkpoints and weights that a real run reads, by their names, and a package that it needs."""
     for package, name in (("mlflow", "MLflow"), ("trackio", "Trackio")):
         if package in (values.get("logger") or ()) and importlib.util.find_spec(package) is None:
-            text = f"=[{package}] needs {name}, which isn't installed; pip install {package}, or leave it out"
-            yield Problem("logger", text)
+            yield "logger", f"=[{package}] needs {name}, which isn't installed; pip install {package}, or leave it out"
     source = values.get("finetune_from")
     if source is not None and not source.startswith(_PUBLISHED) and not Path(source).expanduser().exists():
         what = "give a file with weights, the folder of a run, timm/NAME or torchvision/NAME"
-        yield Problem("finetune_from", f"={source!r} does not exist; {what}")
+        yield "finetune_from", f"={source!r} does not exist; {what}"
     for key in ("pretrained_feature_extractor", "resume_from_checkpoint"):
         given = values.get(key)
         for name in given if isinstance(given, list) else [given] if given is not None else []:
             path = Path(name).expanduser()
             if not path.exists():
-                yield Problem(key, f"={name!r} does not exist; give a checkpoint file or the folder of a run")
+                yield key, f"={name!r} does not exist; give a checkpoint file or the folder of a run"
             elif path.is_dir() and not any(path.glob("*.ckpt")):
-                yield Problem(key, f"={name!r} is a folder without *.ckpt files; give the folder of a run")
+                yield key, f"={name!r} is a folder without *.ckpt files; give the folder of a run"
 
 
 def remarks(values: Values) -> Iterator[str]:

@@ -1,28 +1,168 @@
-"""From a recipe and words to a plain config, of which every value remembers where it came from."""
+"""From a command line to a plain config: its words, the recipe that they name, and the run that it starts from.
 
+A value is what Hydra's grammar makes of a word; what that can't read is text, and a key that holds a path or a name
+takes everything behind the first `=` as it stands.
+"""
+
+import functools
+import itertools
+import os
 import re
-from collections.abc import Sequence
-from typing import Any
+import types
+import typing
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, NoReturn, Union
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, Quote, QuotedString
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from solo.args.check import Problem
 from solo.args.config import to_plain
+from solo.args.eval_schema import FeatureCfg
+from solo.args.fields import keys_of, walk
 from solo.args.origins import COMMAND_LINE, Origins, display, refuse_resolvers
-from solo.args.parse import one_line
-from solo.args.recipes import Recipe, gather
-from solo.args.words import Word, read_word
-from solo.errors import ConfigError
+from solo.args.recipes import OF_THE_IMAGES, gather
+from solo.data.catalogue.registry import DATASETS, validation_path
+from solo.errors import ConfigError, reason
+
+MOST_JOBS = 1000  # of a sweep; more are a slip
+_FORM = re.compile(r"(?P<sign>\+{0,2}|~)(?P<key>[^\s=~+.@][^\s=]*)=(?P<value>.*)", re.DOTALL)
 
 
-def compose(recipe: Recipe | None, words: Sequence[str], schema: type | None = None) -> tuple[dict[str, Any], Origins]:
+class LineParser(ArgumentParser):
+    """A parser of argparse whose complaint is one line."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise what is wrong, a `ConfigError`."""
+        raise ConfigError(f"command line: {message}; see --help")
+
+
+class Word(NamedTuple):
+    """One word that sets or removes something."""
+
+    line: str  # as it was typed
+    key: str  # dotted, or with slashes for a group of files
+    value: Any  # plain; `None` if the key is removed
+    removes: bool  # whether it takes something out
+
+
+def read_word(word: str, schema: type | None = None) -> Word:
+    """Read a word as it came from the shell; the schema says which keys hold text.
+
+    Raises a `ConfigError` if it isn't of the form `key=value`, or has several values where one is needed.
+    """
+    form = _FORM.fullmatch(word)
+    if form is None:
+        if re.fullmatch(r"~[^\s=~+]+", word):
+            return Word(word, word[1:], None, True)
+        raise ConfigError(f"command line: {word!r} is not key=value; see --help")
+    key, value, removes = form["key"], form["value"], form["sign"] == "~"
+    holds = _text_keys(schema).get(key) if schema else None
+    override = _parsed(word)
+    if override is None or override.is_sweep_override():
+        if override is not None and holds is None:
+            advice = "write a list as key=[a,b], quote a text: 'a,b', and start several runs with -m"
+            raise ConfigError(f"command line: {word!r} has several values; {advice}")
+        return Word(word, key, literal(value), removes)
+    plain = override.value()
+    if holds == "only" and not isinstance(override._value, QuotedString) and plain is not None:
+        plain = value
+    return Word(word, override.key_or_group, plain, removes)
+
+
+def as_word(key: str, value: Any) -> str:
+    """The word that sets a key to a value; `read_word` reads it."""
+    if isinstance(value, str):
+        plain = _parsed(f"{key}={value}")
+        if plain is None or (not plain.is_sweep_override() and plain._value == value and "${" not in value):
+            return f"{key}={value}"
+    return f"{key}={_as_text(value)}"
+
+
+def _as_text(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return str(value).lower() if value is not None else "null"
+    if isinstance(value, (list, tuple)):
+        return f"[{','.join(map(_as_text, value))}]"
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{name}:{_as_text(inner)}" for name, inner in value.items()) + "}"
+    if isinstance(value, (int, float)):
+        return repr(value)
+    return str(QuotedString(literal(str(value)), Quote.single).with_quotes())
+
+
+def literal(text: str) -> str:
+    """A text in which OmegaConf finds nothing to fill in."""
+    return text.replace("${", "\\${")
+
+
+def _parsed(word: str) -> Override | None:
+    try:
+        return OverridesParser.create().parse_override(word)
+    except HydraException:
+        return None
+
+
+@functools.cache
+def _text_keys(schema: type) -> dict[str, Literal["only", "also"]]:
+    """The keys that may hold a text: only that (or null), or other things as well."""
+    keys: dict[str, Literal["only", "also"]] = {}
+    for name, found in walk(schema):
+        kinds = {found.type}
+        if typing.get_origin(found.type) in (Union, types.UnionType):
+            kinds = set(typing.get_args(found.type)) - {type(None)}
+        if str in kinds:
+            keys[name] = "only" if kinds == {str} else "also"
+    return keys
+
+
+class Sweep(NamedTuple):
+    """What `--multirun` comes to: the overrides of each run, and what a run has for itself, for messages."""
+
+    jobs: list[list[str]]
+    differing: list[list[str]]
+
+
+def expand(words: Sequence[str]) -> Sweep:
+    """Read overrides in Hydra's grammar: `a=1,2`, `a=choice(1,2)`, `a=range(0,10,5)`; the last word varies fastest.
+
+    Raises a `ConfigError` for a word that is none, or nothing or too much to sweep.
+    """
+    if hydras := [word for word in words if word.lstrip("+~").startswith("hydra")]:
+        raise ConfigError(f"command line: {hydras[0]!r} does nothing here: runs go to checkpoint.dir; leave it out")
+    choices = [_choices(word) for word in words]
+    if not any(len(several) > 1 for several in choices):
+        raise ConfigError("--multirun needs a word with several values, such as seed=1,2,3; or leave --multirun out")
+    jobs = [list(job) for job in itertools.islice(itertools.product(*choices), MOST_JOBS + 1)]
+    if len(jobs) > MOST_JOBS:
+        raise ConfigError(f"--multirun: these words make more than {MOST_JOBS} runs; give fewer values")
+    return Sweep(jobs, [[word for word, some in zip(job, choices, strict=True) if len(some) > 1] for job in jobs])
+
+
+def _choices(word: str) -> list[str]:
+    """The words of a sweep, with one value each; or the word itself."""
+    override = _parsed(word) if _FORM.fullmatch(word) else None
+    if override is None or not override.is_sweep_override():
+        return [read_word(word).line]
+    if not override.is_discrete_sweep() or (override.is_choice_sweep() and "glob(" in word):
+        raise ConfigError(f"command line: {word!r} can't be listed; give the values, as in key=1,2,3")
+    several = itertools.islice(override.sweep_string_iterator(), MOST_JOBS + 1)
+    return [f"{word.partition('=')[0]}={one}" for one in several]
+
+
+def compose(recipe: Path | None, words: Sequence[str], schema: type | None = None) -> tuple[dict[str, Any], Origins]:
     """Compose a recipe with the words of a command line; `key=value` also works for keys that the files don't have.
 
     Without a recipe the words are alone. Returns the config as written, and the place of each key. Raises a
     `ConfigError` for anything that YAML, OmegaConf or Hydra refuses, in one line.
     """
     read = [read_word(word, schema) for word in words]
-    origins = Origins({"": recipe.shown if recipe else COMMAND_LINE})
+    origins = Origins({"": display(recipe) if recipe else COMMAND_LINE})
     chooses = [word for word in read if recipe and _chooses(word, recipe)]
     values = _files(recipe, chooses, origins) if recipe else OmegaConf.create()
     for word in read:
@@ -44,7 +184,7 @@ def compose(recipe: Recipe | None, words: Sequence[str], schema: type | None = N
             OmegaConf.update(values, word.key, word.value, merge=True, force_add=True)
         except (OmegaConfBaseException, AttributeError, TypeError, ValueError, IndexError) as error:
             lacks = isinstance(error, (IndexError, ValueError))
-            text = "a list has no such entry; 0 is the first" if lacks else one_line(error)
+            text = "a list has no such entry; 0 is the first" if lacks else reason(error)
             raise ConfigError(f"command line: {word.key}: {text}") from error
         origins.add_override(word.key, word.value)
     try:
@@ -53,40 +193,40 @@ def compose(recipe: Recipe | None, words: Sequence[str], schema: type | None = N
         raise ConfigError(f"{origins['']}: values refer to each other in a circle") from error
 
 
-def _chooses(word: Word, recipe: Recipe) -> bool:
+def _chooses(word: Word, recipe: Path) -> bool:
     """Whether a word is about files, as in `augmentations=symmetric`, or about Hydra."""
-    folders = (recipe.folder / word.key, recipe.folder.parent / word.key)
+    folders = (recipe.parent / word.key, recipe.parent.parent / word.key)
     group = "/" in word.key or any(folder.is_dir() for folder in folders)
     return word.key.startswith("hydra") or (group and (word.removes or isinstance(word.value, str)))
 
 
-def _files(recipe: Recipe, words: Sequence[Word], origins: Origins) -> DictConfig:
+def _files(recipe: Path, words: Sequence[Word], origins: Origins) -> DictConfig:
     """What a recipe's files say, with the files that words choose; a word that is about Hydra does nothing."""
     chosen, added = {}, []
     for word in words:
         if word.key == "hydra" and not isinstance(word.value, (str, list)):
-            raise ConfigError(f"{recipe.shown}: Config group override must be a string or a list. Got {word.value}")
+            raise ConfigError(f"{display(recipe)}: Config group override must be a string or a list. Got {word.value}")
         if word.line.startswith("+"):
             added.append({word.key: word.value})
         elif not word.key.startswith("hydra"):
             chosen[word.key] = [] if word.removes else [word.value]
-    parts, values = gather(recipe.folder, recipe.name.removesuffix(".yaml"), chosen, added), OmegaConf.create()
+    parts, values = gather(recipe, chosen, added), OmegaConf.create()
     for section, part in parts:
         content = part.values
         for name in reversed(section.split(".") if section else ()):
             content = {name: content}
         if not isinstance(content, dict):
             raise ConfigError(
-                f"{recipe.shown}: primary config '{part.source.stem}' must be a DictConfig, got ListConfig"
+                f"{display(recipe)}: primary config '{part.source.stem}' must be a DictConfig, got ListConfig"
             )
         try:
             values.merge_with(content)
         except (OmegaConfBaseException, ValueError, TypeError) as error:
-            raise ConfigError(f"{recipe.shown}: {one_line(error)}") from error
+            raise ConfigError(f"{display(recipe)}: {reason(error)}") from error
         origins.add_part(part, section)
     made = {part.source: part.made_of for _, part in reversed(parts) if part.made_of}
     origins.notes = [f"{display(file)} isn't there; composed of {', '.join(paths)}" for file, paths in made.items()]
-    refuse_resolvers(values, recipe.shown)
+    refuse_resolvers(values, display(recipe))
     _keep_to_the_network(values, origins)
     return values
 
@@ -99,3 +239,89 @@ def _keep_to_the_network(values: DictConfig, origins: Origins) -> None:
             if home in origins.place(f"backbone.kwargs.{key}"):
                 del values.backbone.kwargs[key]
                 origins.remove(f"backbone.kwargs.{key}")
+
+
+SOURCES = ("pretrained_feature_extractor", "model", "features")
+_SHORT = "checkpoint"
+CHECKPOINTS = (".ckpt", ".pth", ".pt")
+_FEATURE_FILES = (".npz", ".safetensors")
+_RUN = "the checkpoint's run"
+_SHOWN = "checkpoint=PATH, model=timm/NAME or features=FILE"
+_OF_THE_RUN: tuple[str, ...] = ("dataset", *OF_THE_IMAGES, "on_error", "no_labels", "unseen_classes", "split_seed")
+_OF_THE_RUN += ("unknown_classes", "max_pixels")
+
+
+def source_word(places: Sequence[str], schema: type) -> str | None:
+    """The word that names the source, if all places are checkpoints or folders of runs, or a file of features."""
+    if not places:
+        return None
+    for path in (Path(place).expanduser() for place in places):
+        run = any(path.glob("*.ckpt")) or ((path / "args.json").is_file() and not any(path.glob("data.yaml")))
+        if not (
+            run if os.path.isdir(path) else os.path.isfile(path) and path.suffix in (*CHECKPOINTS, *_FEATURE_FILES)
+        ):
+            return None
+    if Path(places[0]).suffix in _FEATURE_FILES and issubclass(schema, FeatureCfg) and len(places) == 1:
+        return as_word(SOURCES[2], places[0])
+    return as_word(SOURCES[0], places[0] if len(places) == 1 else list(places))
+
+
+def take_over(values: dict[str, Any], origins: Origins, run: Mapping[str, Any]) -> None:
+    """Give a recipe, in place, the images of a run, of section `data`, where the command line has no others."""
+    for name in OF_THE_IMAGES:
+        if run.get(name) is not None and origins.get(f"data.{name}") != COMMAND_LINE:
+            values["data"][name], origins[f"data.{name}"] = run[name], _RUN
+
+
+def complete(
+    values: dict[str, Any], origins: Origins, schema: type, saved_data: Callable[[str], Mapping[str, Any]]
+) -> list[str]:
+    """Fill in, in place, what the source says of the data; what may surprise is returned, a line each.
+
+    `saved_data` gives the section `data` of the run that made a checkpoint, empty if it has none.
+    """
+    if isinstance(values.get(_SHORT), (str, list)):  # in a file; `checkpoint` is a section otherwise
+        values[SOURCES[0]] = values.pop(_SHORT)
+    data = values.setdefault("data", {})
+    paths = values.get(SOURCES[0])
+    path = paths[0] if isinstance(paths, list) and paths else paths
+    if not isinstance(data, dict):
+        return []  # the check says so
+    if isinstance(path, str) and Path(path).expanduser().exists() and data.get("dataset") is None:
+        saved, known = saved_data(path), _data_keys(schema)
+        for name in _OF_THE_RUN:
+            if name in known and data.get(name) is None and saved.get(name) is not None:
+                data[name], origins[f"data.{name}"] = saved[name], _RUN
+    spec, told = DATASETS.get(str(data.get("dataset"))), list[str]()
+    trained = origins.get("data.train_path") == _RUN and not data.get("val_path") and "val_only" in _data_keys(schema)
+    if trained and spec is not None and spec.folders and not validation_path(spec, data["train_path"]):
+        data |= {"val_only": True, "val_path": data["train_path"]}
+        origins["data.val_only"] = origins["data.val_path"] = _RUN
+        told.append("the run names no other images: these are those it was trained on; data.val_path=FOLDER: others")
+    alone = spec is not None and spec.folders and data.get("val_path") and not data.get("train_path")
+    if alone and "val_only" in _data_keys(schema):
+        data |= {"val_only": True, "train_path": data["val_path"]}
+        origins["data.val_only"] = origins["data.train_path"] = "data.val_path"
+    return told
+
+
+def _data_keys(schema: type) -> set[str]:
+    section = keys_of(schema)["data"].section
+    return set(keys_of(section)) if section else set()
+
+
+def check_source(values: Mapping[str, Any]) -> Iterator[Problem]:
+    """No source, several, or one without a data set."""
+    if "features" not in values:
+        return
+    given = [name for name in SOURCES if values[name]]
+    if not given:
+        yield SOURCES[0], f" is missing; give {_SHOWN}"
+    elif len(given) > 1:
+        yield given[1], f" and {given[0]} are both given; take one of {_SHOWN}"
+    if given == ["features"]:
+        if values["data"]["dataset"] is not None:
+            yield "data.dataset", " has no place beside features=FILE, which has its own labels; leave it out"
+    elif given and values["data"]["dataset"] is None:
+        what = "the checkpoint doesn't name it" if given == [SOURCES[0]] else "a published model has none"
+        yield "data.dataset", f" is missing ({what}); give data.dataset=NAME, or custom and data.val_path=FOLDER"

@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import functools
 import typing
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -55,10 +56,9 @@ def key(default: Any, help: str, open: bool = False, matters: bool = True, **bou
     metadata = {"help": help, "bounds": bounds, "open": open, "matters": matters}
     if default is REQUIRED:
         return dataclasses.field(metadata=metadata)
-    if isinstance(default, type):
-        return dataclasses.field(default_factory=default, metadata=metadata)
-    if isinstance(default, (list, tuple, dict)):
-        return dataclasses.field(default_factory=lambda: copy.deepcopy(default), metadata=metadata)
+    if isinstance(default, (type, list, tuple, dict)):
+        factory = default if isinstance(default, type) else functools.partial(copy.deepcopy, default)
+        return dataclasses.field(default_factory=factory, metadata=metadata)
     return dataclasses.field(default=default, metadata=metadata)
 
 
@@ -96,12 +96,8 @@ def _read_keys(schema: type) -> dict[str, Key]:
         if "derived" in field.metadata:
             continue
         factory = field.default_factory
-        if dataclasses.is_dataclass(factory):
-            default = None
-        else:
-            default = field.default if factory is REQUIRED else factory()
-        told = {"help": "", "bounds": {}, **field.metadata}
-        keys[field.name] = Key(field.name, hints[field.name], default, **told)
+        default = None if dataclasses.is_dataclass(factory) else field.default if factory is REQUIRED else factory()
+        keys[field.name] = Key(field.name, hints[field.name], default, **{"help": "", "bounds": {}, **field.metadata})
     return keys
 
 
@@ -112,7 +108,7 @@ def with_own_keys(schema: type) -> type:
 
 def add_keys(schema: type, keys: type) -> None:
     """Add the fields of a user's dataclass, of new names, to a schema, see `solo.args.outside`."""
-    if keys in _ADDED.setdefault(schema, []):
+    if (schema, keys) in _ADDED:
         return
     known = {*keys_of(schema), *extra_keys_of(schema)}
     new: dict[str, Any] = {"__annotations__": {}}
@@ -123,19 +119,17 @@ def add_keys(schema: type, keys: type) -> None:
         new["__annotations__"][found.name] = found.type
         new[found.name] = key(default, found.help, found.open, found.matters, **found.bounds)
     extended = type(schema.__name__, (with_own_keys(schema),), new)
-    if not issubclass(schema, Section):
-        extended = dataclass(frozen=True, kw_only=True)(extended)
-    _OWN[schema] = extended
-    _ADDED[schema].append(keys)
+    _OWN[schema] = extended if issubclass(schema, Section) else dataclass(frozen=True, kw_only=True)(extended)
+    _ADDED[schema, keys] = True
 
 
 def declarations() -> int:
     """How often keys have been added."""
-    return sum(map(len, _ADDED.values()))
+    return len(_ADDED)
 
 
 _OWN: dict[type, type] = {}
-_ADDED: dict[type, list[type]] = {}
+_ADDED: dict[tuple[type, type], bool] = {}
 _KEYS: dict[type, dict[str, Key]] = {}
 
 

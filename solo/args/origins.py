@@ -216,9 +216,10 @@ class Origins(dict[str, str]):
 
     def line(self, problem: Problem) -> str:
         """A problem where it was written."""
-        key = self.spelled.get(problem.key, problem.key)
+        written, text = problem
+        key = self.spelled.get(written, written)
         place = self.of(key) or self.get("")
-        return f"{place}: {key}{problem.text}" if place else f"{key}{problem.text}"
+        return f"{place}: {key}{text}" if place else f"{key}{text}"
 
     def text(self, problems: Sequence[Problem]) -> str:
         """All of them, a line each; of very many the first ones."""

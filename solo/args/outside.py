@@ -2,7 +2,7 @@
 
 import dataclasses
 import typing
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -34,49 +34,42 @@ def check_outside(values: dict[str, Any], typed: Callable[[str], bool] | None) -
     """
     named = values.get("trust") or []
     if named and typed is not None and not typed("trust"):
-        yield Problem("trust", f"={list(named)} counts on the command line only; a file can't permit its own code")
+        yield "trust", f"={list(named)} counts on the command line only; a file can't permit its own code"
     else:
         plugin.permit(named)
 
-    def find(key: str, path: str, meaning: Callable[[str], Any]) -> tuple[Any, list[Problem]]:
+    def refused(key: str, path: str, meaning: Callable[[str], Any]) -> list[Problem]:
         if typed is None or typed(key):
             plugin.permit([path])
         try:
-            return meaning(path), []
+            meaning(path)
         except UserError as error:
-            return None, [Problem(key, f"={path}{str(error).partition(path)[2]}")]
+            return [(key, f"={path}{str(error).partition(path)[2]}")]
+        return []
 
     for key, meaning in _MEANING.items():
         place, _, last = key.rpartition(".")
-        section: Any = values.get(place) if place else values
-        if not isinstance(section, Mapping) or not plugin.is_path(section.get(last)):
-            continue
-        found, problems = find(key, section[last], meaning)
-        yield from problems
-        if problems:
-            section[last] = None  # type: ignore[index]
-        elif key == "hex.policy":
-            yield from _policy_kwargs(values["hex"], found)
-    hex_ = values.get("hex") or {}
-    ours = None if plugin.is_path(hex_.get("policy")) else policy_facts(hex_.get("policy"))
-    if ours and ours.kwargs and hex_.get("policy_kwargs"):
-        yield from _policy_kwargs(hex_, policy_class(ours.path))
+        section = values.get(place) if place else values
+        if isinstance(section, dict) and plugin.is_path(section.get(last)):
+            if problems := refused(key, section[last], meaning):
+                yield from problems
+                section[last] = None
     for i, entry in enumerate(values.get("augmentations") or ()):
         key = f"augmentations[{i}].transforms"
         for path in entry.get("transforms") or ():
             if plugin.is_path(path):
-                yield from find(key, path, partial(plugin.load_callable, key=key, makes="an image of Pillow"))[1]
+                yield from refused(key, path, partial(plugin.load_callable, key=key, makes="an image of Pillow"))
             else:
-                yield Problem(key, f" has {path!r}, which is no import path; give module:function")
-
-
-def _policy_kwargs(section: dict[str, Any], policy: type) -> Iterator[Problem]:
-    given = section["policy_kwargs"]
-    checked, problems = check(given, policy, "hex.policy_kwargs.")
-    section["policy_kwargs"] = {name: checked[name] for name in given if name in checked}
-    fields = {field.name for field in dataclasses.fields(policy)}
-    # Its warm-up is hex.warm_epoch, unless it is given here.
-    yield from (p for p in problems if p.key.split(".")[-1] not in fields & {"warm_epoch"} or "warm_epoch" in given)
+                yield key, f" has {path!r}, which is no import path; give module:function"
+    hex_ = values.get("hex") or {}
+    facts, given = policy_facts(hex_.get("policy")), hex_.get("policy_kwargs") or {}
+    if plugin.is_path(hex_.get("policy")) or (facts.kwargs and given):
+        policy = policy_class(facts.path)
+        checked, problems = check(given, policy, "hex.policy_kwargs.")
+        hex_["policy_kwargs"] = {name: checked[name] for name in given if name in checked}
+        fields = {field.name for field in dataclasses.fields(policy)}
+        # Its warm-up is hex.warm_epoch, unless it is given here.
+        yield from (p for p in problems if p[0].split(".")[-1] not in fields & {"warm_epoch"} or "warm_epoch" in given)
 
 
 _SCHEMAS: dict[str, type] = {

@@ -1,17 +1,21 @@
-"""The way of a config, whoever calls: older names -> `check` -> `check_*` -> `resolve`."""
+"""The way of a config, whoever calls: older names -> `check` -> `check_*` -> `resolve`.
+
+`resolve` finds what follows from the data set and the machine: classes, image size, crops, scaled learning rates. Every
+value found is written back, so that a run's own config says all of it; to resolve it again changes nothing.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
-import logging
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from solo.args.check import ParseError, Problem, check
-from solo.args.check_method import check_labels_of_method, check_method, count_views
+from solo.args.check_method import check_labels_of_method, check_method, count_views, unread_keys
 from solo.args.check_run import (
     check_data,
     check_files,
@@ -23,20 +27,185 @@ from solo.args.check_run import (
     spec_of,
     to_fetch,
 )
+from solo.args.compose import check_source
 from solo.args.config import freeze
 from solo.args.fields import declarations, keys_of, walk
 from solo.args.origins import COMMAND_LINE, Origins
 from solo.args.outside import check_outside
-from solo.args.resolve import BASE_BATCH, global_batch, keeps_classifier_lr, resolve
-from solo.args.source import check_source
-from solo.args.unread import unread_keys
+from solo.args.schema import HexCfg
+from solo.args.trainer import count_devices
 from solo.compat.keys import Modern, modernise
-from solo.data.catalogue.registry import DatasetSpec, resolve_spec
+from solo.cores import usable_cores
+from solo.data.catalogue.registry import (
+    DatasetSpec,
+    count_classes,
+    get_spec,
+    resolve_spec,
+    unseen_classes,
+    validation_path,
+)
 from solo.data.catalogue.rows import SMALL
 from solo.errors import UserError
 from solo.methods.catalogue import facts_of
 
-_LOG = logging.getLogger("solo")
+_MOST_WORKERS = 16  # from there on they cost memory, and a step takes longer than its images
+BASE_BATCH = 256  # learning rates in recipes are meant for a global batch of this size
+
+_OPTIMIZER_KWARGS: dict[str, dict[str, Any]] = {
+    "sgd": {"momentum": 0.9},
+    "lars": {"momentum": 0.9, "eta": 1e-3, "clip_lr": False, "exclude_bias_n_norm": False},
+    "adam": {},
+    "adamw": {"betas": [0.9, 0.999]},
+}
+# With these names solo-learn scales classifier_lr only if data.val_path is given; kept, for its runs to be repeatable.
+_NEEDS_VAL_PATH = ("cifar10", "cifar100", "stl10", "imagenet", "imagenet100", "custom")
+
+
+def global_batch(values: Mapping[str, Any]) -> int:
+    """Images in one forward pass of all processes together."""
+    processes = count_devices(values["devices"], values["accelerator"]) * int(values["num_nodes"])
+    return int(values["optimizer"]["batch_size"]) * processes
+
+
+def exact_parts(accumulate: str, batches: int) -> int:
+    """How many batches share one loss: `accumulate_grad_batches` with `accumulate=exact`, else 1."""
+    return batches if accumulate == "exact" else 1
+
+
+class _Settings:
+    """A copy of the values that remembers where the new ones came from."""
+
+    def __init__(self, values: Mapping[str, Any]) -> None:
+        self.values = copy.deepcopy(dict(values))
+        self.origins: dict[str, str] = {}
+
+    def put(self, dotted: str, value: Any, origin: str) -> None:
+        *path, last = dotted.split(".")
+        section = self.values
+        for part in path:
+            section = section[part]
+        if last not in section or section[last] != value:
+            section[last] = value
+            self.origins[dotted] = origin
+
+    def fill(self, dotted: str, value: Any, origin: str) -> None:
+        section, name = dotted.split(".")
+        if self.values[section].get(name) is None:
+            self.put(dotted, value, origin)
+
+
+def resolve(values: Mapping[str, Any], found: DatasetSpec) -> tuple[dict[str, Any], dict[str, str]]:
+    """Fill in what is null and can be known, and scale the learning rates.
+
+    `found` is the data set with what a look at the data has told. Returns the new config, and for each key changed here
+    where the value came from. Raises a `UserError` if classes have to be counted in a folder that isn't there.
+    """
+    settings, spec = _Settings(values), get_spec(found.name)
+    pretraining = "method" in values
+    if values["name"] is None:
+        what = values["method"] if pretraining else "evaluate" if "features" in values else "linear"
+        settings.put("name", f"{what}-{values['data']['dataset']}", "derived")
+    devices = count_devices(values["devices"], values["accelerator"]) if "devices" in values else 1
+    settings.fill("data.num_workers", max(1, min(_MOST_WORKERS, usable_cores() // devices)), "cores for each device")
+    if values["data"]["format"] == "image_folder" and not values["data"].get("no_labels"):
+        settings.fill("data.val_path", validation_path(spec, values["data"]["train_path"]), "data.train_path")
+    _classes(settings, spec, found)
+    data = settings.values["data"]
+    if data.get("unseen_classes") is not None:  # by name, so that evaluation can tell them from the others
+        unseen = unseen_classes(found, data["num_classes"], data["unseen_classes"], data["split_seed"])
+        settings.put("data.unseen_classes", list(unseen.values()), "drawn by data.split_seed")
+    if pretraining:
+        # The methods that compare level by level, where labels and batches allow it.
+        facts = facts_of(values["method"])
+        by_level = facts is not None and facts.labels == "levels" and not data["no_labels"]
+        by_level &= settings.values["optimizer"]["batch_size"] > len(found.levels)
+        settings.fill("data.sampler", "hierarchical" if by_level else "random", f"default of {values['method']}")
+        _images(settings, spec)
+        if found.reading.range is not None:
+            settings.fill("data.range", list(found.reading.range), "found in a sample of data.train_path")
+        _crops(settings)
+        hex_ = freeze(settings.values["hex"], HexCfg)
+        settings.fill("hex.warm_epoch", hex_.warm_up(), f"default of {hex_.policy}")
+    for name in ("tensorboard", "wandb") if values.get("logger") is not None else ():
+        settings.put(f"{name}.enabled", name in values["logger"], "logger")
+    if "optimizer" in values:
+        optimizer = settings.values["optimizer"]
+        for name, default in _OPTIMIZER_KWARGS.get(optimizer["name"], {}).items():
+            if name not in optimizer["kwargs"]:
+                settings.put(f"optimizer.kwargs.{name}", copy.copy(default), f"default of {optimizer['name']}")
+        _learning_rate(settings)
+    if spec.downloads and spec.layout is None and spec.name != "cifar10c":
+        # Both splits lie in one folder. After the learning rates, which depend on whether a path was written down.
+        settings.fill("data.val_path", values["data"]["train_path"], "data.train_path")
+    return settings.values, settings.origins
+
+
+def keeps_classifier_lr(values: Mapping[str, Any]) -> bool:
+    """Whether solo-learn's rule leaves `classifier_lr` unscaled, see `_NEEDS_VAL_PATH`."""
+    return values["data"]["dataset"] in _NEEDS_VAL_PATH and values["data"]["val_path"] is None
+
+
+def _classes(settings: _Settings, spec: DatasetSpec, found: DatasetSpec) -> None:
+    data = settings.values["data"]
+    written = data["num_classes"]
+    if found.num_classes is not None and found.source != spec.source:
+        if written not in (None, found.num_classes):  # it belongs to other folders
+            raise UserError(
+                f"data.num_classes={written}, but {data['train_path']} has {found.num_classes} classes; take "
+                "data.num_classes out, or set data.levels=flat if only the first folders are classes"
+            )
+        settings.put("data.num_classes", found.num_classes, "classes of data.train_path")
+    elif found.num_classes is not None:
+        settings.put("data.num_classes", found.num_classes, f"data set {spec.name}")
+    elif data.get("no_labels"):
+        settings.fill("data.num_classes", 1, "derived")
+    elif data["num_classes"] is None and data["format"] != "hf":  # known when it has been fetched
+        settings.put("data.num_classes", count_classes(spec, data["train_path"]), "folders of data.train_path")
+
+
+def _images(settings: _Settings, spec: DatasetSpec) -> None:
+    """Size and statistics: the config's, else (own images) the first pipeline's, else the data set's."""
+    first = settings.values["augmentations"][0]
+    if spec.num_classes is None:
+        for name, value in (("image_size", first["crop_size"]), ("mean", first["mean"]), ("std", first["std"])):
+            settings.fill(f"data.{name}", value, f"augmentations[0].{name.replace('image', 'crop')}")
+    origin = f"data set {spec.name}"
+    settings.fill("data.image_size", spec.size, origin)
+    settings.fill("data.channels", spec.channels, origin)
+    channels = settings.values["data"]["channels"]
+    for name in ("mean", "std"):
+        value = list(getattr(spec, name))
+        if len(value) not in (1, channels):  # of colours, for images of another kind: the same for all channels
+            value = [round(sum(value) / len(value), 4)]
+        settings.fill(f"data.{name}", value, origin)
+
+
+def _crops(settings: _Settings) -> None:
+    data, entries = settings.values["data"], settings.values["augmentations"]
+    for i, entry in enumerate(entries):
+        for name, source in (("crop_size", "image_size"), ("mean", "mean"), ("std", "std")):
+            if entry[name] is None:
+                entry[name] = copy.copy(data[source])
+                settings.origins[f"augmentations[{i}].{name}"] = f"data.{source}"
+    large = sum(entry["num_crops"] for entry in entries if entry["crop_size"] == entries[0]["crop_size"])
+    settings.put("data.num_large_crops", large, "derived")
+    settings.put("data.num_small_crops", sum(entry["num_crops"] for entry in entries) - large, "derived")
+
+
+def _learning_rate(settings: _Settings) -> None:
+    """`lr` x global batch / 256, once: `optimizer.lr_scaled` remembers."""
+    optimizer = settings.values["optimizer"]
+    names = ["lr"]
+    if "classifier_lr" in optimizer:
+        settings.fill("optimizer.classifier_lr", optimizer["lr"], "optimizer.lr")
+        names += [] if keeps_classifier_lr(settings.values) else ["classifier_lr"]
+    if optimizer["lr_scaled"]:
+        return
+    batch = global_batch(settings.values)
+    for name in names:
+        scaled = optimizer[name] * batch / BASE_BATCH
+        settings.put(f"optimizer.{name}", scaled, f"x global batch {batch} / {BASE_BATCH}")
+    settings.put("optimizer.lr_scaled", True, "derived")
 
 
 @dataclass(frozen=True)
@@ -70,21 +239,22 @@ def parse(
     places = Origins(origins or {})
     modern = modernise(values, own={*keys_of(schema), *(name for name, _ in walk(schema))})
     places.spelled = modern.spelled
-    checked, problems = check(modern.values, schema, open_names=from_code)
 
     def typed(key: str) -> bool:
         return places.of(places.spelled.get(key, key)) == COMMAND_LINE
 
-    declared = declarations()
-    outside = list(check_outside(checked, None if origins is None else typed))
-    if declarations() != declared:  # a plug-in that was imported just now has keys of its own
+    declared = -1
+    while declared != declarations():  # a plug-in that was imported just now has keys of its own
+        declared = declarations()
         checked, problems = check(modern.values, schema, open_names=from_code)
-        outside = list(check_outside(checked, None if origins is None else typed))
-    problems = [*modern.problems, *problems, *outside, *check_method(checked, from_code), *check_source(checked)]
+        problems += check_outside(checked, None if origins is None else typed)
+    problems = [*modern.problems, *problems, *check_method(checked, from_code), *check_source(checked)]
     problems += [*check_data(checked), *check_run(checked)]
     if from_code:  # what models and programs ask for themselves, after parsing
         late = ("method_kwargs.", "pretrained_feature_extractor")
-        problems = [p for p in problems if not (p.key.startswith(late) and p.text.startswith(" is missing"))]
+        problems = [
+            (key, text) for key, text in problems if not (key.startswith(late) and text.startswith(" is missing"))
+        ]
     absent: list[str | None] = []
     with contextlib.suppress(UserError):  # it can't be fetched, which `check_folders` says
         absent = [] if problems else to_fetch(checked)
@@ -109,41 +279,27 @@ def parse(
         problems = [wrong]
     if problems or (spec is None and not features):
         raise ParseError(places.text(problems))
-    notes = [places.line(Problem(key, text)) for key, text in modern.notes]
-    if spec is None:
-        checked["name"] = checked["name"] or "features"
-        return Parsed(checked, frozen(checked, schema, None), _origins(places, modern, {}), notes)
-    try:
-        resolved, derived = resolve(checked, spec)
-    except UserError as error:  # classes can't be counted
-        raise ParseError(places.line(_data_problem(error))) from error
-    notes += [places.line(problem) for _, problem in idle]
-    row = spec_of(checked)
-    found = resolved if row and row.folders else checked  # what is found beside own images counts as given
-    given = checked | {"data": checked["data"] | {"val_path": found["data"]["val_path"]}}
-    notes += _notes(checked, given, resolved, spec)
+    notes = [places.line(note) for note in modern.notes]
+    resolved, derived = {**checked, "name": checked["name"] or "features"}, dict[str, str]()
+    if spec is not None:
+        try:
+            resolved, derived = resolve(checked, spec)
+        except UserError as error:  # classes can't be counted
+            raise ParseError(places.line(_data_problem(error))) from error
+        notes += [*(places.line(problem) for _, problem in idle), *_notes(checked, resolved, spec)]
     again = None
     if absent and for_run:
         again = functools.partial(parse, values, schema, origins, for_run, from_code, fetch=True)
         where = ", ".join(place or "the package's folder" for place in absent)
         notes.append(f"data.dataset={checked['data']['dataset']} is not in {where}; the run begins by fetching it")
-    return Parsed(resolved, frozen(resolved, schema, spec), _origins(places, modern, derived), notes, again)
-
-
-def frozen(values: Mapping[str, Any], schema: type, spec: DatasetSpec | None) -> Any:
-    """Checked values as an instance of their schema, with the data set that they are about."""
-    data, facts = {**values["data"], "resolved": spec}, facts_of(values.get("method"))
-    return freeze({**values, "data": data}, schema, facts.kwargs if facts else None)
+    data, facts = {**resolved["data"], "resolved": spec}, facts_of(resolved.get("method"))
+    config: Any = freeze({**resolved, "data": data}, schema, facts.kwargs if facts else None)
+    return Parsed(resolved, config, _origins(places, modern, derived), notes, again)
 
 
 def _data_problem(error: UserError) -> Problem:
     named = re.match(r"data\.\w+", str(error))
-    return Problem(named[0], str(error)[named.end() :]) if named else Problem("data.train_path", f": {error}")
-
-
-def one_line(error: Exception) -> str:
-    """A library's message without line breaks and without the search path that Hydra appends."""
-    return " ".join(re.split(r"Config search path:|See https://hydra", str(error))[0].split())
+    return (named[0], str(error)[named.end() :]) if named else ("data.train_path", f": {error}")
 
 
 def _origins(places: Origins, modern: Modern, derived: Mapping[str, str]) -> dict[str, str]:
@@ -158,13 +314,11 @@ def _origins(places: Origins, modern: Modern, derived: Mapping[str, str]) -> dic
     return origins
 
 
-def _notes(
-    written: Mapping[str, Any], given: Mapping[str, Any], found: Mapping[str, Any], spec: DatasetSpec
-) -> Iterator[str]:
-    """What the library has made of a config, where that may be unexpected.
-
-    `written` is the checked config, `given` the same with what was found beside own images, `found` is resolved.
-    """
+def _notes(written: Mapping[str, Any], found: Mapping[str, Any], spec: DatasetSpec) -> Iterator[str]:
+    """What the library has made of a config that was `written`, where that may be unexpected; `found` is resolved."""
+    row = spec_of(written)
+    seen = found if row and row.folders else written  # what is found beside own images counts as given
+    given = {**written, "data": {**written["data"], "val_path": seen["data"]["val_path"]}}
     data, tree, batch = written["data"], spec.taxonomy, global_batch(given) if "optimizer" in given else 0
     pretrains, size = "method" in written, found["data"].get("image_size")
     if pretrains and not given["optimizer"]["lr_scaled"] and keeps_classifier_lr(given) and batch != BASE_BATCH:

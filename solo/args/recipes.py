@@ -8,46 +8,40 @@ are written.
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from typing import Any
 
 import solo
 from solo.args.origins import Part, display, read_part, read_table
-from solo.args.source import OF_THE_IMAGES
 from solo.data.catalogue.registry import DATASETS, DatasetSpec
 from solo.errors import ConfigError
 from solo.methods.catalogue import CATALOGUE, USUAL
 from solo.suggest import did_you_mean
 
+FOLDERS = {"linear": ("linear", "finetune")}  # of `scripts`, in which a command looks for a data set's recipes
 _NOT_RECIPES = ("data", "methods", "paper")
 _PAPER = "table_6.yaml"  # what `paper_METHOD` sets
 _TYPES = {"hex": "HEX_adaptive", "relatives": "HEX"}  # how the name of a recipe starts -> its `type`
 _SMALL = 64  # pixels: of smaller images a blur leaves little
 _LARGE = 128  # pixels: from here on the settings in large/ count
+# What evaluation takes over from the run that made a checkpoint; size and statistics come with the network.
+OF_THE_IMAGES = ("train_path", "val_path", "format", "levels", "taxonomy", "path_column", "label_columns")
 # What a recipe of the other commands takes over from the pretraining data.yaml.
 _TAKEN_OVER = ("dataset", *OF_THE_IMAGES, "num_workers")
 _ENTRY = re.compile(r"((?:(?:optional|override) +)*)([^@]*)(?:@(.*))?", re.DOTALL)
 
 
-class _Entry(NamedTuple):
-    """One of a defaults list, `words group@section: files`; without a group it is a file that nothing replaces."""
-
-    words: str
-    group: str
-    section: str | None
-    files: list[Any]
-
-
-def _entries(defaults: Sequence[Any], around: str) -> Iterator[_Entry]:
+def _entries(defaults: Sequence[Any], around: str) -> Iterator[tuple[str, str, str | None, list[Any]]]:
+    """Of a defaults list, `words group@section: files`; without a group it is a file that nothing replaces."""
     for entry in defaults:
         for key, files in entry.items() if isinstance(entry, dict) else [("", entry)]:
             named = _ENTRY.fullmatch(str(key or files))
             words, path, section = named.groups() if named else ("", "", None)
             if isinstance(entry, dict):
-                yield _Entry(words, _join(around, path), section, files if isinstance(files, list) else [files])
+                yield words, _join(around, path), section, files if isinstance(files, list) else [files]
             else:
-                yield _Entry(words, "", section, [path if isinstance(files, str) else files])
+                yield words, "", section, [path if isinstance(files, str) else files]
 
 
 def _join(group: str, path: str) -> str:
@@ -56,18 +50,15 @@ def _join(group: str, path: str) -> str:
 
 
 def gather(
-    folder: Path,
-    recipe: str,
-    chosen: Mapping[str, list[Any]] | None = None,
-    added: Sequence[Any] = (),
-    composes: bool = True,
+    file: Path, chosen: Mapping[str, list[Any]] | None = None, added: Sequence[Any] = (), composes: bool = True
 ) -> list[tuple[str, Part]]:
     """The parts of a recipe with the section that each fills, in the order in which they replace each other.
 
     `chosen` are the files that the command line takes for groups, `added` its entries for the recipe's defaults list.
     Without `composes` only files count. Raises a `ConfigError` for a list that names what isn't there, or itself.
     """
-    choices, met, shown = dict(chosen or {}), {""}, f"{display(folder / recipe)}.yaml"
+    folder, recipe, shown = file.parent, file.name.removesuffix(".yaml"), display(file)
+    choices, met = dict(chosen or {}), {""}
 
     def parts_of(name: str, package: str, fixed: bool, inside: tuple[str, ...]) -> Iterator[tuple[str, Part]]:
         """Backwards: of two files that override a group the last one counts."""
@@ -89,14 +80,14 @@ def gather(
             if "override" in words or group.startswith("hydra"):
                 continue
             met.add(group)
-            for file in reversed(choices.get(group, files)):
-                if isinstance(file, Part):
-                    yield package, file
-                elif file == "_self_":
+            for named in reversed(choices.get(group, files)):
+                if isinstance(named, Part):
+                    yield package, named
+                elif named == "_self_":
                     header = "" if fixed else part.package.removeprefix("_group_")
                     yield header.removeprefix("_global_").lstrip(".") if header else package, part
-                elif file is not None:
-                    path = _join(group or around, str(file).removesuffix(".yaml"))
+                elif named is not None:
+                    path = _join(group or around, str(named).removesuffix(".yaml"))
                     if "optional" in words and find_part(folder, path, composes) is None:
                         continue
                     below = section or path.rpartition("/")[0].removeprefix(around).strip("/").replace("/", ".")
@@ -120,7 +111,7 @@ def find_part(folder: Path, name: str, composes: bool = True) -> Part | None:
 
 def has_own_name(folder: Path) -> bool:
     """Whether the folder's recipe is called like the command, as in `scripts/linear/digits linear`."""
-    return (folder.parent / "common.yaml").is_file() and folder.parent.name != "pretrain" and bool(images_in(folder))
+    return (folder.parent / "common.yaml").is_file() and folder.parent.name != "pretrain" and bool(_images_in(folder))
 
 
 def names_in(folder: Path) -> list[str]:
@@ -207,7 +198,7 @@ def _is_recipe(folder: Path, name: str) -> bool:
 def _offline(folder: Path, name: str) -> Part | None:
     above, own = folder.parent, folder / "methods.yaml"
     if name == above.name:
-        composed = _composed(folder, name, ["common", *images_in(folder)], {"name": f"{name}-{folder.name}"})
+        composed = _composed(folder, name, ["common", *_images_in(folder)], {"name": f"{name}-{folder.name}"})
         return replace(composed, made_of=[*composed.made_of, f"pretrain/{folder.name}/data.yaml"])
     if (above / "parts" / f"{name}.yaml").is_file():
         values = {"name": f"{above.name}_{name.removeprefix('semi_')}-{folder.name}"}
@@ -251,7 +242,7 @@ def _of_images(folder: Path) -> tuple[DatasetSpec | None, int]:
     return spec, 224 if spec is None or spec.size is None else int(spec.size)
 
 
-def images_in(folder: Path) -> list[Part]:
+def _images_in(folder: Path) -> list[Part]:
     """What the pretraining recipes for the folder's name say of its images; nothing if there are none."""
     parts = []
     for part in _data_parts(folder.parent.parent / "pretrain" / folder.name):
@@ -263,7 +254,7 @@ def images_in(folder: Path) -> list[Part]:
 
 def _data_parts(folder: Path) -> list[Part]:
     """The parts of a folder's data.yaml that have a section `data`."""
-    parts = gather(folder, "data", composes=False) if (folder / "data.yaml").is_file() else []
+    parts = gather(folder / "data.yaml", composes=False) if (folder / "data.yaml").is_file() else []
     return [part for _, part in parts if isinstance(part.values, dict) and isinstance(part.values.get("data"), dict)]
 
 
@@ -277,39 +268,17 @@ def _short(folder: Path, file: Path) -> str:
     return str(file.relative_to(folder.parent.parent))
 
 
-# The folders of `scripts` in which a command looks for a data set's recipes.
-FOLDERS = {"linear": ("linear", "finetune")}
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """A recipe by its `name` in a `folder`, in a file or composed in its place."""
-
-    folder: Path
-    name: str
-
-    @property
-    def shown(self) -> str:
-        """The recipe's path as messages show it."""
-        return display(self.folder / self.name)
-
-    @property
-    def images(self) -> dict[str, Any]:
-        """What a composed recipe of `solo linear` and the like says of its images."""
-        parts = [] if (self.folder / self.name).is_file() else images_in(self.folder)
-        return {key: value for part in parts for key, value in part.values["data"].items()}
-
-
 def roots() -> list[Path]:
     """Where a relative folder is looked up: the working directory, beside `main_pretrain.py`, in the package."""
     package = Path(solo.__file__).parent
     return [Path.cwd(), package.parent, package]
 
 
-def find_recipe(places: Sequence[str], command: str = "pretrain") -> Recipe:
+def find_recipe(places: Sequence[str], command: str = "pretrain") -> Path:
     """The recipe for one or two words, `FOLDER FILE`, `FOLDER/FILE` or `DATASET NAME`.
 
-    Raises a `ConfigError` if there is no such folder or file; names similar ones.
+    The path may be that of a file that isn't there, and composed. Raises a `ConfigError` if there is no such folder or
+    file; names similar ones.
     """
     if not places:
         raise ConfigError(f"no recipe is named; give a data set and a recipe, for example: solo {command} digits hex")
@@ -325,11 +294,11 @@ def find_recipe(places: Sequence[str], command: str = "pretrain") -> Recipe:
         if name and os.path.isfile(folder / name):
             if name.endswith(".yml"):
                 raise ConfigError(f"{places[0]}/{name}: Hydra reads .yaml files only; rename it")
-            return Recipe(folder.resolve(), name)
+            return folder.resolve() / name
     for folder in folders:
         found = find_part(folder.resolve(), Path(name).stem) if name else None
         if found and found.made_of:
-            return Recipe(folder.resolve(), name)
+            return folder.resolve() / name
     raise ConfigError(_not_there(places[0], name, folders))
 
 

@@ -17,14 +17,9 @@ from torch import Tensor, nn
 class PoolFormer(nn.Module):
     """Four stages of blocks that mix tokens by average pooling; `dims[-1]` features.
 
-    Args:
-        layers: blocks of each stage.
-        dims: channels of each stage.
-        in_chans: channels of the images.
-        pool_size: side of the pooling window.
-        drop_rate: dropout in the MLPs.
-        drop_path_rate: stochastic depth of the last block; grows linearly from 0.
-        layer_scale_init_value: start of the factors of both branches of a block.
+    Each stage has as many blocks as `layers` says and as many channels as `dims`. `drop_rate` is of the MLPs,
+    `drop_path_rate` the stochastic depth of the last block, growing linearly from 0, `layer_scale_init_value` the start
+    of the factors of both branches of a block.
     """
 
     def __init__(

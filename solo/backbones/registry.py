@@ -63,7 +63,6 @@ def find_backbone(name: str, table: Mapping[str, Constructor] = BACKBONES) -> Co
         offered = {"method", "in_chans", "img_size"} - inspect.signature(found).parameters.keys()
 
         def construct(method: str | None = None, *args: Any, **kwargs: Any) -> nn.Module:
-            """Of these three, what the constructor takes."""
             given = {"method": method, **kwargs}
             made: nn.Module = found(*args, **{key: value for key, value in given.items() if key not in offered})
             if not isinstance(made, nn.Module):
@@ -105,8 +104,7 @@ def build_backbone(
         kwargs: passed to the constructor, and preferred to what follows from `image_size`.
         table: the constructors by name; one that isn't ours is called with the method and the kwargs only.
 
-    Raises:
-        UserError: if the name is unknown or the constructor refuses the kwargs.
+    Raises a `UserError` if the name is unknown or the constructor refuses the kwargs.
     """
     constructor = find_backbone(name, table)
     # A program may add its own, which are called as solo-learn calls them.
@@ -114,10 +112,8 @@ def build_backbone(
     ours = name not in table or made_in.startswith("solo.backbones.")
     given = checked_kwargs(kwargs or {}) if ours else dict(kwargs or {})
     if ours and not (name in table and name.startswith("resnet")):
-        if plugin.is_path(name):
-            fixed = True
-        elif name in BACKBONES:
-            fixed = name.startswith(("vit_", "swin_"))
+        if plugin.is_path(name) or name in BACKBONES:
+            fixed = plugin.is_path(name) or name.startswith(("vit_", "swin_"))
         else:
             from solo.backbones.from_timm import timm
 
@@ -163,10 +159,7 @@ def _is_plain(value: Any, depth: int = 4) -> bool:
 
 
 def features_dim(backbone: nn.Module) -> int:
-    """Width of a backbone's features.
-
-    Raises a `UserError` if the backbone has neither `inplanes` nor `num_features`.
-    """
+    """Width of a backbone's features; a `UserError` if it has neither `inplanes` nor `num_features`."""
     # Some timm models (MobileNetV3, ...) widen their features after `num_features`, inside the pooled head.
     for attribute in ("inplanes", "head_hidden_size", "num_features"):
         value = getattr(backbone, attribute, None)
@@ -174,9 +167,6 @@ def features_dim(backbone: nn.Module) -> int:
             return value
     what = f"the width of the features of {type(backbone).__name__} is unknown"
     raise UserError(f"{what}; give the backbone an attribute `num_features` (int)")
-
-
-_IMAGENET: tuple[tuple[float, ...], tuple[float, ...]] = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 
 
 @dataclass(frozen=True)
@@ -222,12 +212,12 @@ def _timm(name: str, fetch: bool, channels: int, kwargs: dict[str, Any]) -> Publ
         hint = f"{did_you_mean(name, timm.list_models())}timm.list_models() lists them"
         raise UserError(f"model=timm/{name} is unknown to timm; {hint}")
     network = timm_model(name, None, pretrained=fetch, in_chans=channels, **kwargs)
-    known: dict[str, Any] = dict(getattr(network, "pretrained_cfg", None) or {})
-    mean, std = (tuple(known.get(key) or default) for key, default in zip(("mean", "std"), _IMAGENET, strict=True))
+    data: Any = timm.data
+    known = data.resolve_model_data_config(network)
+    mean, std = known["mean"], known["std"]
     if channels != len(mean):
         mean, std = (sum(mean) / len(mean),) * channels, (sum(std) / len(std),) * channels
-    size = kwargs.get("img_size") or (known.get("input_size") or (3, 224, 224))[-1]
-    return Published(network, int(size), mean, std)
+    return Published(network, int(kwargs.get("img_size") or known["input_size"][-1]), mean, std)
 
 
 def _torchvision(name: str, fetch: bool, channels: int, kwargs: dict[str, Any]) -> Published:
@@ -259,9 +249,9 @@ def side_of_patch(backbone: Any) -> int:
 
 @torch.no_grad()
 def check_sizes(backbone: nn.Module, name: str, sizes: Mapping[int, str], channels: int) -> None:
-    """See whether a backbone takes images of these sizes (pixels -> the setting that says so); nothing in it changes.
+    """Raise a `UserError` if a backbone takes no images of these sizes (pixels -> the setting that says so).
 
-    Raises a `UserError`: it doesn't; says why.
+    Nothing in it changes.
     """
     side = side_of_patch(backbone)
     modes = [(module, module.training) for module in backbone.modules()]
@@ -288,10 +278,7 @@ def check_sizes(backbone: nn.Module, name: str, sizes: Mapping[int, str], channe
 
 @torch.no_grad()
 def check_single(backbone: nn.Module, size: int, channels: int) -> None:
-    """See whether a backbone can be trained on one image at a time; nothing in it changes.
-
-    Raises a `UserError`: its BatchNorm would see a single value a channel.
-    """
+    """Raise a `UserError` if a backbone can't be trained on one image: its BatchNorm has a single value a channel."""
     with torch.random.fork_rng(devices=[]):
         try:
             copy.deepcopy(backbone).train()(torch.zeros(1, channels, size, size))

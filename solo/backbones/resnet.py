@@ -18,10 +18,8 @@ from torchvision.models.resnet import BasicBlock, ResNet
 class ResNet10(ResNet):  # type: ignore[misc]  # torchvision has no types
     """A ResNet of torchvision's parts: one basic block in each of the four stages, `8 * width` features.
 
-    Args:
-        width: channels of the stem and of the first stage; each further stage has twice as many.
-        stem_stride: stride of the stem for small images (see `adapt_stem`); 2 makes the network four times cheaper.
-        **kwargs: torchvision's (`num_classes`, `zero_init_residual`, `norm_layer`).
+    The stem and the first stage have `width` channels, each further stage twice as many. `stem_stride` is that of the
+    stem for small images (see `adapt_stem`); 2 makes the network four times cheaper. The kwargs are torchvision's.
     """
 
     def __init__(self, width: int = 64, stem_stride: int = 1, **kwargs: Any) -> None:
@@ -45,11 +43,8 @@ class ResNet10(ResNet):  # type: ignore[misc]  # torchvision has no types
 class Conv3(nn.Module):
     """Three 3x3 convolutions of stride 2 with BatchNorm and ReLU, then means over the quarters of the picture.
 
-    It takes a third of the time of the smallest ResNet, and finds better neighbours.
-
-    Args:
-        width: channels of the first convolution, twice as many in each further one; `16 * width` features.
-        in_chans: channels of the images.
+    It takes a third of the time of the smallest ResNet, and finds better neighbours. The first convolution has `width`
+    channels, each further one twice as many; `16 * width` features.
     """
 
     def __init__(self, width: int = 32, in_chans: int = 3) -> None:
@@ -74,11 +69,8 @@ _act = partial(nn.LeakyReLU, 0.1)
 class WideResNet(nn.Module):
     """A pre-activation ResNet of 28 layers for small images, `64 * width` features.
 
-    Args:
-        width: factor of the channels of the three blocks (16, 32, 64).
-        first_stride: stride of the first block; the two others have 2.
-        drop_rate: dropout between the convolutions of a layer.
-        in_chans: channels of the images.
+    `width` is the factor of the channels of the three blocks (16, 32, 64), `first_stride` that of the first block (the
+    two others have 2), `drop_rate` the dropout between the convolutions of a layer.
     """
 
     def __init__(self, width: int, first_stride: int = 1, drop_rate: float = 0.0, in_chans: int = 3) -> None:

@@ -86,10 +86,7 @@ class OfflineUMAP:
     def plot(
         self, device: str | torch.device, model: nn.Module, dataloader: Iterable[Any], plot_path: str | Path
     ) -> None:
-        """Draw the features of all images, of batches `(X, targets)`, as PDF (or what `plot_path` ends in) and PNG.
-
-        `model` maps images to features (B, D); it is put into eval mode.
-        """
+        """Draw features (B, D) of batches `(X, targets)`, in eval mode, as PNG and PDF, or what `plot_path` ends in."""
         features, targets = _features(model.to(device).eval(), dataloader, torch.device(device))
         path = Path(plot_path)
         files = list(dict.fromkeys([path, path.with_suffix(".png")]))

@@ -48,9 +48,6 @@ class StopRequests:
 
     Nothing happens in the handler itself. `max_time` is Lightning's, `DD:HH:MM:SS`, a timedelta or its arguments, of
     this start of the program. The exit code of a request is 128 and the signal's number, or 124 at the time limit.
-
-    Raises:
-        UserError: `max_time` can't be read.
     """
 
     def __init__(self, max_time: str | timedelta | dict[str, Any] | None = None) -> None:
@@ -97,11 +94,7 @@ def requeue(trainer: Trainer, run: Callable[[list[str]], Any] = subprocess.check
 
 
 def seconds_of(max_time: str | timedelta | dict[str, Any]) -> float:
-    """Seconds of Lightning's three ways to write a duration.
-
-    Raises:
-        UserError: it is none of them.
-    """
+    """Seconds of Lightning's three ways to write a duration; a `UserError` if it is none of them."""
     try:
         return float(Timer(duration=max_time).time_remaining() or 0)
     except (TypeError, ValueError, AttributeError, MisconfigurationException):

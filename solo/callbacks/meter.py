@@ -79,9 +79,7 @@ class Meter(Callback):
             self.wait_seconds += told - self._waited
         self._waited = told
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Count the step; the loss, the method's own, stays on its device."""
         loss = outputs.get("loss") if isinstance(outputs, dict) else outputs
         classifiers = getattr(pl_module, "classifier_loss", None)
@@ -123,10 +121,7 @@ def peak_memory_mb(device: torch.device) -> float:
 
 
 class StepProfile(Callback):
-    """Writes `profile.json` (for chrome://tracing and Perfetto) and `profile.txt` into the run's folder.
-
-    The first process looks at `PROFILED` steps of the first epoch, after as many others, which pay for the start.
-    """
+    """Writes `profile.json` (for Perfetto) and `profile.txt`: steps of the first epoch, after as many for the start."""
 
     def __init__(self, run: RunDirectory) -> None:
         self.run = run
@@ -158,9 +153,6 @@ class StepProfile(Callback):
         if self._profile is not None:
             self._profile.stop()
             self._profile = None
-
-
-_REFRESH_SECONDS = 0.5
 
 
 class _TwoLines(Progress):
@@ -201,12 +193,10 @@ class RunProgress(ProgressBar):
             self._bar.add_task("", total=_epochs(trainer), completed=trainer.current_epoch, eta="?")
             self._bar.start()
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Move the bar, a few times a second at most: reading the loss waits for the device."""
         now = time.perf_counter()
-        if self._bar is None or now - self._shown < _REFRESH_SECONDS:
+        if self._bar is None or now - self._shown < 0.5:
             return
         self._shown = now
         self._show(trainer, trainer.current_epoch + (batch_idx + 1) / max(1, trainer.num_training_batches))

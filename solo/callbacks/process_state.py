@@ -30,9 +30,10 @@ def capture(trainer: Trainer, module: LightningModule, inside: bool) -> State:
     def kept(metric: Metric) -> State:  # by default no checkpoint has it
         return dict(on_cpu({name: getattr(metric, name) for name in metric._defaults}))
 
+    named = module.named_buffers() if distributed.is_distributed() else ()  # those that differ from the first process's
     state: State = {
         "rng": rng_state(),
-        "buffers": _own_buffers(module),
+        "buffers": {name: x.detach().cpu() for name, x in named if not torch.equal(x, distributed.of_first(x))},
         "metrics": {name: {"count": m._update_count, "states": kept(m)} for name, m in _metrics(module).items()},
         "logged": {key: on_cpu(value) for key, value in trainer.callback_metrics.items()},
         "owners": {name: on_cpu(owner.process_state()) for name, owner in _owners(trainer, module).items()},
@@ -147,12 +148,6 @@ class _ContinuedMeans(_ResultCollection):
 
 def _metrics(module: nn.Module) -> dict[str, Metric]:
     return {name: part for name, part in module.named_modules() if isinstance(part, Metric)}
-
-
-def _own_buffers(module: nn.Module) -> dict[str, Tensor]:
-    """The buffers in which this process differs from the first one."""
-    named = module.named_buffers() if distributed.is_distributed() else ()
-    return {name: x.detach().cpu() for name, x in named if not torch.equal(x, distributed.of_first(x))}
 
 
 def _owners(trainer: Trainer, module: LightningModule) -> dict[str, Any]:

@@ -55,17 +55,9 @@ class Facts:
     extra: Mapping[str, Any] = field(default_factory=dict)  # further entries of the file
     work: Work | None = None  # of an image, if that is known
 
-    @property
-    def dataset(self) -> str:
-        """The name of the data set."""
-        return str((self.cfg.get("data") or {}).get("dataset", ""))
-
 
 def summarize(rows: Sequence[Row], facts: Facts, run_id: str, status: str) -> dict[str, Any]:
-    """Flat numbers of the last epoch, means over the run for the speed; accuracies in percent.
-
-    A number that wasn't measured is left out; one that isn't finite is null.
-    """
+    """Flat numbers of the last epoch, if measured, null if not finite; means over the run for the speed."""
     last = rows[-1] if rows else {}
     policy = (facts.cfg.get("hex") or {}).get("policy")  # None where there is none, as in linear evaluation
     plain = ("val_acc1", "val_acc5", "val_knn_acc1", "val_knn_acc5", "loss", "train_class_loss", "val_loss")
@@ -87,7 +79,7 @@ def summarize(rows: Sequence[Row], facts: Facts, run_id: str, status: str) -> di
         "method": facts.cfg.get("method"),
         "type": POLICIES[policy].shown if policy in POLICIES else policy,
         "run_id": run_id,
-        "dataset": facts.dataset,
+        "dataset": str((facts.cfg.get("data") or {}).get("dataset", "")),
         **numbers,
         **({"hex": did} if (did := _hex_did(last)) else {}),
         "levels": _levels(last, facts.levels),
@@ -240,16 +232,12 @@ class Recorder(Callback):
 
     def _finish(self, status: str) -> None:
         self._summarize(status)
-        title = f"{self.facts.cfg.get('name', '')} · {self.facts.kind} · {self.facts.dataset}"
+        title = f"{self.facts.cfg.get('name', '')} · {self.facts.kind} · {self.summary['dataset']}"
         plot_curves(self.rows, self.run.path / "curves.png", title)
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read `metrics.csv` back; no file gives no rows.
-
-    Raises:
-        UserError: it is damaged.
-    """
+    """Read `metrics.csv` back, no rows without the file; a `UserError` if it is damaged."""
     if not path.is_file():
         return []
     try:

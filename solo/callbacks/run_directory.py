@@ -58,8 +58,6 @@ class RunDirectory:
     def open(self, trainer: Trainer) -> Path:
         """Agree on the id, create the folder, take it for this run, return it. Every process has to call this.
 
-        What a killed process left half written is removed.
-
         Raises:
             UserError: the folder can't be created, or another program is at work in it; in all processes.
         """
@@ -76,7 +74,7 @@ class RunDirectory:
                 self.open_alone()
                 if self.locked:
                     run_lock.acquire(self.path)
-                clean(self.path)
+                clean(self.path)  # what a killed process left half written
             except UserError as error:
                 problem = str(error)
         problem = trainer.strategy.broadcast(problem)

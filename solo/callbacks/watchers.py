@@ -27,13 +27,11 @@ from solo.rng import rng_state, set_rng_state
 
 Rows = dict[str, Tensor]
 _SPACES = ("projection", "features")
-_FEWEST = 8  # images by which a collapse is judged
 # Unit rows with a mean cosine c have a std (times sqrt(D)) of about sqrt(1 - c): below 0.05 the mean cosine is above
 # 0.9975. Runs that learn lie above 0.3; SimSiam without its stop-gradient reaches 0 (Chen, He, 2021, figure 2).
 _ONE_POINT = 0.05
 # The centred effective rank of rows on a line is 1; of two classes that are all there is, too.
 _ONE_LINE = 1.5
-_FLAT = 1e-3  # a loss that improved by less than this share of itself stands still
 _CAUSES = {  # of a collapse, by what keeps the method from it
     "prediction": "the slow network too fast (momentum.base_tau too low); a predictor or projector without batch "
     "normalisation; weight decay too high",
@@ -93,7 +91,7 @@ class TrainingDiagnosis:
         # At the end of a schedule a loss comes to rest, as it should.
         if self.flat or self.collapsed or not before or rate < 0.5 * self._peak_lr:
             return None
-        if min(recent) < min(before) - _FLAT * abs(min(before)):
+        if min(recent) < min(before) - 1e-3 * abs(min(before)):
             return None
         self.flat = True
         alignment = row.get("online/alignment/projection", math.nan)
@@ -143,10 +141,7 @@ class FeatureQueue:
         del self.batches[: -self._kept(len(next(iter(batch.values()))), processes)]
 
     def read(self) -> Rows:
-        """All rows of all processes, name -> (N, ...), of names that every batch has; empty afterwards.
-
-        Every process has to call this.
-        """
+        """Take all rows of all processes, which have to call it: name -> (N, ...), of names that every batch has."""
         batches, self.batches = self.batches, []
         names = [name for name in batches[0] if all(name in batch for batch in batches)] if batches else []
         return {name: gather_no_grad(torch.cat([batch[name] for batch in batches])) for name in names}
@@ -176,9 +171,7 @@ class EmbeddingMonitor(Callback):
         self.queue = FeatureQueue(self.rows)
         self._warned = False
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         seen: Mapping[str, Any] | None = getattr(pl_module, "last_views", None)
         if seen is None or not self._is_measured(trainer):
             return
@@ -205,7 +198,7 @@ class EmbeddingMonitor(Callback):
             loss = trainer.strategy.broadcast({} if self.meter is None else {"loss": self.meter.loss})  # one verdict
             rate = {"lr": float(trainer.optimizers[0].param_groups[0]["lr"])}
             # A handful of rows always lies on a line, or in a plane.
-            judged = found if len(rows["features/0"]) >= _FEWEST else {}
+            judged = found if len(rows["features/0"]) >= 8 else {}
             seen = {"epoch": float(trainer.current_epoch), **judged, **loss, **rate}
             messages = self.diagnosis.judge(seen, trainer.current_epoch + 1 == trainer.max_epochs)
             bar = trainer.progress_bar_callback
@@ -276,10 +269,7 @@ class Finding:
 
 
 def find_culprit(module: nn.Module, step: Callable[[], Any]) -> Finding:
-    """Run `step`, which uses `module`, without gradient, and report which module made a NaN or an infinity first.
-
-    That is the first whose inputs are finite and whose outputs aren't; nothing, if the result of `step` is finite.
-    """
+    """Run `step` without gradient: which part of `module` is the first with finite inputs and other outputs, if any."""
     found: list[Finding] = []
 
     def look(name: str, part: nn.Module, inputs: Any, out: Any) -> None:
@@ -329,11 +319,7 @@ class NonFiniteGuard(Callback):
         self._batch, self._batch_idx, self._rng = batch, batch_idx, rng_state()
 
     def on_before_backward(self, trainer: Trainer, pl_module: LightningModule, loss: Tensor) -> None:
-        """Refuse the loss of a method that doesn't look at it itself.
-
-        Raises:
-            NonFiniteError: with epoch and step.
-        """
+        """Refuse the loss of a method that doesn't look at it itself."""
         look: Any = getattr(pl_module, "require_finite", None)  # which doesn't wait for a device
         if look is not None:
             look({"loss": loss})

@@ -8,8 +8,8 @@ from argparse import ArgumentParser, Namespace
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from solo.args.compose import LineParser
 from solo.args.origins import COMMAND_LINE
-from solo.args.words import LineParser
 from solo.data.catalogue.registry import DATASETS
 
 # flag -> key, where they differ

@@ -120,7 +120,7 @@ def _move(modern: Modern, old: str, new: str) -> None:
         modern.spelled[new] = old
     elif _canonical(target[name]) != _canonical(value):
         other = modern.spelled.get(new, new)
-        modern.problems.append(Problem(old, f"={value!r} and {other}={target[name]!r} disagree; give one of them only"))
+        modern.problems.append((old, f"={value!r} and {other}={target[name]!r} disagree; give one of them only"))
 
 
 def _canonical(value: Any) -> Any:
@@ -133,7 +133,7 @@ def _translate_policy(modern: Modern) -> None:
         return
     known = written.lower()
     if known not in SPELLINGS:
-        modern.problems.append(Problem("hex.policy", unknown(written, [facts.shown for facts in POLICIES.values()])))
+        modern.problems.append(("hex.policy", unknown(written, [facts.shown for facts in POLICIES.values()])))
         del modern.values["hex"]["policy"]
         return
     modern.values["hex"]["policy"] = SPELLINGS[known]

@@ -76,19 +76,12 @@ def prepare_datasets(
 ) -> tuple[Dataset[Pair], Dataset[Pair]]:
     """`(train, val)` with items `(image, target)`.
 
-    Args:
-        dataset: a name of the registry, or a row that `solo.data.catalogue.registry.resolve_spec` has completed.
-        T_train: from `prepare_transforms`; `None` leaves PIL images.
-        T_val: likewise.
-        train_data_path: folder of the training data, or HDF5 file; without one, `datasets` inside the package.
-        val_data_path: likewise.
-        data_format: `image_folder`, or `h5`.
-        download: fetch what is missing, where that is possible.
-        data_fraction: share of the training data, in (0, 1), stratified; all of it otherwise.
-        levels: targets are `(levels,)`, coarse first, for data sets with more than one level.
-        seed: of the fraction's draw.
-
-    Raises a `UserError` for an unknown data set, and if the data aren't as expected.
+    `dataset` is a name of the registry, or a row that `resolve_spec` has completed. The transforms are those of
+    `prepare_transforms`; `None` leaves PIL images. Without a path of a folder, or HDF5 file, data are in `datasets`
+    inside the package; `data_format` is `image_folder` or `h5`; `download` fetches what is missing, where that is
+    possible. A `data_fraction` in (0, 1) takes that share of the training data, stratified, drawn by `seed`. With
+    `levels` targets are `(levels,)`, coarse first, for data sets with more than one. Raises a `UserError` for an
+    unknown data set, and if the data aren't as expected.
     """
     spec = get_spec(dataset)
     train = load(spec, "train", train_data_path, download, T_train, levels, data_format=data_format)
@@ -141,29 +134,20 @@ def prepare_data(
     """
     T_train, T_val = prepare_transforms(dataset, mean, std, size, channels)  # noqa: N806
     if auto_augment:
-        T_train = _auto_augment(size or 224, mean, std)  # noqa: N806
+        custom = get_spec("custom")
+        T_train = _auto_augment(size or 224, tuple(mean or custom.mean), tuple(std or custom.std))  # noqa: N806
     train, val = prepare_datasets(
         dataset, T_train, T_val, train_data_path, val_data_path, data_format, download, data_fraction, levels
     )
     return prepare_dataloaders(train, val, batch_size, num_workers, seed)
 
 
-def _auto_augment(size: int, mean: Sequence[float] | None, std: Sequence[float] | None) -> Transform:
+def _auto_augment(size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Transform:
     from timm.data.transforms_factory import create_transform
 
-    spec = get_spec("custom")
-    options: dict[str, Any] = {
-        "is_training": True,
-        "color_jitter": None,
-        "auto_augment": "rand-m9-mstd0.5-inc1",
-        "interpolation": "bicubic",
-        "re_prob": 0.25,
-        "re_mode": "pixel",
-        "re_count": 1,
-        "mean": tuple(mean or spec.mean),
-        "std": tuple(std or spec.std),
-    }
-    made: Any = create_transform(size, **options)
+    erasing: Any = {"re_prob": 0.25, "re_mode": "pixel", "re_count": 1}
+    policy: Any = {"auto_augment": "rand-m9-mstd0.5-inc1", "color_jitter": None, "interpolation": "bicubic"}
+    made: Any = create_transform(size, is_training=True, mean=mean, std=std, **policy, **erasing)
     for operation in next(step.ops for step in made.transforms if hasattr(step, "ops")):
         if operation.name.startswith("Posterize"):  # the largest level keeps 0 bits of a colour, which Pillow refuses
             operation.magnitude_max = 9.99

@@ -9,31 +9,16 @@ from solo.data.batches.loaders import train_loader
 from solo.data.batches.samplers import SeededSampler
 from solo.data.catalogue import registry
 from solo.data.labels.subsets import Indexed, take_fraction
-from solo.data.sources.images import CustomDatasetWithoutLabels, Transform
+from solo.data.sources.images import CustomDatasetWithoutLabels as CustomDatasetWithoutLabels
+from solo.data.sources.images import Transform
 from solo.data.sources.load import load
-from solo.data.views.pipelines import (
-    Equalization,
-    FullTransformPipeline,
-    GaussianBlur,
-    NCropAugmentation,
-    Solarization,
-    build_transform_pipeline,
-    prepare_n_crop_transform,
-)
-
-__all__ = [
-    "CustomDatasetWithoutLabels",
-    "Equalization",
-    "FullTransformPipeline",
-    "GaussianBlur",
-    "NCropAugmentation",
-    "Solarization",
-    "build_transform_pipeline",
-    "dataset_with_index",
-    "prepare_dataloader",
-    "prepare_datasets",
-    "prepare_n_crop_transform",
-]
+from solo.data.views.pipelines import Equalization as Equalization
+from solo.data.views.pipelines import FullTransformPipeline as FullTransformPipeline
+from solo.data.views.pipelines import GaussianBlur as GaussianBlur
+from solo.data.views.pipelines import NCropAugmentation as NCropAugmentation
+from solo.data.views.pipelines import Solarization as Solarization
+from solo.data.views.pipelines import build_transform_pipeline as build_transform_pipeline
+from solo.data.views.pipelines import prepare_n_crop_transform as prepare_n_crop_transform
 
 
 def dataset_with_index(DatasetClass: type[Dataset[Any]]) -> type[Dataset[Any]]:  # noqa: N803 (solo-learn's argument)

@@ -13,7 +13,7 @@ import torch
 from rich.console import Console
 from rich.text import Text
 
-from solo.args.words import LineParser
+from solo.args.compose import LineParser
 from solo.callbacks.recorder import versions as installed
 from solo.compat import twin
 from solo.cores import usable_cores

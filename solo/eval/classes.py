@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from solo.eval.embedding import effective_rank
+from solo.eval.features import Array, draw, unit, unit_rows
 from solo.eval.knn import nearest_others
-from solo.eval.rows import Array, draw, unit, unit_rows
 from solo.eval.tree import centroids
 
 MINI_BATCHES_FROM = 20_000  # rows; above, whole passes take too long

@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from solo.eval.features import draw, unit_rows
 from solo.eval.knn import nearest_others, vote_accuracy
-from solo.eval.rows import draw, unit_rows
 from solo.precision import at_least_float32
 
 CHUNK = 4096  # rows widened to float64 at once

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solo.eval.rows import Array
+from solo.eval.features import Array
 
 Interval = tuple[float, float]
 

@@ -14,10 +14,9 @@ from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from solo import distributed
-from solo.eval.features import FeatureTable
+from solo.eval.features import FeatureTable, unit_rows
+from solo.eval.features import best as best_columns
 from solo.eval.intervals import UNDEFINED, Interval, of_halves
-from solo.eval.rows import best as best_columns
-from solo.eval.rows import unit_rows
 from solo.precision import at_least_float32
 
 Distance = Literal["cosine", "euclidean"]

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from solo.eval.features import Array
 from solo.eval.linear import LinearClassifier
-from solo.eval.rows import Array
 from solo.taxonomy import Taxonomy
 
 

@@ -22,8 +22,8 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from solo.eval.features import best, unit_rows
 from solo.eval.intervals import Interval, of_halves
-from solo.eval.rows import best, unit_rows
 
 GRADED = ("h_ap", "ndcg", "asi")
 

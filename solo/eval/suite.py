@@ -16,12 +16,11 @@ from torch import Tensor
 from solo.errors import UserError
 from solo.eval import intervals, predictions
 from solo.eval.classes import agreement, agreement_inside
-from solo.eval.features import Features, FeatureTable
+from solo.eval.features import Array, Features, FeatureTable, draw
 from solo.eval.intervals import UNDEFINED, Interval
 from solo.eval.knn import hits, knn_ranking, neighbour_intervals
 from solo.eval.linear import linear_ranking
 from solo.eval.retrieval import Retrieval, retrieve, retrieve_graded
-from solo.eval.rows import Array, draw
 from solo.eval.tree import centroids, compare_with_labels, cpcc, emergent_tree
 from solo.taxonomy import Taxonomy
 

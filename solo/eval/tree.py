@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 
 from solo.errors import UserError
-from solo.eval.rows import Array, draw, unit
+from solo.eval.features import Array, draw, unit
 from solo.taxonomy import Taxonomy
 
 MOST_LEAVES = 10_000  # whose distances fill 400 MB

@@ -14,14 +14,14 @@ import torch
 
 from solo import api
 from solo.analysis.comparison import packed, write_runs
+from solo.args.compose import as_word
 from solo.args.eval_schema import BenchmarkCfg, EvaluateCfg
 from solo.args.fields import keys_of
 from solo.args.origins import read_yaml
-from solo.args.words import as_word
 from solo.callbacks import run_lock
 from solo.callbacks.recorder import versions
 from solo.checkpoint import checkpoint_file
-from solo.cli import read_config
+from solo.cli import read_config, read_words
 from solo.errors import ConfigError, UserError
 from solo.eval.features import Features
 from solo.eval.intervals import coin, of_independent, of_mean
@@ -31,7 +31,6 @@ from solo.files import output_file, told_apart
 from solo.run.features import load_features
 from solo.run.machine import compute_device
 from solo.run.report import explained, say
-from solo.run.take import read_words
 
 
 @dataclass(frozen=True)
@@ -87,11 +86,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def plan(cfg: BenchmarkCfg, given: Sequence[str], settings: Settings) -> list[Cell]:
-    """All cells, the runs of one data set behind each other.
-
-    Raises:
-        ConfigError: names and runs are not as many, or the data sets can't be read.
-    """
+    """All cells, the runs of one data set behind each other."""
     names = cfg.names or told_apart(cfg.runs)
     if len(names) != len(cfg.runs) or len(set(names)) != len(names):
         raise ConfigError(f"names={list(names)} must be {len(cfg.runs)} different names, one for each run")
@@ -119,11 +114,7 @@ def _state(run: str) -> list[str | int]:
 
 
 def data_sets(given: str | tuple[str, ...]) -> dict[str, list[str]]:
-    """Names in the table -> words of solo evaluate: `NAME`, `NAME=PATH`, or what a YAML file says.
-
-    Raises:
-        ConfigError: the file can't be read, or is no mapping of names to lists of words.
-    """
+    """Names in the table -> words of solo evaluate: of `NAME`, `NAME=PATH`, or a YAML file; else a `ConfigError`."""
     found: dict[str, list[str]] = {}
     if not isinstance(given, str) or not given.endswith((".yaml", ".yml")):
         for name, _, path in (item.partition("=") for item in ([given] if isinstance(given, str) else given)):

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from solo.analysis.comparison import COST, Report, compare_arms, write_arms
 from solo.args.check import check, unknown
-from solo.args.compose import compose
+from solo.args.compose import as_word, compose, read_word
 from solo.args.config import flat, freeze, may_change, never_matters
 from solo.args.eval_schema import ArmCfg, EvaluateCfg, ExperimentCfg, ExperimentFile
 from solo.args.fields import keys_of
@@ -20,13 +20,12 @@ from solo.args.origins import read_yaml
 from solo.args.parse import parse
 from solo.args.recipes import find_recipe
 from solo.args.schema import PretrainCfg
-from solo.args.words import as_word, read_word
 from solo.callbacks import run_lock
+from solo.cli import read_words
 from solo.errors import ConfigError, UserError
 from solo.experiment.runs import NAME, Choice, Row, Task, add_row, perform_all, probe, read_rows
 from solo.files import output_file
 from solo.run.report import say
-from solo.run.take import read_words
 
 _MOST = 10_000  # runs; more are a slip
 _OF_EACH_RUN = {"seed": "seeds says which", "checkpoint.dir": "out says where"}
@@ -35,13 +34,9 @@ Chosen = dict[tuple[str, str], Choice]  # (arm, budget) -> what was chosen for i
 
 
 class Plan:
-    """The arms of a file, and their runs.
+    """The arms of a file, and their runs; a `ConfigError` if the file, an arm, or the words of a run are wrong.
 
-    `words` are given to every run, `seeds` are taken instead of the file's, of the arms only those named and the
-    baseline.
-
-    Raises:
-        ConfigError: the file, an arm, or the words of one of its runs are wrong.
+    `words` are given to every run, `seeds` are taken instead of the file's, of `arms` only these and the baseline.
     """
 
     def __init__(
@@ -71,30 +66,24 @@ class Plan:
             self.arms = {name: arm for name, arm in self.arms.items() if name in needed}
         for measure in self.file.measures:
             measure_of(measure)
-        self._grids = {name: self._grid(name) for name in self.arms}
-        self._trial_seeds = _listed(self.file.choose.seeds) if any(self._grids.values()) else []
-        if any(self._grids.values()) and not self._trial_seeds:
+        grids = {name: arm.grid for name, arm in self.arms.items() if isinstance(arm.grid, dict) and arm.grid}
+        for name, arm in self.arms.items():
+            if isinstance(arm.grid, str) and arm.grid not in grids:
+                raise ConfigError(f"{path}: arms.{name}.grid={arm.grid} is no arm with a grid; name one that has")
+            for key, values in grids.get(name, {}).items():
+                if not isinstance(values, list) or not values:
+                    raise ConfigError(f"{path}: arms.{name}.grid.{key}={values} is no list of values")
+        self._trial_seeds = _listed(self.file.choose.seeds) if grids else []
+        if grids and not self._trial_seeds:
             raise ConfigError(f"{path}: choose.seeds are none, and arms have a grid; give how many, such as 2")
-        tried = sum(map(len, self._grids.values())) * len(self._trial_seeds)
+        tried = sum(math.prod(map(len, grid.values())) for grid in grids.values()) * len(self._trial_seeds)
         count = (tried + len(self.arms) * len(self.seeds)) * len(self.budgets)
         if count > _MOST:
             raise ConfigError(f"{path} asks for {count:,} runs; {_MOST:,} are allowed: take seeds or values out")
+        self._grids: dict[str, list[Choice]] = {}  # all combinations
+        for name, grid in grids.items():
+            self._grids[name] = [dict(zip(grid, values, strict=True)) for values in itertools.product(*grid.values())]
         self.runs(self.first())  # all are read before one runs
-
-    def _grid(self, name: str) -> list[Choice]:
-        """All combinations; of an arm without a grid none, of one that takes over a choice none either."""
-        grid = self.arms[name].grid
-        if isinstance(grid, str):
-            if not isinstance(getattr(self.arms.get(grid), "grid", None), dict):
-                raise ConfigError(f"{self.path}: arms.{name}.grid={grid} is no arm with a grid; name one that has")
-            return []
-        for key, values in (grid or {}).items():
-            if not isinstance(values, list) or not values:
-                raise ConfigError(f"{self.path}: arms.{name}.grid.{key}={values} is no list of values")
-        if math.prod(map(len, (grid or {}).values())) > _MOST:
-            raise ConfigError(f"{self.path}: arms.{name}.grid: {_MOST:,} are allowed; take values out")
-        combined = itertools.product(*grid.values()) if grid else ()
-        return [dict(zip(grid or (), values, strict=True)) for values in combined]
 
     def trials(self) -> list[Task]:
         """The runs that choose settings, without the images that are reported."""
@@ -108,7 +97,7 @@ class Plan:
 
     def first(self) -> Chosen:
         """The first of each grid, to count runs before one is chosen."""
-        return {(name, budget): grid[0] for name, grid in self._grids.items() if grid for budget in self.budgets}
+        return {(name, budget): grid[0] for name, grid in self._grids.items() for budget in self.budgets}
 
     def choices(self, numbers: Mapping[str, Mapping[str, float]]) -> tuple[Chosen, list[str]]:
         """What is chosen for each arm and budget of which all trials have run, and a line on each.
@@ -179,7 +168,7 @@ def _checked(values: Any, schema: type[Schema], where: str) -> Schema:
         raise ConfigError(f"{where.rstrip('. :')} is no section; give keys and values, see docs/experiment.md")
     checked, problems = check(values, schema)
     if problems:
-        raise ConfigError("\n".join(f"{where}{problem.key}{problem.text}" for problem in problems))
+        raise ConfigError("\n".join(f"{where}{key}{text}" for key, text in problems))
     return freeze(checked, schema)
 
 
@@ -189,11 +178,7 @@ def _listed(seeds: Sequence[int] | int) -> list[int]:
 
 
 def measure_of(text: str) -> tuple[str, str, str]:
-    """`[classes:]level/number` -> classes (`all` if not said), level, number.
-
-    Raises:
-        ConfigError: it isn't of that form.
-    """
+    """`[classes:]level/number` -> classes (`all` if not said), level, number; else a `ConfigError`."""
     classes, _, rest = text.rpartition(":")
     level, slash, number = rest.partition("/")
     if not (slash and level and number):

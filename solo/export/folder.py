@@ -12,8 +12,6 @@ import torch
 from jinja2 import Template
 from torch import Tensor, nn
 
-from solo.backbones import build_backbone
-from solo.backbones.registry import published_model
 from solo.errors import UserError
 from solo.files import write_text
 from solo.taxonomy import Taxonomy
@@ -38,13 +36,6 @@ class Network:
     std: tuple[float, ...]  # likewise
     # how files become images, where that is not the default: keys of `solo.data.storage.facts.ReadingKeys`
     reading: Mapping[str, Any] = field(default_factory=dict)
-
-    def build(self) -> nn.Module:
-        """The backbone with random weights, (B, C, H, W) -> (B, F); a `UserError` where there is none such."""
-        if "/" in self.name:
-            return published_model(self.name, fetch=False, channels=self.channels, kwargs=self.kwargs).network
-        options: Any = {"small": self.small_stem, "image_size": self.size, "kwargs": self.kwargs}
-        return build_backbone(self.name, self.method, channels=self.channels, **options)
 
 
 @dataclass(frozen=True, kw_only=True)

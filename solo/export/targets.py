@@ -24,6 +24,8 @@ from solo.errors import UserError
 from solo.export.folder import Bundle, model_card, write_description
 from solo.files import output_file, replacing, write_text
 
+TimmForm = tuple[str, dict[str, Any]]  # timm's name of an architecture, and arguments of `timm.create_model`
+
 
 class Reading(NamedTuple):
     """How an exported folder is read: lines of Python, and as a function (None where its package is missing)."""
@@ -44,8 +46,7 @@ class Exported:
 def export(bundle: Bundle, to: str, folder: str | Path) -> Exported:
     """Write `bundle` for the program `to`, one of `TARGETS`, read it back and compare the features.
 
-    Raises:
-        UserError: an unknown target, a network or package that is missing there, or other features when read back.
+    Raises a `UserError`: an unknown target, a network or package that is missing there, or other features.
     """
     if to not in TARGETS:
         raise UserError(f"to={to!r} is unknown; choose one of {', '.join(TARGETS)}")
@@ -90,7 +91,6 @@ def _described(bundle: Bundle) -> str:
 
 
 def _safetensors(bundle: Bundle, folder: Path) -> Reading:
-    """Weights for solo.load, and any program that names them itself."""
     from safetensors.torch import load_file
 
     classifier = {f"classifier.{key}": value for key, value in (bundle.classifier or {}).items()}
@@ -109,22 +109,15 @@ def _prefixed(bundle: Bundle) -> dict[str, Tensor]:
     return {f"backbone.{key}": value for key, value in bundle.backbone.state_dict().items()}
 
 
-class _TimmForm(NamedTuple):
-    """How timm builds a backbone whose state dict is ours."""
-
-    architecture: str  # timm's name
-    kwargs: dict[str, Any]  # for `timm.create_model`
-
-
-def _timm_form(bundle: Bundle) -> _TimmForm | None:
-    """The form that gives the same features; None if timm can't build this network."""
+def _timm_form(bundle: Bundle) -> TimmForm | None:
+    """How timm builds a network whose state dict and features are ours; None if it can't."""
     import timm
 
     form = _candidate(bundle)
     if form is None:
         return None
     try:
-        network = timm.create_model(form.architecture, **form.kwargs).eval()
+        network = timm.create_model(form[0], **form[1]).eval()
         network.load_state_dict(bundle.backbone.state_dict())
     except (RuntimeError, TypeError, ValueError, AssertionError):  # other layers, or arguments it doesn't know
         return None
@@ -132,7 +125,7 @@ def _timm_form(bundle: Bundle) -> _TimmForm | None:
         return form if _close(network(bundle.example()), bundle.features(bundle.example())) else None
 
 
-def _candidate(bundle: Bundle) -> _TimmForm | None:
+def _candidate(bundle: Bundle) -> TimmForm | None:
     name, given = bundle.network.name, dict(bundle.network.kwargs)
     common = {"num_classes": 0, "in_chans": bundle.network.channels}
     if name.startswith(("resnet18", "resnet50", "resnet10")) and not bundle.network.small_stem:
@@ -140,23 +133,22 @@ def _candidate(bundle: Bundle) -> _TimmForm | None:
         given.pop("stem_stride", None)  # of the small stem
         width = given.pop("width", 64)
         if name == "resnet10" and width == 64:
-            return _TimmForm("resnet18", {**common, **given, "layers": [1, 1, 1, 1]})
-        return _TimmForm(name, {**common, **given}) if name in ("resnet18", "resnet50") else None
+            return ("resnet18", {**common, **given, "layers": [1, 1, 1, 1]})
+        return (name, {**common, **given}) if name in ("resnet18", "resnet50") else None
     given.pop("drop_path_rate", None)  # in training only
     if name.startswith("vit_") and name.count("_") == 1:
         heads: dict[str, Any] = {"num_heads": bundle.backbone.blocks[0].attn.num_heads}  # type: ignore[union-attr, index]
         if getattr(bundle.backbone, "cls_token", None) is None:  # features are the mean of the patches'
             heads |= {"class_token": False, "global_pool": "avg", "fc_norm": False}
         sizes = {"patch_size": 16, "img_size": bundle.network.size}
-        return _TimmForm(f"{name}_patch16_224", {**common, **heads, **sizes, **given})
+        return (f"{name}_patch16_224", {**common, **heads, **sizes, **given})
     config = getattr(bundle.backbone, "pretrained_cfg", None) or {}
     size = {"img_size": bundle.network.size} if config.get("fixed_input_size") else {}
     architecture = config.get("architecture")
-    return _TimmForm(architecture, {**common, **size, **given}) if architecture else None
+    return (architecture, {**common, **size, **given}) if architecture else None
 
 
 def _timm(bundle: Bundle, folder: Path) -> Reading:
-    """`timm.create_model('local-dir:FOLDER')`, and from the hub as `hf-hub:`."""
     import timm
 
     form = _timm_form(bundle)
@@ -171,12 +163,12 @@ def _timm(bundle: Bundle, folder: Path) -> Reading:
     return Reading(usage, lambda: timm.create_model(f"local-dir:{folder}", pretrained=True).eval())
 
 
-def _write_timm(bundle: Bundle, form: _TimmForm, folder: Path) -> None:
+def _write_timm(bundle: Bundle, form: TimmForm, folder: Path) -> None:
     """`config.json` in timm's form, which transformers reads, too, and the weights."""
     import timm
 
-    network = bundle.network
-    known: Any = timm.create_model(form.architecture, **form.kwargs).pretrained_cfg
+    network, (architecture, arguments) = bundle.network, form
+    known: Any = timm.create_model(architecture, **arguments).pretrained_cfg
     images = {
         "input_size": [network.channels, network.size, network.size],
         "fixed_input_size": bool(known.get("fixed_input_size")),
@@ -188,10 +180,10 @@ def _write_timm(bundle: Bundle, form: _TimmForm, folder: Path) -> None:
     }
     head = {"num_classes": 0, "first_conv": known.get("first_conv"), "classifier": known.get("classifier")}
     config = {
-        "architecture": form.architecture,
+        "architecture": architecture,
         "num_classes": 0,
         "num_features": bundle.features_dim,
-        "model_args": {key: value for key, value in form.kwargs.items() if key != "num_classes"},
+        "model_args": {key: value for key, value in arguments.items() if key != "num_classes"},
         "pretrained_cfg": {**images, **head},
     }
     write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
@@ -199,7 +191,6 @@ def _write_timm(bundle: Bundle, form: _TimmForm, folder: Path) -> None:
 
 
 def _hf(bundle: Bundle, folder: Path) -> Reading:
-    """Transformers' AutoModel; the network's code comes along where needed."""
     form, trust = _timm_form(bundle), ""
     if form is not None:
         _write_timm(bundle, form, folder)
@@ -263,7 +254,6 @@ def _write_code(bundle: Bundle, folder: Path) -> bool:
 
 
 def _torchvision(bundle: Bundle, folder: Path) -> Reading:
-    """State dict of torchvision's ResNets."""
     name, width = bundle.network.name, bundle.network.kwargs.get("width", 64)
     plain = name in ("resnet18", "resnet50") or (name == "resnet10" and width == 64)
     if not plain or bundle.network.small_stem or bundle.network.channels != 3:
@@ -291,7 +281,6 @@ def _torchvision(bundle: Bundle, folder: Path) -> Reading:
 
 
 def _onnx(bundle: Bundle, folder: Path) -> Reading:
-    """Any runtime of ONNX, batches of any size."""
     missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(f"to=onnx needs {' and '.join(missing)}; install them with pip install 'solo-hex[export]'")
@@ -322,7 +311,6 @@ def _onnx(bundle: Bundle, folder: Path) -> Reading:
 
 
 def _torch_export(bundle: Bundle, folder: Path) -> Reading:
-    """A program of torch.export, batches of any size."""
     file = folder / "model.pt2"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -338,7 +326,6 @@ def _any_batch(bundle: Bundle) -> dict[str, Any]:
 
 
 def _detectron2(bundle: Bundle, folder: Path) -> Reading:
-    """ResNet weights of detectron2, for VOC and COCO."""
     if bundle.network.name not in ("resnet18", "resnet50") or bundle.network.small_stem or bundle.network.channels != 3:
         raise UserError(
             f"detectron2 reads resnet18 and resnet50 with three channels and the stem for large images, not "

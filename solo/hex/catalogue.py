@@ -102,11 +102,7 @@ def whom_shown(policy: object, show: str | None) -> PolicyFacts | None:
 
 
 def policy_facts(name: object) -> PolicyFacts:
-    """The facts of a policy, by its name or by its import path; those of `standard` where there is no such policy.
-
-    Raises:
-        UserError: an import path that leads nowhere, or not to a policy.
-    """
+    """The facts of a policy, by its name or by its import path; those of `standard` where there is no such policy."""
     if isinstance(name, str) and plugin.is_path(name):
         said = getattr(policy_class(name), "facts", None)
         return dataclasses.replace(said if isinstance(said, PolicyFacts) else PolicyFacts(), path=name, shown=name)
@@ -114,11 +110,7 @@ def policy_facts(name: object) -> PolicyFacts:
 
 
 def policy_class(path: str) -> Any:
-    """The dataclass of a policy.
-
-    Raises:
-        UserError: it isn't there, or is no policy.
-    """
+    """The dataclass of a policy; a `UserError` where it isn't there, or is no policy."""
     found = plugin.load(path, "type")
     if not (isinstance(found, type) and dataclasses.is_dataclass(found) and callable(getattr(found, "selector", None))):
         raise UserError(f"type={path} is no policy; give a dataclass with a method selector(pairs, epoch, max_epochs)")

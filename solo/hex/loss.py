@@ -93,9 +93,6 @@ def hex_nce(
         ``log_global`` and ``log_local``, the means of log G_i and log L_i (before debiasing);
         ``local_share``, the share of L_ip in the denominator; ``bounded``, the share of terms whose L_ip is at its
         lower bound, where hierarchy negatives get no gradient. During warm-up only ``hierarchy_negatives`` (0).
-
-    Raises:
-        ValueError: if a setting is out of its range.
     """
     if variant not in ("reweight", "release"):
         raise ValueError(f"variant must be 'reweight' or 'release', got {variant!r}")
@@ -111,7 +108,7 @@ def hex_nce(
 
 
 class HEXLoss(nn.Module):
-    """The HEX loss of two views, for any training loop.
+    """The HEX loss of two views, for any training loop; ``stats`` are what the last call saw, see ``hex_nce``.
 
     Args:
         temperature: > 0.
@@ -121,9 +118,6 @@ class HEXLoss(nn.Module):
         variant: ``reweight`` (the paper) or ``release`` (the public code), see ``hex_nce``.
         gather_distributed: use the rows of all processes as negatives.
         fused: on a GPU, by kernels that keep no similarities in memory (`solo.losses.fused`).
-
-    Attributes:
-        stats: what the last call saw, see ``hex_nce``.
 
     Example:
         >>> loss_fn = HEXLoss(temperature=0.1, policy=AdaptivePercentile(quantile=0.99, warm_epoch=10))
@@ -173,18 +167,17 @@ class HexDenominator:
     ``local_share``, ``bounded``, and ``threshold``.
     """
 
-    def __init__(
-        self, levels: LabelLevels, selector: Selector, temperature: float, beta: float, tau_plus: float
-    ) -> None:
-        self.levels, self.selector = levels, selector
-        self.inverse_temperature, self.beta, self.tau_plus = 1 / temperature, beta, tau_plus
+    def __init__(self, selector: Selector, temperature: float, beta: float, tau_plus: float) -> None:
+        self.selector, self.inverse_temperature, self.beta, self.tau_plus = selector, 1 / temperature, beta, tau_plus
         self.stats: dict[str, Tensor] = {}
         self._rows = 0
         if selector.threshold is not None:
             self.stats["threshold"] = selector.threshold
 
-    def __call__(self, similarity: Tensor, x: Tensor, rows: Rows, self_columns: Tensor) -> RowSoftmax:
-        leaf = self.levels.anchors[rows, None, -1] == self.levels.keys[:, -1]
+    def __call__(
+        self, similarity: Tensor, x: Tensor, rows: Rows, self_columns: Tensor, levels: LabelLevels
+    ) -> RowSoftmax:
+        leaf = levels.anchors[rows, None, -1] == levels.keys[:, -1]
         chosen = self.selector(similarity, rows)  # type: ignore[arg-type]  # indices of anchors work as slices do
         hierarchy = chosen & ~leaf
         other = torch.ones_like(leaf).scatter_(1, self_columns[:, None], False)

@@ -23,7 +23,7 @@ from solo.hex.loss import HexDenominator, hex_nce
 from solo.hex.policy import Policy, Selector, WarmUp, WithNamed
 from solo.hex.relatives import Bank, FromTable, kinship, shares
 from solo.hex.rows import RELEASE, Action, Elsewhere, Stats, means
-from solo.losses.hierarchical_rows import Denominator, LabelLevels
+from solo.losses.hierarchical_rows import Denominator
 from solo.losses.info_nce import MaskedSoftmax, Positives, info_nce
 from solo.losses.pairs import Pairs
 
@@ -113,21 +113,17 @@ class Hex:
         hex_ = self._loss(dataclasses.replace(pairs(), fused=self.fused), step)
         return (1 - alpha) * own + alpha * self.scale * hex_
 
-    def denominator(self, pairs: Pairs, step: Step) -> Callable[[LabelLevels], Denominator] | None:
-        """What makes the denominators of a multi-label loss from the label levels of `pairs`; None: its own."""
+    def denominator(self, pairs: Pairs, step: Step) -> Denominator | None:
+        """What makes the denominators of a multi-label loss of `pairs`; None: its own."""
         if self.policy is None:
             return None
         selector = self.policy.selector(pairs, step.epoch, step.max_epochs)
-        self.seen = {"hierarchy_negatives": pairs.anchors.new_zeros(())}
         if selector is None:
+            self.seen = {"hierarchy_negatives": pairs.anchors.new_zeros(())}
             return None
-
-        def make(levels: LabelLevels) -> Denominator:
-            made = HexDenominator(levels, selector, self.temperature, self.settings.beta, self.settings.tau_plus)
-            self.seen = made.stats  # filled block by block
-            return made
-
-        return make
+        made = HexDenominator(selector, self.temperature, self.settings.beta, self.settings.tau_plus)
+        self.seen = made.stats  # filled block by block
+        return made
 
     def _loss(self, pairs: Pairs, step: Step, embeddings: Tensor | None = None, fixed: bool = False) -> Tensor:
         drawn = self._drawn(pairs, step, embeddings)
@@ -256,8 +252,7 @@ def whom_it_found(
 def build_objective(settings: HexCfg, temperature: float | None = None, scale: float = 1.0, fused: bool = False) -> Hex:
     """What the section `hex` asks for; `temperature` and `scale` are the method's, used where the section's are null.
 
-    Raises:
-        UserError: a policy from outside that isn't there or refuses its `hex.policy_kwargs`.
+    A `UserError` where a policy from outside isn't there or refuses its `hex.policy_kwargs`.
     """
     temperature = temperature or 0.1
     facts = policy_facts(settings.policy)

@@ -93,8 +93,7 @@ class Chosen:
 
     choose: Callable[[Tensor, slice], Tensor]
     threshold: Tensor | None = None
-    in_parts: bool = False  # it asks nothing of a row that some keys don't tell
-    # the cosine above which pairs are chosen, one or (M,); None: it is no cosine that decides
+    # the cosine above which pairs are chosen, one or (M,); None: it asks more of a row than some of its keys tell
     cut: Tensor | float | None = None
     named: bool = False  # it chooses the pairs of one coarse class, too
 
@@ -128,7 +127,7 @@ class FixedThreshold:
             return None
         threshold = pairs.anchors.new_full((), self.schedule(epoch, max_epochs))
         if self.similarity == "cosine":
-            return Chosen(lambda s, rows: s > threshold, threshold, in_parts=True, cut=threshold)
+            return Chosen(lambda s, rows: s > threshold, threshold, cut=threshold)
         known: Tensor | None = None  # (M,) lowest cosine of each row, where not all keys are seen at once
         if isinstance(pairs, RingPairs):
             known = pairs.per_row(lambda s: s.amin(dim=1), torch.minimum)
@@ -141,8 +140,8 @@ class FixedThreshold:
             lowest = here.amin(dim=1, keepdim=True) if known is None else known[rows, None]
             return similarity > lowest + threshold * (1 - lowest)
 
-        cut = threshold if known is None else known + threshold * (1 - known)
-        return Chosen(above, threshold, in_parts=True, cut=cut)
+        cut = None if known is None else known + threshold * (1 - known)
+        return Chosen(above, threshold, cut=cut)
 
 
 @dataclass(frozen=True)
@@ -171,7 +170,7 @@ class AdaptivePercentile:
             for rows in pairs.blocks():
                 total += row_quantile(pairs.similarity(rows)[:, pairs.positives_only :], self.quantile).sum()
         threshold = distributed.all_reduce_mean(total) / len(pairs.anchors)
-        return Chosen(lambda s, rows: s > threshold, threshold, in_parts=True, cut=threshold)
+        return Chosen(lambda s, rows: s > threshold, threshold, cut=threshold)
 
 
 @dataclass(frozen=True)
@@ -183,7 +182,7 @@ class Superclass:
     def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector | None:
         if epoch < self.warm_epoch:
             return None
-        return Chosen(lambda s, rows: pairs.same_group(rows), in_parts=True, cut=math.inf, named=True)
+        return Chosen(lambda s, rows: pairs.same_group(rows), cut=math.inf, named=True)
 
 
 @dataclass(frozen=True)
@@ -223,7 +222,7 @@ class EveryNegative:
         if epoch < self.warm_epoch:
             return None
         cut = -math.inf if self.chosen else math.inf
-        return Chosen(lambda s, _: torch.full_like(s, self.chosen, dtype=torch.bool), in_parts=True, cut=cut)
+        return Chosen(lambda s, _: torch.full_like(s, self.chosen, dtype=torch.bool), cut=cut)
 
 
 @dataclass(frozen=True)

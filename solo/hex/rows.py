@@ -14,7 +14,7 @@ from solo.errors import UserError
 from solo.hex.catalogue import NOT_FUSED, NOT_IN_RING
 from solo.hex.policy import Selector
 from solo.losses.blockwise import WHOLE, Whole
-from solo.losses.fused import Choice, Seen
+from solo.losses.fused import Choice
 from solo.losses.info_nce import Block, InfoNCERows, MaskedSoftmax, Positives, Terms
 from solo.losses.pairs import Pairs, listed
 
@@ -42,7 +42,6 @@ class Action:
     confident: bool = False
 
     def __post_init__(self) -> None:
-        """Refuse what isn't there."""
         if self.name not in ("weigh", "drop", "pull", "keep"):
             raise ValueError(f"action must be 'weigh', 'drop', 'pull' or 'keep', got {self.name!r}")
         if self.denominator not in ("own", "negatives", "all", "inside"):
@@ -75,15 +74,9 @@ class ListSoftmax:
 class LocalTerm:
     """``log L_i = log |H(i)| + LSE((1 + beta) x) - LSE(beta x)`` over H(i), for a block of rows.
 
-    On a CPU over a list of H(i), a small share of the row; elsewhere over whole rows: see `listed`. Logs are -inf where
-    H(i) is empty.
-
-    Args:
-        x: (R, N) logits.
-        hierarchy: (R, N) boolean, H(i).
-        beta: >= 0.
-        among: (R, N) whose mean of exp(beta x) the weights are relative to; H(i) by default.
-        whole: makes numbers of whole rows, where N isn't all keys.
+    Of logits and H(i) (R, N). On a CPU over a list of H(i), a small share of the row; elsewhere over whole rows: see
+    `listed`. Logs are -inf where H(i) is empty. Weights are relative to the mean of exp(beta x) over H(i) or `among`
+    (R, N); `whole` makes numbers of whole rows, where N isn't all keys.
     """
 
     def __init__(
@@ -161,7 +154,7 @@ class HexRows(InfoNCERows):
             raise ValueError(f"beta must be at least 0, got {beta}")
         if not 0 <= tau_plus < 1:
             raise ValueError(f"tau_plus must lie in [0, 1), got {tau_plus}")
-        in_parts = all(getattr(found, "in_parts", False) for found in (selector, kin) if found is not None)
+        in_parts = all(getattr(found, "cut", None) is not None for found in (selector, kin) if found is not None)
         if pairs.ring and (action.name == "pull" or not in_parts):
             raise UserError(f"performance.ring_loss=true {NOT_IN_RING}")
         self.selector, self.beta, self.tau_plus, self.action = selector, beta, tau_plus, action
@@ -178,16 +171,14 @@ class HexRows(InfoNCERows):
         self._alike = pairs.anchors.new_zeros(2)  # hierarchy negatives of the anchor's group, those of known groups
 
     def score(self, block: Block, terms: Terms) -> tuple[Tensor, Tensor, Tensor]:
-        """Score each positive against the split denominator."""
         if self.selector is None and self.kin is None and self.own is None:
             return super().score(block, terms)
         nobody = torch.zeros_like(block.negative)
         chosen = nobody if self.selector is None else self.selector(block.similarity, block.rows) & block.negative
         kin = nobody if self.kin is None else self.kin(block.similarity, block.rows) & block.negative & ~chosen
         hierarchy, gone = (chosen | kin, nobody) if self.action.name == "weigh" else (kin, chosen)
-        if self.action.name == "keep":
-            gone = nobody
-        gone = gone if self.action.denominator in ("own", "negatives") or self.action.name == "drop" else nobody
+        apart = self.action.denominator in ("own", "negatives") or self.action.name == "drop"
+        gone = gone if apart and self.action.name != "keep" else nobody
         others = block.negative & ~gone
         if self.action.denominator in ("all", "inside"):
             others |= block.positive
@@ -221,9 +212,8 @@ class HexRows(InfoNCERows):
         """
         local = LocalTerm(block.x, hierarchy, self.beta, block.negative if self.relative else None, self.whole)
         log_size = terms.of(local.log_size)
-        log_debiased, active = debias(
-            terms.of(local.log), log_size, terms.mean, self.tau_plus, self.inverse_temperature
-        )
+        positive = (terms.mean, self.tau_plus, self.inverse_temperature)
+        log_debiased, active = debias(terms.of(local.log), log_size, *positive)
         log_denominator = torch.logaddexp(terms.of(rest.lse), log_debiased)
         if own:
             log_denominator = torch.logaddexp(terms.x, log_denominator)
@@ -290,17 +280,13 @@ class HexRows(InfoNCERows):
         """Count up what a block has: |H(i)|, two values of rows and two of terms, which count if they have weight."""
         if self.whole.first:
             self._selected += size.sum()
-        for place, (seen, value) in enumerate(zip(self._seen.values(), values, strict=True)):
+        for place, (name, value) in enumerate(zip(self._seen, values, strict=True)):
             of_rows = place < 2 or terms.row is not None
-            if not (self.whole.first if of_rows else self.whole.final):
-                continue
-            counts = value.isfinite()
-            if place >= 2 and not self.lists:
-                counts = counts & (terms.weight > 0)
-            seen += torch.stack([torch.where(counts, value, 0.0).sum(), counts.sum()])
+            if self.whole.first if of_rows else self.whole.final:
+                counts = value.isfinite()
+                self._count(name, value, counts & (terms.weight > 0) if place >= 2 and not self.lists else counts)
 
     def choice(self) -> Choice:
-        """What kernels need to know; raises a `UserError` where they can't do what is asked."""
         if self.selector is None and self.kin is None and self.own is None:
             return super().choice()
         what, against, cut = self.action.name, self.action.denominator, getattr(self.selector, "cut", None)
@@ -310,19 +296,22 @@ class HexRows(InfoNCERows):
         named = getattr(self.selector, "named", False)
         return Choice(True, cut, named, what == "weigh", against == "own", self.beta, self.tau_plus)
 
-    def see(self, seen: Seen) -> None:
-        """Record what kernels have seen."""
-        super().see(seen)
+    def see(self, numbers: Tensor, terms: Tensor) -> None:
+        super().see(numbers, terms)
         if self.selector is None:
             return
-        terms = seen.positives if self.positives == "outside" else (seen.positives > 0).to(seen.positives.dtype)
-        self._selected += seen.size.sum()
-        self._alike += torch.stack([seen.alike.sum(), seen.known.sum()])
-        for name, value in (("log_global", seen.log_rest), ("log_local", seen.log_local)):
-            there = value.isfinite()
-            self._seen[name] += torch.stack([torch.where(there, value, 0.0).sum(), there.sum()])
-        for name, value in (("local_share", seen.local_share), ("bounded", seen.bounded)):
-            self._seen[name] += torch.stack([value.sum(), terms.sum()])
+        _, rest, tilted, weights, positives, size, alike, known = numbers
+        number = positives if self.positives == "outside" else (positives > 0).to(positives.dtype)
+        self._selected += size.sum()
+        self._alike += torch.stack([alike.sum(), known.sum()])
+        self._count("log_global", rest, rest > -1e29)  # kernels' log of an empty sum is finite
+        self._count("log_local", size.log() + tilted - weights, size > 0)
+        for name, value in (("local_share", terms[4]), ("bounded", terms[5])):
+            self._seen[name] += torch.stack([value.sum(), number.sum()])
+
+    def _count(self, name: str, value: Tensor, counts: Tensor) -> None:
+        """Add up values where they count, and their number."""
+        self._seen[name] += torch.stack([torch.where(counts, value, 0.0).sum(), counts.sum()])
 
     def seen(self) -> Stats:
         """Sums over the anchors of this process and of how many, detached (2,); only those that exist in this batch."""

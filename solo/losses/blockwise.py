@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from solo.losses.fused import fused_loss
+from solo.losses.fused import fused_sum
 from solo.losses.pairs import Join, Pairs
 
 
@@ -103,7 +103,12 @@ class _Blockwise(torch.autograd.Function):
         d_anchors = torch.zeros_like(anchors) if want_anchors else None
         d_keys = torch.zeros_like(keys) if want_keys or (pairs.ring and want_anchors) else None
         with torch.autocast(anchors.device.type, enabled=False):
-            for rows in whole.blocks(pairs, d_keys):
+            if pairs.fused:
+                total += fused_sum(row_loss, d_anchors, d_keys)
+                blocks: Iterator[slice] = iter(())  # kernels have seen all rows
+            else:
+                blocks = whole.blocks(pairs, d_keys)
+            for rows in blocks:
                 loss, grad = row_loss(rows)
                 if not whole.final:
                     continue
@@ -132,6 +137,4 @@ def blockwise(row_loss: RowLoss) -> Tensor:
     to have the same weight on all processes.
     """
     pairs = row_loss.pairs
-    if pairs.fused:
-        return fused_loss(pairs, row_loss)
     return _Blockwise.apply(pairs.anchors, pairs.keys, row_loss.own, row_loss)  # type: ignore[no-any-return]

@@ -19,14 +19,12 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
 from solo.errors import UserError
 from solo.losses.pairs import Pairs
 
 BLOCK, TILE = 64, 32  # rows of a program, and how many of the others it takes at once: what fits in registers
 COLUMNS = 128  # of a gradient that a program makes at once
-NOBODY = -1e30  # the kernels' log of an empty sum
 
 
 class Choice(NamedTuple):
@@ -41,25 +39,8 @@ class Choice(NamedTuple):
     tau_plus: float = 0.0
 
 
-class Seen(NamedTuple):
-    """What kernels have seen of each anchor, each (M,)."""
-
-    positives: Tensor  # number
-    log_rest: Tensor  # log G_i, -inf where there is none
-    size: Tensor  # |H(i)|
-    log_local: Tensor  # log L_i, -inf where there is none
-    alike: Tensor  # of H(i) in the anchor's known group
-    known: Tensor  # of H(i) in any known group, where the anchor's is known
-    local_share: Tensor  # sum over the terms of the share of the local term
-    bounded: Tensor  # number of terms whose local term is at its bound
-
-
 def check_device(device: torch.device) -> None:
-    """Refuse what can't run the kernels.
-
-    Raises:
-        UserError: no CUDA device, or no Triton.
-    """
+    """Raise a `UserError` where kernels can't run: no CUDA device, or no Triton."""
     runs = device.type == "cuda" or os.environ.get("TRITON_INTERPRET") == "1"
     if not runs or find_spec("triton") is None:
         missing = "the package triton, which isn't installed" if runs else f"a CUDA device, not {device.type}"
@@ -75,22 +56,18 @@ def launch(kernel: str, grid: tuple[int, ...], *arguments: Any, **constants: Any
         getattr(fused_kernels, kernel)[grid](*arguments, **constants, num_warps=8, enable_fp_fusion=True)
 
 
-def _power(number: int, most: int) -> int:
-    """The next power of two, of 16, which a product has at least, to `most`."""
-    return min(most, max(16, 1 << (number - 1).bit_length()))
-
-
 class _Kernels:
     """What kernels need of `pairs`, with the keys that these have at the moment."""
 
     def __init__(self, pairs: Pairs) -> None:
         self.pairs, self.anchors = pairs, pairs.anchors.detach().contiguous()
         device, self.width = self.anchors.device, self.anchors.shape[1]
+        self.power = max(16, 1 << (self.width - 1).bit_length())  # of two, of 16, which a product has at least
         check_device(device)
         card = torch.cuda.get_device_properties(device) if device.type == "cuda" else None
         self.programs = 2 * card.multi_processor_count if card else 4  # what keeps a device busy
         split = self.anchors.dtype == torch.float32 and not torch.version.hip and (card is None or card.major >= 8)
-        self.tiles = {"WIDTH": self.width, "PART": _power(self.width, TILE), "PRECISION": "tf32x3" if split else "ieee"}
+        self.tiles = {"WIDTH": self.width, "PART": min(self.power, TILE), "PRECISION": "tf32x3" if split else "ieee"}
 
     def rows(self) -> tuple[Tensor, ...]:
         """Anchors and keys, their ids, and their groups or, where there are none, the ids again."""
@@ -112,79 +89,55 @@ class _Kernels:
         return (blocks, -(-tiles // length)), length * TILE
 
 
-class _Fused(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, anchors: Tensor, keys: Tensor, pairs: Pairs, loss: Any) -> Tensor:
-        choice, of, scale = loss.choice(), _Kernels(pairs), loss.inverse_temperature
-        if choice.named:
-            pairs.same_group(slice(0, 0))  # says so where there are no groups
-        cut = anchors.new_zeros(len(anchors)) + choice.cut
-        inside, weigh = loss.positives == "inside", choice.chooses and choice.weigh
-        words = {**of.tiles, "INSIDE": inside, "WEIGH": weigh}
-        chosen = {"CHOOSES": choice.chooses, "NAMED": choice.named}
-        rows = {"ROWS": BLOCK, "KEYS": TILE}
+def fused_sum(loss: Any, d_anchors: Tensor | None, d_keys: Tensor | None) -> Tensor:
+    """The summed loss of all rows of an ``InfoNCERows``; adds its gradients to those that are wanted."""
+    pairs: Pairs = loss.pairs
+    choice, scale, anchors, of = loss.choice(), loss.inverse_temperature, pairs.anchors, _Kernels(pairs)
+    if choice.named:
+        pairs.same_group(slice(0, 0))  # says so where there are no groups
+    cut = anchors.new_zeros(len(anchors)) + choice.cut
+    inside, weigh = loss.positives == "inside", choice.chooses and choice.weigh
+    words = {**of.tiles, "INSIDE": inside, "WEIGH": weigh}
+    chosen = {"CHOOSES": choice.chooses, "NAMED": choice.named}
+    rows = {"ROWS": BLOCK, "KEYS": TILE}
 
-        numbers: Tensor | None = None
-        groups = pairs.anchor_groups is not None and pairs.key_groups is not None
-        for _ in pairs.turns():
-            m, n, offset = of.sizes()
-            grid, share = of.shares(m, n)
-            out = anchors.new_empty(grid[1], 8, m)
-            settings: tuple[Any, ...] = (m, n, offset, pairs.positives_only, share, scale, choice.beta)
-            launch("statistics", grid, *of.rows(), cut, out, *settings, **words, **chosen, **rows, GROUPS=groups)
-            out = out if numbers is None else torch.cat([numbers[None], out])
-            numbers = torch.cat([out[:, :4].logsumexp(dim=0), out[:, 4:].sum(dim=0)])
-        assert numbers is not None
+    numbers: Tensor | None = None
+    groups = pairs.anchor_groups is not None and pairs.key_groups is not None
+    for _ in pairs.turns():
+        m, n, offset = of.sizes()
+        grid, share = of.shares(m, n)
+        out = anchors.new_empty(grid[1], 8, m)
+        settings: tuple[Any, ...] = (m, n, offset, pairs.positives_only, share, scale, choice.beta)
+        launch("statistics", grid, *of.rows(), cut, out, *settings, **words, **chosen, **rows, GROUPS=groups)
+        out = out if numbers is None else torch.cat([numbers[None], out])
+        numbers = torch.cat([out[:, :4].logsumexp(dim=0), out[:, 4:].sum(dim=0)])
+    assert numbers is not None
 
-        terms = anchors.new_zeros(6, len(anchors))
-        for _ in (True,) if inside else pairs.turns():
-            m, n, offset = of.sizes()
-            n = 1 if inside else n
-            grid, share = of.shares(m, n)
-            out = anchors.new_empty(grid[1], 6, m)
-            settings = (m, n, offset, share, scale, choice.tau_plus)
-            launch("scores", grid, *of.rows()[:4], numbers, out, *settings, **words, **rows, OWN=choice.own)
-            terms += out.sum(dim=0)
+    terms = anchors.new_zeros(6, len(anchors))
+    for _ in (True,) if inside else pairs.turns():
+        m, n, offset = of.sizes()
+        grid, share = of.shares(m, 1 if inside else n)
+        out = anchors.new_empty(grid[1], 6, m)
+        settings = (m, 1 if inside else n, offset, share, scale, choice.tau_plus)
+        launch("scores", grid, *of.rows()[:4], numbers, out, *settings, **words, **rows, OWN=choice.own)
+        terms += out.sum(dim=0)
 
-        d_anchors, d_keys = torch.zeros_like(anchors), torch.zeros_like(keys)
-        wanted = [ctx.needs_input_grad[0], ctx.needs_input_grad[0 if pairs.ring else 1]]
-        columns = _power(of.width, COLUMNS)
-        for _ in pairs.turns(d_keys if wanted[1] else None):
-            m, n, offset = of.sizes()
-            for to_keys, total in enumerate((d_anchors, d_keys)):
-                if not wanted[to_keys]:
-                    continue
-                grid, share = of.shares(*((n, m) if to_keys else (m, n)))
-                out = anchors.new_empty(grid[1], *total.shape)
-                rows = {"ROWS": TILE, "KEYS": BLOCK} if to_keys else {"ROWS": BLOCK, "KEYS": TILE}
-                settings = (m, n, offset, pairs.positives_only, share, scale, choice.beta, choice.tau_plus)
-                more = {**words, **chosen, **rows, "OWN": choice.own, "TO_KEYS": bool(to_keys), "COLUMNS": columns}
-                grid3 = (*grid, -(-of.width // columns))
-                launch("gradient", grid3, *of.rows(), cut, numbers, terms, out, *settings, **more)
-                total += out.sum(dim=0)
-
-        _, rest, tilted, weights, positives, size, alike, known = numbers
-        log_rest = rest.masked_fill(rest < NOBODY / 2, -math.inf)
-        log_local = (size.log() + tilted - weights).masked_fill(size == 0, -math.inf)
-        loss.see(Seen(positives, log_rest, size, log_local, alike, known, terms[4], terms[5]))
-        factor: Tensor = loss.scale()
-        ctx.factor, ctx.ring = factor, pairs.ring
-        ctx.save_for_backward(d_anchors, d_keys)
-        return terms[0].sum() * factor
-
-    @staticmethod
-    @once_differentiable  # type: ignore[untyped-decorator]
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        factor = grad * ctx.factor
-        d_anchors, d_keys = ctx.saved_tensors
-        if ctx.ring:  # the anchors are keys elsewhere
-            return (d_anchors + d_keys) * factor, None, None, None
-        return d_anchors * factor, d_keys * factor, None, None
-
-
-def fused_loss(pairs: Pairs, loss: Any) -> Tensor:
-    """The loss of all rows, as ``blockwise`` has it, where ``loss`` is an ``InfoNCERows``."""
-    return _Fused.apply(pairs.anchors, pairs.keys, pairs, loss)  # type: ignore[no-any-return]
+    columns = min(of.power, COLUMNS)
+    for _ in pairs.turns(d_keys):
+        m, n, offset = of.sizes()
+        for to_keys, total in ((False, d_anchors), (True, d_keys)):
+            if total is None:
+                continue
+            grid, share = of.shares(*((n, m) if to_keys else (m, n)))
+            out = anchors.new_empty(grid[1], *total.shape)
+            rows = {"ROWS": TILE, "KEYS": BLOCK} if to_keys else {"ROWS": BLOCK, "KEYS": TILE}
+            settings = (m, n, offset, pairs.positives_only, share, scale, choice.beta, choice.tau_plus)
+            more = {**words, **chosen, **rows, "OWN": choice.own, "TO_KEYS": to_keys, "COLUMNS": columns}
+            grid3 = (*grid, -(-of.width // columns))
+            launch("gradient", grid3, *of.rows(), cut, numbers, terms, out, *settings, **more)
+            total += out.sum(dim=0)
+    loss.see(numbers, terms)
+    return terms[0].sum()
 
 
 def _counted(pairs: Pairs, cuts: Tensor) -> tuple[Tensor, Tensor]:

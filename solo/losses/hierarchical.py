@@ -12,7 +12,7 @@ with ``M_{l+1}`` the largest pair loss of the finer levels (the printed equation
 l + 1). The mean over i takes the anchors that have a partner at level l. docs/hierarchical.md tells the choices.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -20,22 +20,34 @@ from torch import Tensor, nn
 
 from solo import distributed
 from solo.losses.blockwise import RowLoss, blockwise
-from solo.losses.hierarchical_rows import (
-    Denominator,
-    HierarchicalRows,
-    LabelLevels,
-    LevelPenalty,
-    everyone_else,
-    hierarchical_rows_loss,
-    level_penalties,
-    numbered,
-)
+from solo.losses.hierarchical_rows import Denominator, HierarchicalRows, LabelLevels, hierarchical_rows_loss, numbered
 from solo.losses.info_nce import MaskedSoftmax
 from solo.losses.pairs import Pairs
 
 Kind = Literal["himulcon", "hicone", "himulcone"]
 Partners = Literal["lca", "cumulative"]
 Granularity = Literal["pair", "layer"]
+LevelPenalty = Literal["released", "exp2", "linear", "constant"] | Sequence[float]
+
+# lambda_l of level l = 0 (coarsest) to L - 1.
+_PENALTIES: dict[str, Callable[[int, int], float]] = {
+    "released": lambda level, levels: 2.0 ** (1 / (levels - level)),
+    "exp2": lambda level, levels: 2.0**level,
+    "linear": lambda level, levels: level + 1.0,
+    "constant": lambda level, levels: 1.0,
+}
+
+
+def level_penalties(penalty: LevelPenalty, levels: int) -> list[float]:
+    """``lambda_l`` of each of L levels, the coarsest first, by name (``_PENALTIES``) or as numbers of at least 0."""
+    if isinstance(penalty, str):
+        if penalty not in _PENALTIES:
+            raise ValueError(f"level_penalty={penalty!r} is unknown; choose {', '.join(_PENALTIES)} or a list")
+        return [_PENALTIES[penalty](level, levels) for level in range(levels)]
+    values = [float(value) for value in penalty]
+    if len(values) != levels or not all(0 <= value < float("inf") for value in values):
+        raise ValueError(f"level_penalty={values} must be {levels} numbers of at least 0, one a level, coarse first")
+    return values
 
 
 def hierarchical_contrastive_loss(
@@ -46,7 +58,7 @@ def hierarchical_contrastive_loss(
     level_penalty: LevelPenalty = "released",
     partners: Partners = "lca",
     granularity: Granularity = "pair",
-    denominator: Callable[[LabelLevels], Denominator] | None = None,
+    denominator: Denominator | None = None,
     key_labels: Tensor | None = None,
 ) -> Tensor:
     """The loss of ``pairs``, a scalar in float32 or better; 0 where no anchor has a partner.
@@ -54,7 +66,7 @@ def hierarchical_contrastive_loss(
     Labels (M, L) are those of its anchors (``key_labels`` (N, L): of its keys; None: they are gathered), coarse first,
     -1 unknown; its ids say which rows are views of one image. Other arguments are those of
     ``HierarchicalContrastiveLoss``, whose ``pairs`` is ``partners`` here, and so are its errors; ``denominator`` makes
-    another denominator than equation 3's, from the label levels, with ``granularity="pair"`` only.
+    other denominators than equation 3's, with ``granularity="pair"`` only.
     """
     for name, value, allowed in (
         ("kind", kind, get_args(Kind)),
@@ -86,7 +98,7 @@ def hierarchical_contrastive_loss(
     if levels.number == 1 and isinstance(level_penalty, str):
         penalties = [1.0]  # nothing to weigh against: SupCon, and SimCLR where nothing is known
     by_pair = (pairs, levels, penalties, temperature, partners == "cumulative", constrained)
-    return hierarchical_rows_loss(HierarchicalRows(*by_pair, denominator(levels) if denominator else everyone_else))
+    return hierarchical_rows_loss(HierarchicalRows(*by_pair, denominator))
 
 
 class HierarchicalContrastiveLoss(nn.Module):

@@ -8,10 +8,10 @@ at its bound has no gradient of its own: its weight goes to the worst pair of th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -23,27 +23,6 @@ from solo.losses.info_nce import MaskedSoftmax
 from solo.losses.pairs import Pairs, listed
 
 Rows = slice | Tensor
-LevelPenalty = Literal["released", "exp2", "linear", "constant"] | Sequence[float]
-
-# lambda_l of level l = 0 (coarsest) to L - 1.
-_PENALTIES: dict[str, Callable[[int, int], float]] = {
-    "released": lambda level, levels: 2.0 ** (1 / (levels - level)),
-    "exp2": lambda level, levels: 2.0**level,
-    "linear": lambda level, levels: level + 1.0,
-    "constant": lambda level, levels: 1.0,
-}
-
-
-def level_penalties(penalty: LevelPenalty, levels: int) -> list[float]:
-    """``lambda_l`` of each of L levels, the coarsest first, by name (``_PENALTIES``) or as numbers of at least 0."""
-    if isinstance(penalty, str):
-        if penalty not in _PENALTIES:
-            raise ValueError(f"level_penalty={penalty!r} is unknown; choose {', '.join(_PENALTIES)} or a list")
-        return [_PENALTIES[penalty](level, levels) for level in range(levels)]
-    values = [float(value) for value in penalty]
-    if len(values) != levels or not all(0 <= value < float("inf") for value in values):
-        raise ValueError(f"level_penalty={values} must be {levels} numbers of at least 0, one a level, coarse first")
-    return values
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,13 +156,17 @@ class RowSoftmax(Protocol):
     def gradient(self, per_row: Tensor) -> Tensor: ...
 
 
-# (cosines (R, N), logits (R, N), which anchors, their own columns (R,)) -> denominators; changes none of them.
-Denominator = Callable[[Tensor, Tensor, Rows, Tensor], RowSoftmax]
+# (cosines (R, N), logits (R, N), which anchors, their own columns (R,), levels) -> denominators; changes none of them.
+Denominator = Callable[[Tensor, Tensor, Rows, Tensor, LabelLevels], RowSoftmax]
 
 
-def everyone_else(similarity: Tensor, x: Tensor, rows: Rows, self_columns: Tensor) -> RowSoftmax:
-    """The denominator of equation 3: all keys but the anchor itself."""
-    return MaskedSoftmax(x, torch.ones_like(x, dtype=torch.bool).scatter_(1, self_columns[:, None], False))
+class _Worst(NamedTuple):
+    """The pair of the largest loss at each level, of each process."""
+
+    loss: Tensor  # (processes, L), -inf where there is none
+    # of each process or, where its keys are its own, of this one
+    column: Tensor  # (processes, L) its anchor's, among the keys
+    rate: Tensor  # (processes, L, N) gradient of its loss with respect to the anchor's cosines
 
 
 class HierarchicalRows(RowLoss):
@@ -201,7 +184,7 @@ class HierarchicalRows(RowLoss):
         temperature: float,
         cumulative: bool,
         constrained: bool,
-        denominator: Denominator = everyone_else,
+        denominator: Denominator | None = None,
     ) -> None:
         super().__init__(pairs)
         self.levels, self.cumulative, self.denominator = levels, cumulative, denominator
@@ -223,7 +206,7 @@ class HierarchicalRows(RowLoss):
             None  # not made twice if it is the only block
         )
         asked = constrained and (len(pairs.anchors) > 0 or distributed.is_distributed())
-        self.worst = _worst_pairs(self, self._survey()) if asked else None
+        self.worst = self._worst_pairs() if asked else None
         # ``M_l`` of each level: the largest loss of the finer levels, -inf for the finest
         self.bounds = None
         if self.worst is not None:
@@ -231,9 +214,11 @@ class HierarchicalRows(RowLoss):
             self.bounds = torch.cat((finer[1:], finer.new_full((1,), -torch.inf)))
 
     def logits(self, similarity: Tensor, rows: Rows) -> tuple[Tensor, RowSoftmax]:
-        """Logits and denominators of a block."""
-        x = similarity * self.inverse_temperature
-        return x, self.denominator(similarity, x, rows, self.self_columns[rows])
+        """Logits and denominators of a block; of equation 3, these are all keys but the anchor itself."""
+        x, own = similarity * self.inverse_temperature, self.self_columns[rows]
+        if self.denominator is not None:
+            return x, self.denominator(similarity, x, rows, own, self.levels)
+        return x, MaskedSoftmax(x, torch.ones_like(x, dtype=torch.bool).scatter_(1, own[:, None], False))
 
     def _block(self, rows: slice) -> tuple[RowSoftmax, Tensor, Tensor, Tensor]:
         """The denominators of R anchors; cell and place of each of their K pairs, see `partners`, and its logit."""
@@ -241,18 +226,32 @@ class HierarchicalRows(RowLoss):
         cell, place = self.levels.partners(rows, self.self_columns[rows])
         return softmax, cell, place, x.flatten().index_select(0, place)
 
-    def _survey(self) -> Tensor:
-        """(M, L) largest pair loss of each anchor at each level, -inf where it has no partner."""
-        worst = []
-        for rows in self.pairs.blocks():
+    @torch.no_grad()
+    def _worst_pairs(self) -> _Worst:
+        pairs, found = self.pairs, []  # largest pair losses of each anchor at each level, -inf where it has no partner
+        for rows in pairs.blocks():
             softmax, cell, place, x = self._block(rows)
             lowest = x.new_full((len(softmax.lse) * self.levels.number + 1,), torch.inf)
             lowest = lowest.scatter_reduce_(0, cell, x, "amin")[:-1].view(-1, self.levels.number)
             if self.cumulative:
                 lowest = lowest.flip(1).cummin(dim=1).values.flip(1)
-            worst.append(softmax.lse[:, None] - lowest)
-            self._surveyed = (softmax, cell, place, x) if len(worst) == 1 else None
-        return torch.cat(worst)
+            found.append(softmax.lse[:, None] - lowest)
+            self._surveyed = (softmax, cell, place, x) if len(found) == 1 else None
+        if not found:
+            none = self.held.new_zeros(1, self.levels.number)
+            return _Worst(distributed.gather(none - torch.inf), none.long(), none[:, :, None])
+        loss, index = torch.cat(found).max(dim=0)
+        level, columns = torch.arange(len(index), device=index.device), self.self_columns[index]
+        with torch.autocast(loss.device.type, enabled=False):
+            x, softmax = self.logits(pairs.anchors[index] @ pairs.keys.T, index)
+        ends, asked = self.levels.ends(index, columns), level[:, None]
+        partner = ends >= asked if self.cumulative else ends == asked
+        rate = softmax.gradient(torch.ones_like(loss))
+        rate[level, x.masked_fill(~partner, torch.inf).argmin(dim=1)] -= 1
+        rate = rate.mul_(self.inverse_temperature).masked_fill_(loss[:, None] == -torch.inf, 0)
+        if len(pairs.keys) == len(pairs.anchors):  # of this process, of which others may have more or fewer
+            return _Worst(distributed.gather(loss[None]), columns[None], rate[None])
+        return _Worst(*distributed.gather_each(loss[None], columns[None], rate[None]))
 
     def __call__(self, rows: slice) -> tuple[Tensor, Tensor]:
         softmax, cell, place, x = self._surveyed or self._block(rows)
@@ -285,48 +284,13 @@ class HierarchicalRows(RowLoss):
         weight = flat.index_select(0, cell).mul_(~at_bound)
         held = torch.zeros_like(flat).index_add_(0, cell, at_bound.to(flat.dtype))
         if self.cumulative:  # a pair counts at all levels above the one where its ancestry ends, too
-            pair, above = torch.arange(len(cell), device=cell.device), cell % self.levels.number
             for step in range(1, self.levels.number):
-                if listed(x):
-                    further = (above >= step).nonzero()[:, 0]
-                    pair, above = pair.index_select(0, further), above.index_select(0, further)
-                    here = cell.index_select(0, pair) - step
-                else:
-                    here = (cell - step).masked_fill(above < step, len(flat) - 1)
-                at_bound = x.index_select(0, pair) >= limit.index_select(0, here)
-                weight.index_add_(0, pair, flat.index_select(0, here).mul_(~at_bound))
+                here = (cell - step).masked_fill(cell % self.levels.number < step, len(flat) - 1)
+                at_bound = x >= limit.index_select(0, here)
+                weight += flat.index_select(0, here).mul_(~at_bound)
                 held.index_add_(0, here, at_bound.to(flat.dtype))
         held = held[:-1].view_as(size)
         return weight, per_pair * (size - held), per_pair * held
-
-
-class _Worst(NamedTuple):
-    """The pair of the largest loss at each level, of each process."""
-
-    loss: Tensor  # (processes, L), -inf where there is none
-    # of each process or, where its keys are its own, of this one
-    column: Tensor  # (processes, L) its anchor's, among the keys
-    rate: Tensor  # (processes, L, N) gradient of its loss with respect to the anchor's cosines
-
-
-@torch.no_grad()
-def _worst_pairs(rows: HierarchicalRows, worst: Tensor) -> _Worst:
-    """Of all processes; `worst` (M, L) are the largest losses of this one's anchors."""
-    if not len(worst):
-        none = worst.new_zeros(1, worst.shape[1])
-        return _Worst(distributed.gather(none - torch.inf), none.long(), none[:, :, None])
-    loss, index = worst.max(dim=0)
-    level, columns = torch.arange(len(index), device=index.device), rows.self_columns[index]
-    with torch.autocast(worst.device.type, enabled=False):
-        x, softmax = rows.logits(rows.pairs.anchors[index] @ rows.pairs.keys.T, index)
-    ends, asked = rows.levels.ends(index, columns), level[:, None]
-    partner = ends >= asked if rows.cumulative else ends == asked
-    rate = softmax.gradient(torch.ones_like(loss))
-    rate[level, x.masked_fill(~partner, torch.inf).argmin(dim=1)] -= 1
-    rate = rate.mul_(rows.inverse_temperature).masked_fill_(loss[:, None] == -torch.inf, 0)
-    if len(rows.pairs.keys) == len(rows.pairs.anchors):  # of this process, of which others may have more or fewer
-        return _Worst(distributed.gather(loss[None]), columns[None], rate[None])
-    return _Worst(*distributed.gather_each(loss[None], columns[None], rate[None]))
 
 
 def hierarchical_rows_loss(rows: HierarchicalRows) -> Tensor:

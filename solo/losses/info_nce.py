@@ -13,9 +13,9 @@ from torch import Tensor
 
 from solo import distributed
 from solo.losses.blockwise import WHOLE, InParts, RowLoss, Whole, blockwise
-from solo.losses.fused import Choice, Seen
-from solo.losses.numerics import full_precision
+from solo.losses.fused import Choice
 from solo.losses.pairs import Pairs, listed, unit
+from solo.precision import full_precision
 
 Positives = Literal["outside", "inside"]
 
@@ -84,15 +84,9 @@ class MaskedSoftmax:
 class InfoNCERows(RowLoss):
     """``-log( exp(x_p) / (exp(x_p) + sum_{k in N(i)} exp(x_ik)) )`` with ``x = s / temperature``, a block at a time.
 
-    Args:
-        pairs: who is compared with whom.
-        temperature: > 0.
-        positives: ``outside``: the mean over an anchor's positives p of the log above (Khosla et al., 2020, L_out);
-            ``inside``: one term whose numerator sums over them, inside the log (SimCLR and SupCon of solo-learn). One
-            positive: the same, to the last bit.
-
-    Raises:
-        ValueError: if the temperature is not above 0, or `positives` unknown.
+    With positives ``outside``, the mean over an anchor's positives p of the log above (Khosla et al., 2020, L_out);
+    ``inside``, one term whose numerator sums over them, inside the log (SimCLR and SupCon of solo-learn). One positive:
+    the same, to the last bit.
     """
 
     def __init__(self, pairs: Pairs, temperature: float, positives: Positives = "outside") -> None:
@@ -168,12 +162,12 @@ class InfoNCERows(RowLoss):
         return self.whole(found, after=1) if terms.row is None else found
 
     def choice(self) -> Choice:
-        """Nobody is a hierarchy negative."""
+        """Who is a hierarchy negative, for kernels; a `UserError` where they can't do what is asked."""
         return Choice()
 
-    def see(self, seen: Seen) -> None:
-        """Count who has a positive, where kernels computed the loss."""
-        self.anchors_with_positive += (seen.positives > 0).sum()
+    def see(self, numbers: Tensor, terms: Tensor) -> None:
+        """Record what kernels have seen of each anchor, (8, M) and (6, M), see `solo.losses.fused_kernels`."""
+        self.anchors_with_positive += (numbers[4] > 0).sum()
 
     def scale(self) -> Tensor:
         """1 / (anchors with a positive, per process): an anchor without one has no term."""
@@ -240,11 +234,9 @@ def siglip_loss_func(z1: Tensor, z2: Tensor, log_scale: Tensor, bias: Tensor) ->
 
     ``-mean_i sum_j log sigmoid( y_ij * (exp(log_scale) * cos(z1_i, z2_j) + bias) )``, y = 1 for i = j, else -1.
 
-    Args:
-        z1: (N, D) projections of the first view, any length.
-        z2: (N, D) of the second one, gathered over processes with gradient: j runs over all of them.
-        log_scale: scalar or (1,), logarithm of the inverse temperature.
-        bias: likewise; about minus the logarithm of the number of images makes up for their being mostly different.
+    Projections are (N, D), of any length; the second view's are gathered over processes with gradient: j runs over all
+    of them. ``log_scale``, of the inverse temperature, and ``bias`` are scalars or (1,); a bias of about minus the
+    logarithm of the number of images makes up for their being mostly different.
     """
     z1, z2 = unit(z1), unit(z2)
     logits = log_scale.exp() * z1 @ distributed.gather(z2).T + bias  # (N, all N)

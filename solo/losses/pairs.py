@@ -49,6 +49,12 @@ def unit(z: Tensor) -> Tensor:
     return z / norm
 
 
+def off_diagonal(c: Tensor) -> Tensor:
+    """The entries of a square matrix off its diagonal: (D, D) -> (D - 1, D), in reading order."""
+    d = len(c)
+    return c.flatten()[:-1].view(d - 1, d + 1)[:, 1:]
+
+
 @dataclass(frozen=True, eq=False)
 class Pairs:
     """Anchors, keys, and the ids and groups that relate them; a ``ValueError`` where shapes don't fit together."""
@@ -72,11 +78,9 @@ class Pairs:
     def from_ids(cls, z: Tensor, ids: Tensor, groups: Tensor | None = None, gather: bool = True) -> Pairs:
         """Compare every row with every other row; rows with equal ids are positives.
 
-        Args:
-            z: (N, D) projections, of any length (they are normalised here).
-            ids: (N,) sample ids, equal for the views of one image (or class labels, for supervised losses).
-            groups: (N,) coarse labels for the ``superclass`` policy, -1 for unknown.
-            gather: use the rows of all processes as keys.
+        Of projections ``z`` (N, D), of any length; ``ids`` (N,) are equal for the views of one image (or class labels,
+        for supervised losses), ``groups`` (N,) coarse labels for the ``superclass`` policy, -1 for unknown; with
+        ``gather`` the rows of all processes are keys.
         """
         return cls.ids_later(z, ids, groups, gather)()
 
@@ -103,13 +107,10 @@ class Pairs:
     def from_views(
         cls, views: Sequence[Tensor], ids: Tensor | None = None, groups: Tensor | None = None, gather: bool = True
     ) -> Pairs:
-        """Compare all views of all images; the other views of the same image are positives.
+        """Compare all views of all images, V tensors (B, D); the other views of the same image are positives.
 
-        Args:
-            views: V tensors (B, D).
-            ids: (B,) sample ids, unique over all processes; None numbers the images by their place in the batch.
-            groups: (B,) coarse labels, -1 for unknown.
-            gather: use the rows of all processes as keys.
+        Sample ids (B,) are unique over all processes; None numbers the images by their place in the batch. The rest is
+        as in ``from_ids``.
         """
         return cls.views_later(views, ids, groups, gather)()
 
@@ -122,7 +123,8 @@ class Pairs:
             raise ValueError(f"views must have one shape (B, D), got {[tuple(view.shape) for view in views]}")
         repeat, batch = len(views), len(views[0])
         if ids is None:
-            ids = torch.arange(batch, device=views[0].device) + (distributed.rank() * batch if gather else 0)
+            first = distributed.rank() * batch if gather else 0
+            ids = torch.arange(first, first + batch, device=views[0].device)
         groups = None if groups is None else groups.repeat(repeat)
         rows = torch.cat([at_least_float32(view) for view in views])
         pairs = cls.ids_later(rows, ids.repeat(repeat), groups, gather)

@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from solo import distributed
-from solo.losses.numerics import full_precision
 from solo.losses.pairs import unit
+from solo.precision import full_precision
 
 
 @full_precision
@@ -32,12 +32,9 @@ def deepclusterv2_loss_func(
 ) -> Tensor:
     """DeepCluster v2's loss (Caron et al., 2020): classify every view into the cluster of its image.
 
-    Mean over the P sets of prototypes; one without any assigned image counts as 0 (solo-learn: NaN).
-
-    Args:
-        outputs: (P, V, N, C) logits, or P tensors (V, N, C) of different C; more dimensions between P and C flatten.
-        assignments: (P, N) cluster of every image, -1 for not assigned.
-        temperature: > 0, divides the logits.
+    Mean over the P sets of prototypes; one without any assigned image counts as 0 (solo-learn: NaN). Of logits
+    (P, V, N, C), or P tensors (V, N, C) of different C, where more dimensions between P and C flatten, and the cluster
+    (P, N) of every image, -1 for not assigned.
     """
     sums, counts = [], []
     for logits, clusters in zip(outputs, assignments, strict=True):
@@ -55,12 +52,8 @@ def swav_loss_func(
     """SwAV's loss (Caron et al., 2020): predict the cluster assignment of a view from the other views.
 
     Mean over the pairs of different views of the cross-entropy of prediction b under assignment a; a ``ValueError``
-    where there is none.
-
-    Args:
-        preds: logits (N, C) of every view, a list or stacked; view b belongs to the image crop of assignment b.
-        assignments: distributions (N, C) of the first (large) views, a list or stacked.
-        temperature: > 0, divides the logits.
+    where there is none. Predictions are logits (N, C) of every view, a list or stacked; assignments distributions
+    (N, C) of the first (large) ones, of the same crops.
     """
     losses = [
         F.cross_entropy(logits / temperature, target)

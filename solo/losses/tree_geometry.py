@@ -9,11 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from solo import distributed
-from solo.losses.numerics import full_precision, off_diagonal
-from solo.losses.pairs import unit
+from solo.losses.pairs import off_diagonal, unit
 from solo.losses.targets import cross_entropy_loss_func
 from solo.losses.tree_heads import TreeLoss, mean_of_known
-from solo.precision import at_least_float32
+from solo.precision import at_least_float32, full_precision
 from solo.taxonomy import Taxonomy
 
 Geometry = Literal["hyperbolic", "euclidean"]
@@ -34,14 +33,6 @@ def clipped(v: Tensor, most: float) -> tuple[Tensor, Tensor]:
 def distances(x: Tensor) -> Tensor:
     """Euclidean distances (N, N) of rows (N, D), not by products, in which near points would drown."""
     return torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
-
-
-def poincare_distances(v: Tensor, most: float = 2.3) -> Tensor:
-    """Distances (N, N) in the Poincare ball of curvature -1 of tangent vectors (N, D) at its centre, cut at `most`."""
-    direction, length = clipped(v, most)
-    apart = distances(direction * length.tanh())
-    room = (1 - length.tanh().square()).sqrt()
-    return 2 * (apart / (room * room.T)).asinh()
 
 
 def correlation(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
@@ -95,7 +86,12 @@ class HypStructure(TreeLoss):
         sums = distributed.sum_with_grad(torch.cat((sums[:-1], rows.sum(dim=0, keepdim=True))))
         means, counts = sums[:, :-1] / sums[:, -1:].clamp_min(1), sums[:-1, -1]
         hyperbolic = self.geometry == "hyperbolic"
-        apart = poincare_distances(means[:-1]) if hyperbolic else distances(means[:-1])
+        if hyperbolic:  # in the ball of curvature -1, of tangent vectors at its centre, cut at length 2.3
+            direction, length = clipped(means[:-1], 2.3)
+            room = (1 - length.tanh().square()).sqrt()
+            apart = 2 * (distances(direction * length.tanh()) / (room * room.T)).asinh()
+        else:
+            apart = distances(means[:-1])
         there = (counts > 0).to(z)
         cpcc = correlation(apart, self.edges.to(z), (there[:, None] * there).triu(1))
         loss = mean_of_known(self.marginal(logits, node), known) + self.weight * (1 - cpcc)
@@ -180,12 +176,8 @@ class GuidedLoss(nn.Module):
 
     A baseline that learns from labels without contrast; the prototypes, one a class, are its parameters. Garnot,
     Landrieu: Leveraging class hierarchies with metric-guided prototype learning, BMVC 2021,
-    https://arxiv.org/abs/2007.03047.
-
-    Args:
-        tree: (C, C) distances of the classes in the label tree, above 0 off the diagonal (``Taxonomy.distance``).
-        dim: D of the embeddings.
-        weight: of the distortion, at least 0.
+    https://arxiv.org/abs/2007.03047. `tree` are distances (C, C) of the classes in the label tree, above 0 off the
+    diagonal (``Taxonomy.distance``); embeddings have `dim` features.
     """
 
     tree: Tensor

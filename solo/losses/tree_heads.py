@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from solo import distributed
 from solo.losses.blockwise import RowLoss, blockwise
-from solo.losses.numerics import full_precision
 from solo.losses.pairs import BLOCK_ELEMENTS, Pairs, listed, unit
 from solo.losses.targets import cross_entropy_loss_func
+from solo.precision import full_precision
 from solo.taxonomy import Taxonomy
 
 TAU, DELTA, RHO = 0.01, 0.05, 100.0  # of HAPPIER's release

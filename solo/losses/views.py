@@ -11,8 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from solo import distributed
-from solo.losses.numerics import full_precision, mean_cosine, off_diagonal
-from solo.losses.pairs import unit
+from solo.losses.pairs import off_diagonal, unit
+from solo.precision import full_precision
+
+
+def mean_cosine(a: Tensor, b: Tensor) -> Tensor:
+    """Mean over the rows of the cosine of ``a`` and ``b``, (..., D) each; a zero row has cosine 0."""
+    return (unit(a) * unit(b)).sum(dim=-1).mean()
 
 
 def byol_loss_func(p: Tensor, z: Tensor, simplified: bool = True) -> Tensor:

@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from solo import distributed
 from solo.errors import UserError
 from solo.eval.metrics import mean_std
-from solo.losses.numerics import full_precision
 from solo.losses.pairs import unit
 from solo.losses.views import (
     barlow_loss_func,
@@ -31,7 +30,7 @@ from solo.methods.base import BaseMethod, MlpHeads, NeighbourQueue, Outputs, Tra
 from solo.methods.momentum import BaseMomentumMethod
 from solo.nn.networks import mlp
 from solo.nn.norms import LateIterNorm, Whitening2d
-from solo.precision import at_least_float32
+from solo.precision import at_least_float32, full_precision
 
 
 class BYOL(MlpHeads, BaseMomentumMethod):

@@ -12,8 +12,7 @@ from solo import distributed
 from solo.eval.metrics import mean_std
 from solo.losses.hierarchical import Kind, hierarchical_contrastive_loss
 from solo.losses.info_nce import info_nce, mocov3_loss_func, siglip_loss_func
-from solo.losses.numerics import full_precision, off_diagonal
-from solo.losses.pairs import Pairs, RingPairs
+from solo.losses.pairs import Pairs, RingPairs, off_diagonal
 from solo.losses.targets import ressl_loss_func
 from solo.methods import catalogue as of
 from solo.methods.base import BaseMethod, MlpHeads, NeighbourQueue, Outputs, TrainStep
@@ -21,7 +20,7 @@ from solo.methods.momentum import BaseMomentumMethod
 from solo.nn.memory import QueueMixin
 from solo.nn.networks import mlp
 from solo.nn.vit import PositionalEncodingPermute1D, Summer
-from solo.precision import at_least_float32
+from solo.precision import at_least_float32, full_precision
 
 NEIGHBOURS = 5  # of All4One
 

@@ -84,23 +84,23 @@ def problems(kwargs: dict[str, Any]) -> Iterator[Problem]:
     if name is None:
         return
     if loss is None or not loss.how:
-        yield Problem(f"{at}loss", unknown(name, for_two_views()) if loss is None else _refusal(loss))
+        yield f"{at}loss", unknown(name, for_two_views()) if loss is None else _refusal(loss)
         return
     given = kwargs["loss_kwargs"] or {}
     for setting in (setting for setting in given if setting in _NO_SETTINGS):
-        yield Problem(f"{at}loss_kwargs.{setting}", f" is not to be set: {_NO_SETTINGS[setting]}")
+        yield f"{at}loss_kwargs.{setting}", f" is not to be set: {_NO_SETTINGS[setting]}"
     known = {setting: value for setting, value in given.items() if setting not in _NO_SETTINGS}
     checked, found = check(known, loss.settings, f"{at}loss_kwargs.")
     kwargs["loss_kwargs"] = {setting: checked[setting] for setting in known if setting in checked}
     yield from found
     if not loss.projector and kwargs["proj_output_dim"] is not None:
         width = kwargs["proj_output_dim"]
-        yield Problem(f"{at}proj_output_dim", f"={width}: {name} is a loss of the features themselves; set it to null")
+        yield f"{at}proj_output_dim", f"={width}: {name} is a loss of the features themselves; set it to null"
     if loss.predictor and kwargs["pred_hidden_dim"] is None:
-        yield Problem(f"{at}pred_hidden_dim", f" is missing; without a predictor {name} collapses: give its width")
+        yield f"{at}pred_hidden_dim", f" is missing; without a predictor {name} collapses: give its width"
     for part in ("pred_hidden_dim", "teacher"):
         if loss.how != "pair" and kwargs[part]:
-            yield Problem(f"{at}{part}", f"={kwargs[part]}: {name} takes all views alike; leave it out")
+            yield f"{at}{part}", f"={kwargs[part]}: {name} takes all views alike; leave it out"
 
 
 def _refusal(loss: Loss) -> str:

@@ -65,7 +65,7 @@ def complete(cfg: DictConfig, schema: type, sections: Sequence[str], kwargs: typ
         for word in words:
             del cfg[word]
         if cfg.get("max_epochs") is None:
-            problems.append(Problem("max_epochs", " is missing; give the number of epochs to train"))
+            problems.append(("max_epochs", " is missing; give the number of epochs to train"))
         if cfg.get("accumulate_grad_batches") is None:
             cfg.accumulate_grad_batches = 1
         if pretraining:
@@ -156,7 +156,7 @@ def absolute(typed: str | None) -> Path | None:
 def _refuse(problems: list[Problem], spelled: Mapping[str, str] | None = None, start: str = "") -> None:
     """Raise all problems together, with the keys as the user wrote them."""
     if problems:
-        raise ConfigError(start + "\n".join((spelled or {}).get(p.key, p.key) + p.text for p in problems))
+        raise ConfigError(start + "\n".join((spelled or {}).get(key, key) + text for key, text in problems))
 
 
 def _known(given: Mapping[str, Any], schema: type) -> dict[str, Any]:

@@ -26,8 +26,7 @@ from solo.data.batches.loaders import eval_loader
 from solo.data.storage.reading import ImageReading, as_picture
 from solo.data.views.pipelines import build_transform_pipeline
 from solo.errors import UserError
-from solo.eval.features import read_features
-from solo.eval.rows import draw
+from solo.eval.features import draw, read_features
 from solo.files import output_file, told_apart
 from solo.methods import METHODS, BaseMethod
 from solo.run.features import extract, find_network, load_features, open_folder, stored_images
@@ -80,10 +79,7 @@ def runs(cfg: AnalyzeCfg, device: torch.device, scratch: Path) -> list[RunSource
         found = [_in_series(found)]
     names = list(cfg.names or [run.name for run in found])
     if not cfg.names and len(set(names)) < len(names):
-        ends = told_apart(sources)
-        if len(set(ends)) < len(ends):  # one is given twice
-            ends = [str(place + 1) for place in range(len(sources))]
-        names = [f"{name} ({end})" for name, end in zip(names, ends, strict=True)]
+        names = [f"{name} ({end})" for name, end in zip(names, told_apart(sources), strict=True)]
     if len(names) != len(found) or len(set(names)) != len(names):
         raise UserError(f"names={names} don't fit {len(found)} runs; give each one a name of its own")
     return [RunSource(name, run.snapshots) for name, run in zip(names, found, strict=True)]

@@ -35,7 +35,7 @@ from solo.errors import UserError
 from solo.eval.features import Features, FeatureTable, read_features, write_features
 from solo.files import output_file, user_cache, write_text
 from solo.run.report import on_terminal, say
-from solo.run.source import BackboneAndProjector, pretrained_method, source_backbone
+from solo.run.source import pretrained_method, source_backbone
 from solo.taxonomy import Taxonomy
 
 Cfg = TypeVar("Cfg", bound=FeatureCfg)
@@ -79,20 +79,23 @@ class FeatureSet(Dataset[tuple[Tensor, Tensor]]):
 
 @torch.no_grad()
 def extract(backbone: nn.Module, loader: DataLoader[Any], device: torch.device, what: str) -> FeatureSet:
-    """Run `backbone` in eval mode over `(X, targets)` batches of `what`, images; float32, in CPU memory."""
+    """Run a backbone in eval mode over `(X, targets)` batches of `what`, images; float32, in CPU memory.
+
+    In its place a whole method gives the features of backbone and projector beside each other, (n, F + P).
+    """
     started = time.perf_counter()
     backbone = backbone.to(device).eval()
     features, targets, row = torch.empty(0), [], 0
     for images, target in track(loader, f"features of the {what} images", transient=True, disable=not on_terminal()):
-        part = backbone(images.to(device, non_blocking=True)).float()
+        out = backbone(images.to(device, non_blocking=True))
+        part = (torch.cat([out["feats"], out["z"]], dim=1) if isinstance(out, dict) else out).float()
         if not row:  # all of it at once: collecting the parts would take the memory twice
             features = torch.empty(len(cast(Sized, loader.dataset)), *part.shape[1:])
         features[row : row + len(part)] = part.cpu()
         targets.append(target)
         row += len(part)
     found = FeatureSet(features, torch.cat(targets))
-    seconds = time.perf_counter() - started
-    say(f"features of the {what} images: {tuple(found.features.shape)} in {seconds:.1f} s")
+    say(f"features of the {what} images: {tuple(found.features.shape)} in {time.perf_counter() - started:.1f} s")
     return found
 
 
@@ -183,7 +186,7 @@ def find_network(cfg: Cfg, kinds: Sequence[str]) -> tuple[Network, Cfg]:
     width, method = features_dim(backbone), pretrained_method(cfg)
     columns = {"backbone": slice(0, width), "projector": slice(width, None)}
     chosen = {kind: columns[kind] for kind in dict.fromkeys(kinds)}
-    return Network(BackboneAndProjector(method), chosen, {"backbone": backbone, "projector": method}), cfg
+    return Network(method, chosen, {"backbone": backbone, "projector": method}), cfg
 
 
 def _tables(
@@ -245,7 +248,6 @@ def _tree(cfg: FeatureCfg, images: Any) -> Taxonomy | None:
 
 
 def _drawn(cfg: FeatureCfg, features: Features) -> tuple[str, ...]:
-    """`data.unseen_classes` among the classes of a file of features."""
     if not features.levels:
         raise UserError(f"data.unseen_classes needs labels, and {features.name} has none")
     tree = features.tree or Taxonomy.flat(features.class_names(len(features.levels) - 1))

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from solo.data.storage.folders import Problems, image_folders
+from solo.data.storage.facts import Problems, image_folders
 from solo.data.storage.reading import ImageReading
 from solo.errors import UserError
 from solo.eval.predictions import expected_heights
@@ -105,15 +105,16 @@ class Predictions:
 
     def paths(self) -> Iterator[tuple[str, ...]]:
         """For each image the way down the tree by the best child at each step; its end may not be the best class."""
-        tables = [self.at(level) for level in self.tree.levels]
+        tables = [self.at(level).tolist() for level in self.tree.levels]
         for row in range(len(self)):
-            path: list[int] = []
+            path: list[str] = []
             nodes = tuple(range(len(self.tree.names[0])))
             while nodes:
                 level = len(path)
-                path.append(max(nodes, key=lambda node: float(tables[level][row, node])))
-                nodes = self.tree.children[level][path[-1]] if level + 1 < self.tree.num_levels else ()
-            yield tuple(self.tree.names[level][node] for level, node in enumerate(path))
+                best = max(nodes, key=tables[level][row].__getitem__)
+                path.append(self.tree.names[level][best])
+                nodes = self.tree.children[level][best] if level + 1 < self.tree.num_levels else ()
+            yield tuple(path)
 
 
 def predictions(

@@ -10,7 +10,7 @@ import yaml
 from rich.console import Console
 from rich.progress import track
 
-from solo.args.words import LineParser, as_word
+from solo.args.compose import LineParser, as_word
 from solo.data.catalogue.rows import SMALL
 from solo.data.sources.survey import SAMPLE, Survey, look
 from solo.errors import printable
@@ -19,7 +19,6 @@ _SHOWN = 5
 
 
 def _whole_number(text: str) -> int:
-    """A whole number, which may be written as 1e8."""
     return int(float(text))
 
 

@@ -27,7 +27,6 @@ from solo.run.trainer import prepare
 
 _FACTORS = (1.0, 0.03, 0.1, 0.3, 3.0, 10.0)  # of the recipe's learning rate
 _DECAYS = (0.0, 1e-6, 1e-5, 1e-4)
-Loaders = tuple[DataLoader[Any] | LabelledBatches, DataLoader[Any]]
 
 
 def run(cfg: LinearCfg) -> None:
@@ -57,7 +56,6 @@ def run(cfg: LinearCfg) -> None:
 
 
 def _feature_sets(cfg: LinearCfg, backbone: nn.Module, device: torch.device) -> tuple[FeatureSet, FeatureSet]:
-    """Features of all training and all validation images, without augmentation; computed now."""
     loaders = [eval_loader(images, cfg.optimizer.batch_size, cfg.data.workers) for images in plain_images(cfg)]
     return extract(backbone, loaders[0], device, "training"), extract(backbone, loaders[1], device, "validation")
 
@@ -86,7 +84,9 @@ def feature_loader(features: FeatureSet, batch_size: int, seed: int | None) -> D
     return DataLoader(features, sampler=batches, batch_size=None)
 
 
-def image_loaders(cfg: LinearCfg, device: torch.device | None = None) -> Loaders:
+def image_loaders(
+    cfg: LinearCfg, device: torch.device | None = None
+) -> tuple[DataLoader[Any] | LabelledBatches, DataLoader[Any]]:
     """Augmented training images, made on `device` from decoded ones or (RandAugment) one by one; plain validation."""
     data, spec = cfg.data, cfg.data.spec
     paths = (data.train_path, data.val_path, data.format)

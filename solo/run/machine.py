@@ -225,7 +225,15 @@ class Sharded(ModelParallelStrategy):
         self.model_to_device()
         for tensor in (*module.parameters(), *module.buffers()):
             dist.broadcast(tensor.detach(), 0)
-        shard(module, self.device_mesh["data_parallel"])
+        mesh = self.device_mesh["data_parallel"]
+        for name, part in module.named_children():  # the layers of its backbones one by one, the rest together
+            for stack in reversed(list(part.modules())) if name.endswith("backbone") else ():  # inner ones first
+                for layer in stack if isinstance(stack, (nn.Sequential, nn.ModuleList)) else ():
+                    if sum(p.numel() for p in layer.parameters()) >= UNIT:
+                        fully_shard(layer, mesh=mesh)
+        fully_shard(module, mesh=mesh, reshard_after_forward=False)
+        for step in ("training_step", "validation_step"):
+            register_fsdp_forward_method(module, step)
         self.setup_optimizers(trainer)
         self.setup_precision_plugin()
 
@@ -260,15 +268,3 @@ def _whole(value: Any) -> Any:
         return value
     whole = value.full_tensor()
     return whole.cpu() if distributed.rank() == 0 else None
-
-
-def shard(module: nn.Module, mesh: Any) -> None:
-    """Share out a method's parameters: the layers of its backbones one by one, the rest together."""
-    for name, part in module.named_children():
-        for stack in reversed(list(part.modules())) if name.endswith("backbone") else ():  # inner ones first
-            for layer in stack if isinstance(stack, (nn.Sequential, nn.ModuleList)) else ():
-                if sum(p.numel() for p in layer.parameters()) >= UNIT:
-                    fully_shard(layer, mesh=mesh)
-    fully_shard(module, mesh=mesh, reshard_after_forward=False)
-    for step in ("training_step", "validation_step"):
-        register_fsdp_forward_method(module, step)

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision.utils import make_grid, save_image
 
 from solo.args.config import to_plain
-from solo.args.resolve import exact_parts
+from solo.args.parse import exact_parts
 from solo.args.schema import PretrainCfg
 from solo.backbones.registry import check_sizes, side_of_patch
 from solo.callbacks.cheaper import shrunk_side
@@ -31,8 +31,7 @@ from solo.data.pretrain_dataloader import prepare_dataloader
 from solo.data.sources.load import load
 from solo.data.views.batched import BatchAugment, Shown
 from solo.data.views.pipelines import build_transform_pipeline, prepare_n_crop_transform
-from solo.eval.features import FeatureTable
-from solo.eval.rows import draw
+from solo.eval.features import FeatureTable, draw
 from solo.eval.suite import Protocol, Tables, verdict
 from solo.files import file_name
 from solo.methods import METHODS
@@ -40,7 +39,7 @@ from solo.methods.base import BaseMethod
 from solo.run.features import extract
 from solo.run.machine import tune
 from solo.run.relatives import find_relatives
-from solo.run.report import analyze_command, linear_command, say
+from solo.run.report import next_command, say
 from solo.run.source import adapt, start_from
 from solo.run.trainer import prepare
 
@@ -66,7 +65,8 @@ def run(cfg: PretrainCfg) -> PretrainResult:
     if cfg.finetune_lora is not None:
         adapt(model, cfg.finetune_lora)
     _check_sizes(cfg, model)
-    val = val_loader(cfg)
+    plain = _plain_images(cfg, "validation")
+    val = None if plain is None else eval_loader(plain, cfg.optimizer.batch_size, cfg.data.workers)
     prepared = prepare(cfg, cfg.method, _facts(cfg), model)
     device = prepared.trainer.strategy.root_device
     if type(model).__module__.startswith("solo."):
@@ -80,7 +80,7 @@ def run(cfg: PretrainCfg) -> PretrainResult:
     images, found = len(cast(Sized, train.dataset)), None
     if cfg.finetune_from is not None and cfg.verdict and prepared.trainer.is_global_zero:
         found = _verdict_on(cfg, model, device)
-    prepared.fit(model, train, val, lambda last: linear_command(cfg, last, images) or analyze_command(last), found)
+    prepared.fit(model, train, val, lambda last: next_command(cfg, last, images), found)
     folder = prepared.directory.path
     last = folder / "last.ckpt"
     return PretrainResult(folder, dict(prepared.recorder.summary or {}), last if last.is_file() else None, model)
@@ -155,14 +155,8 @@ def _sampler(cfg: PretrainCfg, images: Any) -> RuleSampler | None:
     return sampler
 
 
-def val_loader(cfg: PretrainCfg) -> DataLoader[Any] | None:
-    """Batches of `(X, targets)` of the validation images; none without labels or without a folder for them."""
-    images = _plain_images(cfg, "validation")
-    return None if images is None else eval_loader(images, cfg.optimizer.batch_size, cfg.data.workers)
-
-
 def _plain_images(cfg: PretrainCfg, which: str) -> Dataset[tuple[Any, Any]] | None:
-    """The `training` or the `validation` images as evaluation sees them; None as in `val_loader`."""
+    """The `training` or the `validation` images as evaluation sees them; None without labels, or a folder for them."""
     data, spec = cfg.data, cfg.data.spec
     nowhere = data.val_path is None and not data.holdout and (spec.folders or spec.name == "custom")
     if data.no_labels or nowhere:

@@ -18,7 +18,7 @@ from solo.args.check import check
 from solo.args.config import freeze
 from solo.args.data_schema import EvalDataCfg
 from solo.args.eval_schema import EvaluateCfg
-from solo.backbones import features_dim
+from solo.backbones import build_backbone, features_dim
 from solo.backbones.registry import published_model
 from solo.data.catalogue.registry import DATASETS, get_spec
 from solo.data.storage.reading import ImageReading
@@ -70,7 +70,7 @@ class PretrainedModel:
 
     @torch.no_grad()
     def embed(self, images: Any, batch_size: int = 256) -> Tensor:
-        """Features of images, in their order.
+        """Features (N, F) of images, in their order, float32 in CPU memory; N = 0 for no images.
 
         Args:
             images: one image or any iterable of them, mixed as you like, also a generator. An image is a file's path, a
@@ -80,11 +80,7 @@ class PretrainedModel:
                 1, 3, 4 or C long is one image.
             batch_size: images computed at once; memory, not the result, depends on it.
 
-        Returns:
-            (N, F) float32, in CPU memory; N = 0 for no images.
-
-        Raises:
-            UserError: a path that is no image or doesn't exist, or something that is no image.
+        Raises a `UserError` for what is no image.
         """
         if not (isinstance(batch_size, Integral) and batch_size >= 1):
             raise UserError(f"batch_size={batch_size} must be a whole number of at least 1")
@@ -108,10 +104,9 @@ class PretrainedModel:
             k: names for each image in `.best`.
             level: which level they are of; None: the classes.
             within: name of a node; only the classes below it are considered. `LEVEL:NAME` where several have the name.
-            batch_size: images computed at once.
+            batch_size: as for `embed`.
 
-        Raises:
-            UserError: the run has no classifier, or there is no such level or node; see `embed`.
+        Raises a `UserError`: the run has no classifier, or there is no such level or node; see `embed`.
         """
         return self.classify(self.embed(images, batch_size), k, level, within)
 
@@ -251,7 +246,7 @@ def load_pretrained(source: str | Path, device: str | torch.device | None = None
     if unknown := sorted(set(given) - {"dataset", *_STATISTICS}):
         raise UserError(f"{unknown[0]!r} can't be set; choose dataset, image_size, channels, mean, std")
     if problems := check({**given, "dataset": "custom"}, EvalDataCfg)[1]:
-        raise UserError("; ".join(f"{problem.key}{problem.text}" for problem in problems))
+        raise UserError("; ".join(f"{key}{text}" for key, text in problems))
     try:
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.zeros(1, device=where).cpu()  # `meta` has no numbers
@@ -273,7 +268,12 @@ def load_pretrained(source: str | Path, device: str | torch.device | None = None
     elif (Path(source).expanduser() / DESCRIPTION).is_file():
         known, state = read_exported(Path(source).expanduser())
         network, weights = dataclasses.replace(known["network"], **changed), known["classifier"]
-        backbone = network.build()
+        how: dict[str, Any] = {"channels": network.channels, "kwargs": network.kwargs}
+        if "/" in network.name:
+            backbone = published_model(network.name, fetch=False, **how).network
+        else:
+            how |= {"small": network.small_stem, "image_size": network.size}
+            backbone = build_backbone(network.name, network.method, **how)
         load_weights(backbone, state, path=source, name=network.name)
     else:
         run = saved_run(source)

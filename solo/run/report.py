@@ -20,12 +20,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from solo.args.compose import compose
+from solo.args.compose import as_word, compose
 from solo.args.config import to_plain
 from solo.args.recipes import find_recipe
 from solo.args.schema import PretrainCfg
-from solo.args.source import image_words
-from solo.args.words import as_word
 from solo.callbacks.meter import clock
 from solo.data.catalogue.registry import DATASETS
 from solo.errors import ConfigError, UserError, no_access
@@ -144,30 +142,21 @@ def _with_interval(level: Mapping[str, Any], name: str) -> str:
     return f"{value:.2f} [{ends[0]:.1f}, {ends[1]:.1f}]" if ends else f"{value:.3f}"
 
 
-def linear_command(cfg: PretrainCfg, checkpoint: Path, images: int) -> str | None:
-    """The command that evaluates `checkpoint`, trained on so many images, to be pasted; None without labels."""
+def next_command(cfg: PretrainCfg, checkpoint: Path, images: int) -> str:
+    """What evaluates `checkpoint`, trained on so many images, to be pasted; without labels what looks at its run."""
+    look = shlex.join(["solo", "analyze", as_word("checkpoint", _short(checkpoint.parent))])
     data = to_plain(cfg)["data"]
     spec = DATASETS.get(data["dataset"])
     own = spec is None or spec.folders or data["format"] != "image_folder"
     if data["no_labels"] or data["num_classes"] in (None, 1) or (own and not data["val_path"]):
-        return None
+        return look
     try:
         recipe = find_recipe([data["dataset"], "linear"], "linear")
     except ConfigError:
-        return None
-    values, _ = compose(recipe, [])
-    written = values["data"]
-    written.setdefault("format", "image_folder")
-    written.setdefault("val_path", written.get("train_path"))
-    words = [as_word("pretrained_feature_extractor", _short(checkpoint)), *image_words(data, written)]
-    if own and images < values["optimizer"]["batch_size"]:
-        words.append(f"optimizer.batch_size={images}")
-    return shlex.join(["solo", "linear", recipe.folder.name, recipe.name, *words])
-
-
-def analyze_command(checkpoint: Path) -> str:
-    """The command that looks at the run of `checkpoint`, ready to be pasted."""
-    return shlex.join(["solo", "analyze", as_word("checkpoint", _short(checkpoint.parent))])
+        return look
+    small = own and images < compose(recipe, [])[0]["optimizer"]["batch_size"]
+    words = [f"optimizer.batch_size={images}"] if small else []
+    return shlex.join(["solo", "linear", as_word("pretrained_feature_extractor", _short(checkpoint)), *words])
 
 
 def resume_command(checkpoint: Path) -> str:
@@ -176,7 +165,6 @@ def resume_command(checkpoint: Path) -> str:
 
 
 def _short(path: Path) -> str:
-    """Relative to the working directory where it lies below it."""
     path = path.resolve()
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
@@ -209,24 +197,21 @@ def explained() -> Iterator[None]:
         raise UserError(text) from error
 
 
-class _Said(logging.Handler):
-    """Lightning ends the first process by SIGKILL if another one has failed, and says so where nobody looks."""
+def watch_children() -> None:
+    """Say which process was lost: Lightning ends the first one by SIGKILL then, and says so where nobody looks."""
 
-    def emit(self, record: logging.LogRecord) -> None:
+    def say_lost(record: logging.LogRecord) -> bool:
         if ended := re.search(r"PID (\d+) terminated with code (-?\d+)", record.getMessage()):
             sys.stderr.write(
                 f"error: process {ended[1]} of this run has ended with code {ended[2]}; all are stopped, and "
                 "resume_from_checkpoint=FOLDER_OF_THE_RUN goes on from what was saved last\n"
             )
             sys.stderr.flush()
+        return False
 
-
-def watch_children() -> None:
-    """Say which process was lost, where Lightning has started them; twice = once."""
     logger = logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script")
     logger.setLevel(logging.INFO)
-    logger.propagate = False
-    logger.handlers = [_Said()]
+    logger.filters = [say_lost]
 
 
 def explain(error: BaseException) -> str | None:

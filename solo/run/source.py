@@ -80,7 +80,6 @@ def source_backbone(cfg: Features) -> tuple[nn.Module, Features]:
 
 
 def _filled(section: Any, values: Mapping[str, Any]) -> Any:
-    """A section with these values where it has none."""
     return replace(section, **{key: value for key, value in values.items() if getattr(section, key) is None})
 
 
@@ -124,19 +123,6 @@ def _adopt(cfg: Cfg, run: SavedRun) -> Cfg:
     method = run.cfg.get("method") if cfg.pretrain_method is None else cfg.pretrain_method
     changed: Any = replace(cfg, backbone=backbone, data=replace(filled, resolved=read), pretrain_method=method)
     return changed  # type: ignore[no-any-return]
-
-
-class BackboneAndProjector(nn.Module):
-    """Images -> features of the backbone and of the projector, beside each other: (B, F + P)."""
-
-    def __init__(self, method: nn.Module) -> None:
-        super().__init__()
-        self.method = method
-
-    def forward(self, X: Tensor) -> Tensor:
-        """The outputs `feats` and `z` of the method."""
-        out = self.method(X)
-        return torch.cat([out["feats"], out["z"]], dim=1)
 
 
 def pretrained_method(cfg: FeatureCfg) -> nn.Module:

@@ -1,81 +1,45 @@
 """`solo embed`, `predict` and `export`: a trained model on images of one's own; and what `solo search` shares."""
 
 import hashlib
+import importlib.util
 import json
+import math
+import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from io import BytesIO
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image, ImageDraw, ImageOps
 from rich.console import Console
 from rich.progress import Progress
 from torch import Tensor
+from torch.nn import functional as F
 
-from solo.args.check import check
-from solo.args.eval_schema import EmbedCfg, ExportCfg, PredictCfg
-from solo.args.fields import keys_of
-from solo.args.show import help_text
-from solo.args.words import read_word
+from solo.analysis.pages import embedded, render
+from solo.args.eval_schema import EmbedCfg, ExportCfg, PredictCfg, SearchCfg
 from solo.callbacks import run_lock
-from solo.data.storage.folders import Problems
-from solo.errors import BrokenImageError, ConfigError, UserError
+from solo.data.storage.facts import Problems
+from solo.data.storage.reading import ImageReading, as_picture
+from solo.errors import BrokenImageError, UserError, reason
+from solo.eval.knn import nearest
 from solo.files import cell, clean, csv_text, output_file, replacing
 from solo.run.inference import Predictions, image_files
 from solo.run.pretrained import PretrainedModel, load_pretrained
 from solo.run.report import say, show_table
 from solo.untrusted import check_zip
 
-Cfg = TypeVar("Cfg")
 Row = dict[str, Any]
 _THREADS = 8  # that decode images; Pillow lets go of Python's lock meanwhile
 _ENDINGS = (".npz", ".npy", ".parquet")
 _SHOWN = 10  # rows on the screen
-
-
-def command(name: str, schema: type[Cfg], run: Callable[[Cfg], object]) -> Callable[[Sequence[str]], int]:
-    """What `solo NAME WORDS...` calls: it reads the words into the settings, and runs with them; wrong ones raise."""
-
-    def main(words: Sequence[str]) -> int:
-        cfg = read_words(name, schema, words)
-        if cfg is not None:
-            run(cfg)
-        return 0
-
-    return main
-
-
-def read_words(command: str, schema: type[Cfg], words: Sequence[str]) -> Cfg | None:
-    """The settings of a command, or a `ConfigError` with all problems, one a line; None after printing `--help`."""
-    known: Any = schema
-    if {"-h", "--help"} & set(words):
-        places = " ".join(name.upper() for name in known.POSITIONAL)
-        about = str(schema.__doc__).strip()
-        sys.stdout.write(f"usage: solo {command} {places} [KEY=VALUE ...]\n\n{about}\n\n{help_text(schema)}\n")
-        return None
-    keys = keys_of(schema)
-    values: dict[str, Any] = {}
-    free = [name for name in known.POSITIONAL if not any(word.startswith(f"{name}=") for word in words)]
-    for word in words:
-        if word.split("=", 1)[0].lstrip("+") in keys and "=" in word or not free:
-            found = read_word(word, schema)
-            if values.get(found.key, found.value) != found.value:
-                raise ConfigError(f"{found.key} is given twice, {values[found.key]!r} and {found.value!r}; drop one")
-            values[found.key] = found.value
-        else:
-            values[free.pop(0)] = word
-    return settings_of(schema, values)
-
-
-def settings_of(schema: type[Cfg], values: Mapping[str, Any]) -> Cfg:
-    """The settings, or a `ConfigError` with all problems, one a line."""
-    checked, problems = check(values, schema)
-    if problems:
-        raise ConfigError("\n".join(f"{problem.key}{problem.text}" for problem in problems))
-    return schema(**{name: checked[name] for name in keys_of(schema)})
+_SIDE = 112  # pixels of a small picture
+_WIDE = 10  # pictures in a row of a .png
 
 
 class FileFeatures:
@@ -185,13 +149,11 @@ def _write_part(engine: FileFeatures, file: Path, shard: Sequence[Path], key: st
     mark = f"{key} {hashlib.sha256(images).hexdigest()[:16]}"
     if file.is_file() and _mark_of(file) == mark:
         return
-    features = np.empty((len(shard), engine.model.features_dim), dtype=np.float32)
-    names: list[str] = []
-    for paths, values in engine.batches(shard, what):
-        features[len(names) : len(names) + len(paths)] = values.numpy()
-        names += map(str, paths)
+    found = list(engine.batches(shard, what))
+    features = torch.cat([torch.empty(0, engine.model.features_dim), *(values for _, values in found)])
+    names = np.array([str(path) for paths, _ in found for path in paths], dtype=str)
     with replacing(file) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, features=features[: len(names)], paths=np.array(names, dtype=str), facts=np.array(mark))
+        np.savez(stream, features=features.numpy(), paths=names, facts=np.array(mark))
 
 
 def _mark_of(file: Path) -> str:
@@ -204,23 +166,20 @@ def _mark_of(file: Path) -> str:
 
 
 def _join(files: Sequence[Path], out: Path, key: str) -> None:
-    """One file of all parts."""
     features = np.concatenate([np.load(file)["features"] for file in files])
     names = np.concatenate([np.load(file)["paths"] for file in files])
-    with replacing(out) as temporary:
+    with replacing(out) as temporary, temporary.open("wb") as stream:
         if out.suffix == ".npz":
-            with temporary.open("wb") as stream:
-                np.savez(stream, features=features, paths=names, facts=np.array(key))
+            np.savez(stream, features=features, paths=names, facts=np.array(key))
         elif out.suffix == ".npy":
-            with temporary.open("wb") as stream:
-                np.save(stream, features)
+            np.save(stream, features)
             text = "".join(f"{name}\n" for name in names.tolist())
             out.with_suffix(".txt").write_text(text, encoding="utf-8", errors="surrogateescape")
         else:
             pyarrow, parquet = _import_parquet()
             column = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(features.reshape(-1)), features.shape[1])
             paths = pyarrow.array([_as_utf8(name) for name in names.tolist()])
-            parquet.write_table(pyarrow.table({"path": paths, "features": column}), temporary)
+            parquet.write_table(pyarrow.table({"path": paths, "features": column}), stream)
 
 
 def _as_utf8(name: str) -> str:
@@ -229,13 +188,140 @@ def _as_utf8(name: str) -> str:
 
 
 def _import_parquet() -> tuple[Any, Any]:
-    """The two modules of pyarrow; a `UserError` if it isn't installed."""
     try:
         import pyarrow
         from pyarrow import parquet
     except ImportError as error:
         raise UserError(".parquet needs pyarrow; install it with pip install 'solo-hex[parquet]'") from error
     return pyarrow, parquet
+
+
+@dataclass(frozen=True)
+class Found:
+    """The images found for one query, most similar first."""
+
+    query: Path  # the image that was looked for
+    paths: list[Path]  # those that were found
+    cosines: list[float]  # of their features with the query's
+
+
+def search(cfg: SearchCfg, model: PretrainedModel | None = None) -> list[Found]:
+    """Look for the queries with a model (default: that of `cfg.run`), show and write what was found, and return it."""
+    if (cfg.among is None) == (cfg.features is None):
+        raise UserError("give either among=FOLDER or features=FILE to search in")
+    if cfg.out and not cfg.out.endswith(tuple(_WRITERS)):
+        raise UserError(f"out={cfg.out} must end in {', '.join(_WRITERS)}")
+    out, index = (output_file(name) if name else None for name in (cfg.out, cfg.index))
+    if cfg.index is not None and importlib.util.find_spec("faiss") is None:
+        raise UserError("index= needs faiss; install it with pip install faiss-cpu, or leave index out")
+    model = model or load_pretrained(cfg.run, cfg.device)
+    problems = Problems(cfg.on_error == "skip", "on_error")
+    engine = FileFeatures(model, cfg.batch_size, problems)
+    queries, asked = engine.all(image_files(cfg.query, problems), "queries")
+    if cfg.features is not None:
+        paths, keys = _saved(Path(cfg.features).expanduser(), asked.shape[1], model)
+    else:
+        paths, keys = engine.all(image_files(str(cfg.among), problems), "images")
+    engine.say_skipped()
+    similarity, places = nearest(asked.to(model.device), keys.to(model.device), min(cfg.k, len(keys)))
+    near = [[paths[place] for place in row] for row in places.tolist()]
+    found = [Found(*one) for one in zip(queries, near, similarity.tolist(), strict=True)]
+    first = enumerate(zip(found[0].paths[:_SHOWN], found[0].cosines, strict=False), start=1)
+    rows = [{"rank": rank, "cosine": f"{cosine:.4f}", "image": str(path)} for rank, (path, cosine) in first]
+    show_table(f"most alike to {found[0].query}, of {len(paths):,} images", rows)
+    if out is not None:
+        with replacing(out) as temporary:
+            _WRITERS[out.suffix](found, temporary, model.reading)
+        asked_for = "1 query" if len(found) == 1 else f"{len(found):,} queries"
+        say(f"{asked_for}, {len(found[0].paths)} images each: {out}")
+    if index is not None:
+        _write_index(keys, paths, index)
+    return found
+
+
+def _saved(file: Path, width: int, model: PretrainedModel) -> tuple[list[Path], Tensor]:
+    try:
+        if not file.is_file():  # a pipe would be waited for
+            raise FileNotFoundError("there is no such file")
+        check_zip(file)
+        held = np.load(file, allow_pickle=False)
+        features, paths = np.asarray(held["features"]), [Path(name) for name in held["paths"].tolist()]
+        made_by = re.match(r"[0-9a-f]{16}\b", str(held["facts"])) if "facts" in held else None
+    except Exception as error:  # a broken file can make NumPy raise almost anything
+        raise UserError(f"features={file} can't be read ({reason(error)}); give an .npz file of solo embed") from error
+    if features.ndim != 2 or features.shape != (len(paths), width) or not np.isfinite(features).all():
+        raise UserError(
+            f"features={file} holds {features.shape} numbers of {len(paths)} images, the model gives {width} each; "
+            "embed the images with it"
+        )
+    if made_by and made_by[0] != fingerprint(model):
+        raise UserError(f"features={file} are of another model, or of other sizes; embed the images with this one")
+    return paths, torch.from_numpy(features.astype(np.float32, copy=False))
+
+
+def _write_index(keys: Tensor, paths: Sequence[Path], file: Path) -> None:
+    import faiss
+
+    index: Any = faiss.IndexFlatIP(keys.shape[1])
+    index.add(F.normalize(keys, dim=1).numpy())
+    with replacing(file) as temporary:
+        faiss.write_index(index, str(temporary))
+    names = file.with_name(f"{file.name}.txt")
+    with replacing(names) as temporary:
+        temporary.write_text("".join(f"{path}\n" for path in paths), encoding="utf-8", errors="surrogateescape")
+    say(f"FAISS index of unit vectors (inner product = cosine): {file}; the images of its rows: {names}")
+
+
+def _csv(found: Sequence[Found], file: Path, _: ImageReading) -> None:
+    rows = [
+        {"query": cell(str(one.query), "./"), "rank": rank, "image": cell(str(path), "./"), "cosine": f"{cosine:.6f}"}
+        for one in found
+        for rank, (path, cosine) in enumerate(zip(one.paths, one.cosines, strict=True), start=1)
+    ]
+    file.write_text(csv_text(rows), encoding="utf-8", errors="surrogateescape", newline="")
+
+
+def _html(found: Sequence[Found], file: Path, reading: ImageReading) -> None:
+    def thumbnail(path: Path) -> str:
+        picture = BytesIO()
+        _thumbnail(path, reading).save(picture, "PNG")
+        return embedded(picture.getvalue())
+
+    title = f"{len(found)} queries" if len(found) > 1 else f"Most alike to {found[0].query.name}"
+    page = render("found.html", title=title, found=found, pairs=_pairs, thumbnail=thumbnail)
+    file.write_text(page, encoding="utf-8")
+
+
+def _png(found: Sequence[Found], file: Path, reading: ImageReading) -> None:
+    most, gap, line = max(len(one.paths) for one in found), 6, 14
+    wide, high = min(most, _WIDE) + 1, math.ceil(most / _WIDE)  # of one query's pictures; its own stands before them
+    sheet = Image.new("RGB", (wide * (_SIDE + gap) + gap, len(found) * high * (_SIDE + line + gap) + gap), "white")
+    pen = ImageDraw.Draw(sheet)
+    for block, one in enumerate(found):
+        for place, (path, text) in enumerate([(one.query, "query"), *_pairs(one)]):
+            row, column = divmod(max(place - 1, 0), _WIDE)
+            x, y = gap + (column + (place > 0)) * (_SIDE + gap), gap + (block * high + row) * (_SIDE + line + gap)
+            sheet.paste(_thumbnail(path, reading), (x, y))
+            pen.text((x, y + _SIDE + 1), text, fill="black")
+    sheet.save(file, "PNG")
+
+
+def _pairs(one: Found) -> list[tuple[Path, str]]:
+    return [(path, f"{cosine:.3f}") for path, cosine in zip(one.paths, one.cosines, strict=True)]
+
+
+def _thumbnail(path: Path, reading: ImageReading) -> Image.Image:
+    """A square picture; a grey one where the image is gone, as it may be where features were saved earlier."""
+    grey, size = (225, 225, 225), (_SIDE, _SIDE)
+    try:
+        image = as_picture(reading.read(path)).convert("RGB")
+        method = Image.Resampling.NEAREST if _SIDE > 2 * max(image.size) else Image.Resampling.BICUBIC
+        return ImageOps.pad(image, size, method, grey)
+    except (BrokenImageError, OSError, ValueError):  # the last: a line, too thin to be drawn
+        return Image.new("RGB", size, grey)
+
+
+_WRITERS = {".html": _html, ".png": _png, ".csv": _csv}
 
 
 def predict(cfg: PredictCfg) -> list[Row]:
@@ -290,8 +376,3 @@ def export(cfg: ExportCfg) -> None:
     files = ", ".join(sorted(file.name for file in done.folder.iterdir() if not file.name.startswith(".")))
     checked = "read back, features are equal" if done.checked else "not read back: its program is not here"
     say(f"{done.folder}: {files} ({checked})\n\n" + "\n".join(done.usage))
-
-
-main_embed = command("embed", EmbedCfg, embed)
-main_predict = command("predict", PredictCfg, predict)
-main_export = command("export", ExportCfg, export)

@@ -90,7 +90,7 @@ class Run:
         model: LightningModule,
         train: DataLoader[Any] | BatchLoader,
         val: DataLoader[Any] | None,
-        next_command: Callable[[Path], str | None] | None = None,
+        next_command: Callable[[Path], str] | None = None,
         verdict: Callable[[], Any] | None = None,
     ) -> None:
         """Say what runs, train, say what came out. A stopped run keeps its files and doesn't exit with 0."""

@@ -9,7 +9,7 @@ from solo.args.schema import LinearCfg, PretrainCfg
 
 
 def problems_of(values, schema=PretrainCfg):
-    return {problem.key: problem.text for problem in check(values, schema)[1]}
+    return dict(check(values, schema)[1])
 
 
 def test_valid_config_gets_all_defaults(pretrain_values):
@@ -134,4 +134,4 @@ def test_own_schema():
     globals()["Small"] = Small
     checked, problems = check({"size": 2, "mode": "c"}, Small, "small.")
     assert checked == {"size": 2, "mode": None, "rest": {}}
-    assert [problem.key + problem.text for problem in problems] == ["small.mode='c' is unknown; choose a, b"]
+    assert ["".join(problem) for problem in problems] == ["small.mode='c' is unknown; choose a, b"]

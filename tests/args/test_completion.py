@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from solo.args.completion import complete
+from solo.args.show import completions
 from solo.cli import COMMANDS, main
 
 SCHEMAS = {name: command.schema for name, command in COMMANDS.items()}
@@ -37,7 +37,7 @@ SCHEMAS = {name: command.schema for name, command in COMMANDS.items()}
     ],
 )
 def test_what_may_follow(line: str, found: list[str]) -> None:
-    offered = complete(line, SCHEMAS)
+    offered = completions(line, SCHEMAS)
     assert offered[: len(found)] == found and (len(offered) == len(found) or "pred_hidden" in str(found))
 
 

@@ -85,7 +85,7 @@ def test_folders_with_strange_names(recipes, folder):
 def test_finding_recipes(recipes, monkeypatch):
     monkeypatch.chdir(recipes.parent)
     for places in (["cifar", "simclr.yaml"], ["cifar", "simclr"], ["cifar/simclr.yaml"], [str(recipes), "simclr"]):
-        assert find_recipe(places).folder == recipes.resolve()
+        assert find_recipe(places).parent == recipes.resolve()
     assert find_recipe(["scripts/pretrain/digits", "hex"]).name == "hex.yaml"  # beside main_pretrain.py
 
 

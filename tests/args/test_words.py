@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from solo.args.compose import compose
+from solo.args.compose import as_word, compose, expand, read_word
 from solo.args.eval_schema import KnnCfg
 from solo.args.schema import PretrainCfg
-from solo.args.words import as_word, expand, read_word
 from solo.errors import ConfigError
 
 # What Hydra's grammar has no place for, or another meaning.

@@ -36,8 +36,8 @@ def test_acl_is_fixed_and_says_so():
 @pytest.mark.parametrize("written", ["representation", "HEX_adaptve"])
 def test_unknown_types_are_refused(written):
     (problem,) = modernise({"type": written}).problems
-    assert problem.key == "hex.policy"
-    assert written in problem.text and "standard, HEX_fixed, HEX_adaptive, superclass" in problem.text
+    assert problem[0] == "hex.policy"
+    assert written in problem[1] and "standard, HEX_fixed, HEX_adaptive, superclass" in problem[1]
 
 
 def test_vicreg_simclr_is_info_nce_blended_in_and_says_so():
@@ -67,9 +67,9 @@ def test_targets_exist():
 def test_both_spellings_must_agree():
     assert modernise({"type": "HEX_adaptive", "hex": {"policy": "adaptive"}}).problems == []
     (problem,) = modernise({"type": "HEX_adaptive", "hex": {"policy": "fixed"}}).problems
-    assert problem.key == "type" and "disagree" in problem.text
+    assert problem[0] == "type" and "disagree" in problem[1]
     (problem,) = modernise({"warm_epoch": 3, "warmm_epoch": 4}).problems
-    assert "warm_epoch=3" in problem.text
+    assert "warm_epoch=3" in problem[1]
 
 
 def test_dead_keys_are_dropped_with_a_note():

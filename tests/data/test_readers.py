@@ -640,5 +640,5 @@ def test_paths_are_checked_before_a_run(tmp_path: Path, data: dict[str, Any], sa
         class_folders(tmp_path, split, ["a", "b"], [1, 1])
     paths = {"train_path": None, "val_path": None, **{k: v.format(folders=tmp_path) for k, v in data.items()}}
     values = {"data": {"dataset": "cub200", "format": "image_folder", "download": True, **paths}}
-    problems = [problem.key + problem.text for problem in check_folders(values)]
+    problems = ["".join(problem) for problem in check_folders(values)]
     assert [problem[: len(text)] for problem, text in zip(problems, said, strict=True)] == said

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from solo.data.catalogue.registry import DATASETS, check_path, count_classes, get_spec
-from solo.data.storage.folders import class_folders
+from solo.data.storage.facts import class_folders
 from solo.errors import UserError
 
 # Fine to coarse, as in the official CIFAR-100 meta file.

@@ -10,9 +10,9 @@ from unittest.mock import patch
 import torch
 from torch import Tensor
 
-from solo import distributed
+from solo import distributed, precision
 from solo.callbacks import process_state
-from solo.losses import numerics, pairs
+from solo.losses import pairs
 from solo.methods import base, exact
 from solo.nn import memory, norms
 from solo.run.resume import ResumeOrder
@@ -132,7 +132,7 @@ def _same(x: Tensor) -> Tensor:
 def half_precision() -> Any:
     """Similarities are computed in half precision."""
     stack = ExitStack()
-    for module in (numerics, pairs):
+    for module in (precision, pairs):
         stack.enter_context(patch.object(module, "at_least_float32", _same))
     return stack
 

@@ -11,7 +11,7 @@ import torch
 
 from solo.eval import embedding as module
 from solo.eval.embedding import cosine_distributions, selection
-from solo.eval.rows import draw
+from solo.eval.features import draw
 from solo.hex.policy import AdaptivePercentile
 from solo.losses.pairs import Pairs
 

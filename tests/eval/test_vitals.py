@@ -9,7 +9,7 @@ import torch
 
 from solo.eval import embedding
 from solo.eval.embedding import neighbours_agree
-from solo.eval.rows import draw
+from solo.eval.features import draw
 
 
 def _reference(features, labels, k, temperature, rows):

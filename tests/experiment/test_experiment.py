@@ -201,8 +201,8 @@ def test_the_page_holds_everything_and_only_seeds_that_both_have(tmp_path):
     cells = compare(values, "base", ["m"])
     assert cells[1].seeds == 4 and cells[1].difference.pairs == 3 and math.isnan(cells[0].p_holm)
     report = Report("<title>", "solo experiment x.yaml", "base", ("m",), cells, placebos=("arm",))
-    assert "Placebo arm, m: 0 is" in written(report).markdown()
-    page = written(report).html(b"x")
+    assert "Placebo arm, m: 0 is" in written(report)["report.md"]
+    page = written(report, b"x")["report.html"]
     assert "&lt;title&gt;" in page and "http" not in page
 
 

@@ -56,7 +56,7 @@ def test_losses_of_a_label_tree(
     def loss(z: Tensor) -> Tensor:
         rows = Pairs.from_ids(z, IMAGES)
         selector: Any = POLICIES["adaptive"].selector(rows, 3, 5)
-        made = (lambda levels: HexDenominator(levels, selector, 0.3, 1.0, 0.1)) if hex_denominator else None
+        made = HexDenominator(selector, 0.3, 1.0, 0.1) if hex_denominator else None
         return hierarchical_contrastive_loss(
             rows, torch.tensor(TREE * 2), kind, 0.3, "released", partners, "pair", made
         )

@@ -10,7 +10,7 @@ import torch
 
 from solo import losses
 from solo.losses import vibcreg, vicreg
-from solo.losses.numerics import off_diagonal
+from solo.losses.pairs import off_diagonal
 from solo.losses.targets import patchify
 from solo.losses.views import sigreg
 

@@ -14,8 +14,8 @@ import pytest
 import torch
 
 import solo
+from solo.args.compose import expand
 from solo.args.schema import RunCfg
-from solo.args.words import expand
 from solo.cli import is_first_process, main
 from solo.errors import ConfigError, UserError
 from solo.run.machine import check_launch, trainer_devices

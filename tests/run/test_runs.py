@@ -40,7 +40,7 @@ def test_pretraining_writes_its_files_and_says_what_is_next(pretrain_cfg, tmp_pa
     screen = capsys.readouterr().out
     assert "kNN top-1" in screen and "\x1b" not in screen
     assert screen.rstrip().endswith(f"pretrained_feature_extractor={pretrained / 'last.ckpt'}")
-    assert "next: solo linear digits linear " in screen
+    assert "next: solo linear pretrained_feature_extractor=" in screen
 
 
 @pytest.mark.fault(5, "`val_check_interval=1`, `check_val_every_n_epoch=2`", "the protocol says what the bank held")

@@ -24,7 +24,7 @@ import solo
 from solo.args.eval_schema import SearchCfg
 from solo.cli import main
 from solo.errors import UserError
-from solo.run.search import search
+from solo.run.take import search
 
 DIGITS = load_digits()
 

@@ -14,8 +14,7 @@ from solo import cli
 from solo.data.catalogue.registry import get_spec
 from solo.data.sources.load import load
 from solo.data.views.pipelines import build_transform_pipeline
-from solo.eval.features import write_features
-from solo.eval.rows import draw
+from solo.eval.features import draw, write_features
 from solo.methods import METHODS
 from solo.run import pretrain
 from solo.run.analyze import AugmentedViews

@@ -36,21 +36,16 @@ class Fingerprint:
         """In words, what is other than it was: the classes then, and the lines, empty where nobody knows."""
         found = [f"class {name} is new" for name in self.classes.keys() - classes.keys()]
         found += [f"class {name} is gone" for name in classes.keys() - self.classes.keys()]
-        both = sorted(self.classes.keys() & classes.keys())
-        found += [
-            f"class {name} has {self.classes[name]} images instead of {classes[name]}"
-            for name in both
-            if self.classes[name] != classes[name]
-        ]
+        for name in sorted(self.classes.keys() & classes.keys()):
+            if self.classes[name] != classes[name]:
+                found.append(f"class {name} has {self.classes[name]} images instead of {classes[name]}")
         old, new = (dict(line.rpartition("\t")[::2] for line in side) for side in (lines, self.lines))
-        if old:
-            added, removed = sorted(new.keys() - old.keys()), sorted(old.keys() - new.keys())
-            changed = sorted(name for name in new.keys() & old.keys() if new[name] != old[name])
-            for what, names in (("added", added), ("removed", removed), ("changed", changed)):
-                shown = ", ".join(name.partition("\t")[2] for name in names[:_SHOWN])
-                found += (
-                    [f"{len(names)} files {what} ({shown}{', ...' if len(names) > _SHOWN else ''})"] if names else []
-                )
+        changed = {name for name in new.keys() & old.keys() if new[name] != old[name]}
+        kinds = {"added": new.keys() - old.keys(), "removed": old.keys() - new.keys(), "changed": changed}
+        for what, names in kinds.items():
+            if old and names:
+                shown = ", ".join(name.partition("\t")[2] for name in sorted(names)[:_SHOWN])
+                found.append(f"{len(names)} files {what} ({shown}{', ...' if len(names) > _SHOWN else ''})")
         return "; ".join(found) or "other images or labels"
 
 
@@ -58,19 +53,18 @@ def fingerprint(images: Any) -> Fingerprint | None:
     """Of a loader's data set, or the decoded images of one; None where nothing is known of it."""
     while isinstance(images, (SeededDataset, Indexed)):
         images = images.dataset
-    if not hasattr(images, "targets") and not hasattr(images, "dataset"):
-        return None
     known = getattr(images, "targets", None)
+    if known is None and not hasattr(images, "dataset"):
+        return None
     labels = known if isinstance(known, torch.Tensor) else level_targets(images)
-    leaves = labels.reshape(len(labels), -1)[:, -1].tolist()
-    rows = np.arange(len(leaves))
-    while images is not None:
+    called = [str(leaf) for leaf in labels.reshape(len(labels), -1)[:, -1].tolist()]
+    rows = np.arange(len(called))
+    while True:
         rows = np.asarray(images.indices)[rows] if hasattr(images, "indices") else rows
         inner = getattr(images, "dataset", None)
         if inner is None or isinstance(inner, str):  # a folder knows the name of its data set
             break
         images = inner
-    called = [str(leaf) for leaf in leaves]
     text = hashlib.sha256(labels.numpy().tobytes())
     lines: tuple[str, ...] = ()
     array = pixels_in_memory(images)
@@ -89,8 +83,7 @@ def _described(files: Sequence[Any]) -> Iterator[str]:
     paths = [file if isinstance(file, str) else str(file.container or "") for file in files]
     paths = [os.path.abspath(path) if path else "" for path in paths]  # a table may have both kinds
     folder = os.path.commonpath([os.path.dirname(path) for path in paths]) if all(paths) and paths else ""
-    size = lru_cache(maxsize=4096)(_size)
-    every = max(1, len(files) // _LOOK_AT)
+    size, every = lru_cache(maxsize=4096)(_size), max(1, len(files) // _LOOK_AT)
     for place, (file, path) in enumerate(zip(files, paths, strict=True)):
         part = "" if isinstance(file, str) else f" {file.part}"
         relative = os.path.relpath(path, folder) if folder else os.path.basename(path)

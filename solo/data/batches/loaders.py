@@ -21,7 +21,7 @@ from torchvision import transforms as tvt
 
 from solo.cores import fitting_workers
 from solo.data.batches.samplers import EvaluationShare, SeededSampler, seeded_sampler
-from solo.data.cache.images import Images, pixels_in_memory
+from solo.data.cache.images import Images, pixels_in_memory, planes
 from solo.data.labels.subsets import Around, level_targets
 from solo.data.views.batched import VIEW, BatchAugment, Shown
 from solo.data.views.pipelines import Normalize, Pipeline
@@ -86,8 +86,7 @@ def whole_batches(dataset: Any) -> NormalisedBatches | None:
     resize, to_tensor, last = pipeline.transforms
     if not (isinstance(resize, tvt.Resize) and isinstance(to_tensor, tvt.ToTensor) and isinstance(last, Normalize)):
         return None
-    pixels = torch.from_numpy(array)
-    pixels = pixels[:, None] if array.ndim == 3 else pixels.movedim(3, 1) if array.shape[1] != 3 else pixels
+    pixels = planes(array)
     fits = list(pixels.shape[1:]) == [len(last.mean), *(resize.size if isinstance(resize.size, Sequence) else ())]
     return NormalisedBatches(dataset, pixels, last) if fits else None
 
@@ -164,9 +163,7 @@ class _Batches(Dataset[list[Any]]):
     """One item is a whole batch: `[indexes, views or what they are made of, targets, seeds]`."""
 
     def __init__(self, images: Images, makers: Sequence[Callable[[Any, Tensor], Any]], shown: Shown | None) -> None:
-        self.images = images
-        self.makers = makers
-        self.shown = shown
+        self.images, self.makers, self.shown = images, makers, shown
 
     def __getitem__(self, keys: list[tuple[int, int]]) -> list[Any]:
         indexes, seeds = torch.tensor(keys).unbind(dim=1)
@@ -178,21 +175,13 @@ class _Batches(Dataset[list[Any]]):
 class BatchLoader:
     """Batches `[indexes (B,), [view (B, C, H, W), ...], targets]`, shuffled, full ones only.
 
-    Not a `DataLoader`, so that Lightning leaves it as it is; each process takes its own share. Raises a `UserError` if
-    there are fewer images than one batch needs.
+    Not a `DataLoader`, so that Lightning leaves it as it is; each process takes its own share, of `batch_size`. Raises
+    a `UserError` if there are fewer images than one batch needs.
 
-    Args:
-        images: decoded.
-        maker: makes the views.
-        batch_size: per process.
-        num_workers: 0 makes the batches in this process.
-        seed: of order and views; `None` draws one from torch's generator.
-        device: where the views are made.
-        sampler: of the order over all processes, with a seed of its own; default: a random order.
-        shown: whose view is the second one of an image; default: its own.
-
-    Attributes:
-        waited: seconds that the program has waited for what the workers make; not for views made on a GPU.
+    Views are made on `device`. `seed` is of order and views, `None` draws one from torch's generator; a `sampler` of
+    the order over all processes (default: a random one) has its own. `shown` says whose view is the second one of an
+    image (default: its own). `waited` are seconds that the program has waited for what the workers make; not for views
+    made on a GPU.
     """
 
     def __init__(
@@ -206,10 +195,8 @@ class BatchLoader:
         sampler: SeededSampler | None = None,
         shown: Shown | None = None,
     ) -> None:
-        self.dataset = images
+        self.dataset, self.batch_size, self.num_workers = images, batch_size, num_workers
         self.waited = 0.0
-        self.batch_size = batch_size
-        self.num_workers = num_workers
         self.sampler = seeded_sampler(len(images), batch_size, seed) if sampler is None else sampler
         self.device = device or torch.device("cpu")
         self._makers: list[BatchAugment] = [maker]

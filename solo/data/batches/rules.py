@@ -15,6 +15,9 @@ import numpy as np
 
 from solo.errors import UserError
 
+# Images of groups lo to hi - 1 without those of groups a to b - 1.
+Ring = tuple[int, int, int, int]
+
 
 class Random:
     """Batches of some of `number` images, by chance."""
@@ -34,10 +37,11 @@ class Random:
 
 
 class Balanced:
-    """Equally many images of each node, give or take one, in a batch and in an epoch; `nodes` (N,), -1: left out.
+    """Equally many images of each node, give or take one, in each stretch of a batch and in an epoch.
 
     An epoch ends with the smallest node; the others take a random part of their images, another one each time. With
-    more nodes than images in a batch, all images of a batch are of different nodes.
+    more nodes than images in a batch, all images of a batch are of different nodes. `nodes` (N,) is -1 for images to
+    leave out.
 
     A batch takes size // C rows of a table of n images of each of C nodes, the rest from the rows that are left: those
     hold enough, because size * batches <= C n.
@@ -54,7 +58,6 @@ class Balanced:
         return len(self.members) * self.smallest // size
 
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[list[int]]:
-        """Each stretch of a batch is balanced, too."""
         count, nodes = self.count(size), len(self.members)
         table = np.stack([rng.choice(images, self.smallest, replace=False) for images in self.members], axis=1)
         each, more = divmod(size, nodes)
@@ -68,11 +71,12 @@ class Balanced:
 
 
 class PerClass:
-    """P different nodes in a batch, K images of each (Hermans et al., https://arxiv.org/abs/1703.07737, section 2).
+    """P different nodes in a batch, K images of each, side by side.
 
-    Each node's images are cut into groups of K = `per_class`, which divides the batch size. An epoch has the most
-    batches that are possible: the largest T for which the nodes, with at most T groups each, have P T groups. Which
-    groups and images stay out is random. `nodes` (N,) is -1 for images to leave out.
+    Hermans et al., https://arxiv.org/abs/1703.07737, section 2. Each node's images are cut into groups of K =
+    `per_class`, which divides the batch size. An epoch has the most batches that are possible: the largest T for which
+    the nodes, with at most T groups each, have P T groups. Which groups and images stay out is random. `nodes` (N,) is
+    -1 for images to leave out.
     """
 
     def __init__(self, nodes: np.ndarray, per_class: int) -> None:
@@ -83,16 +87,14 @@ class PerClass:
         self.limit = f"{int((self.groups > 0).sum())} classes have that many"
 
     def count(self, size: int) -> int:
-        """Batches of `size` images in an epoch; where T are too many, so are T + 1."""
         picks = size // self.per_class
 
-        def too_many(batches: int) -> bool:
+        def too_many(batches: int) -> bool:  # and then so are more
             return bool(np.minimum(self.groups, batches).sum() < picks * batches)
 
         return bisect_left(range(1, int(self.groups.sum()) // picks + 1), True, key=too_many)
 
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[list[int]]:
-        """The K images of a node stand side by side."""
         picks, count = size // self.per_class, self.count(size)
         images = [rng.permutation(own) for own in self.members]
         quota = rng.multivariate_hypergeometric(np.minimum(self.groups, count), picks * count, method="marginals")
@@ -171,10 +173,6 @@ class Mixed:
             yield np.concatenate((next(ours), next(rest)))[place].tolist()
 
 
-# Images of groups lo to hi - 1 without those of groups a to b - 1.
-Ring = tuple[int, int, int, int]
-
-
 class Hierarchical:
     """The batches of Zhang et al., Use All The Labels, section 3.5 (https://arxiv.org/abs/2204.13207), at any depth.
 
@@ -190,29 +188,26 @@ class Hierarchical:
     name = "hierarchical"
 
     def __init__(self, labels: np.ndarray) -> None:
-        known = labels >= 0
-        if (known[:, 1:] & ~known[:, :-1]).any():
-            row = int(np.flatnonzero((known[:, 1:] & ~known[:, :-1]).any(axis=1))[0])
+        gaps = (labels[:, 1:] >= 0) & (labels[:, :-1] < 0)
+        if gaps.any():
+            row = int(np.flatnonzero(gaps.any(axis=1))[0])
             what = f"data.sampler=hierarchical: image {row} has the labels {labels[row].tolist()}"
             raise UserError(f"{what}, coarse first, unknown (-1) above a known one; give the coarse labels, too")
         self.limit = f"there are {len(labels)}"
         order = np.lexsort(labels.T[::-1])
-        new = (np.diff(labels[order], axis=0) != 0).any(axis=1)
-        self.starts = np.concatenate(([0], np.flatnonzero(new) + 1))
-        self.group = np.empty(len(labels), dtype=np.int64)
-        self.group[order] = np.concatenate(([0], np.cumsum(new)))
-        self.sizes = np.bincount(self.group)
         # Groups are images with equal labels, sorted: those of a node stand side by side.
+        self.starts, numbers = _runs(labels[order])
+        self.group = np.empty(len(labels), dtype=np.int64)
+        self.group[order] = numbers
         self.rings = _rings(labels[order[self.starts]])
 
     def count(self, size: int) -> int:
         return len(self.group) // size
 
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[list[int]]:
-        """An anchor and its partners stand side by side."""
         mixed = rng.permutation(len(self.group))
         images = mixed[np.argsort(self.group[mixed], kind="stable")].tolist()
-        starts, unused = self.starts.tolist(), _Counts(self.sizes)
+        starts, unused = self.starts.tolist(), _Counts(np.bincount(self.group))
         draw = random.Random(int(rng.integers(2**62))).random
         everything = (0, len(starts), 0, 0)
         for _ in range(self.count(size)):
@@ -227,23 +222,26 @@ class Hierarchical:
             yield batch
 
 
+def _runs(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where runs of equal rows start, and the number of each row's run."""
+    new = (np.diff(rows, axis=0) != 0).any(axis=1)
+    return np.concatenate(([0], np.flatnonzero(new) + 1)), np.concatenate(([0], np.cumsum(new)))
+
+
 def _rings(paths: np.ndarray) -> list[list[Ring]]:
     """For each group where its partners are, the finest level first; rings without any group are left out."""
-    count, depth = paths.shape
-    spans = np.empty((depth, count, 2), dtype=np.int64)
-    for level in range(depth):
-        new = (np.diff(paths[:, : level + 1], axis=0) != 0).any(axis=1)
-        edges = np.concatenate(([0], np.flatnonzero(new) + 1, [count]))
-        node = np.concatenate(([0], np.cumsum(new)))
-        spans[level] = np.stack((edges[node], edges[node + 1]), axis=1)
+    spans = []
+    for level in range(paths.shape[1]):
+        starts, node = _runs(paths[:, : level + 1])
+        spans.append(np.stack((starts[node], np.append(starts, len(paths))[node + 1]), axis=1).tolist())
     rings: list[list[Ring]] = []
     for group, levels in enumerate((paths >= 0).sum(axis=1).tolist()):
-        inner, own = (0, 0), []
+        inner, own = [0, 0], []
         for level in range(levels - 1, -1, -1):
-            low, high = spans[level, group].tolist()
-            if (low, high) != inner:
-                own.append((low, high, *inner))
-            inner = low, high
+            outer = spans[level][group]
+            if outer != inner:
+                own.append((*outer, *inner))
+            inner = outer
         rings.append(own)
     return rings
 
@@ -259,7 +257,6 @@ class _Counts:
         total = np.concatenate(([0], np.cumsum(sizes)))
         ends = np.arange(len(sizes) + 1)
         self.sums = (total - total[ends & (ends - 1)]).tolist()  # sums[i]: of the lowest bit of i groups before i
-        self.top = 1 << (len(sizes).bit_length() - 1)
 
     def before(self, group: int) -> int:
         """Images in the groups before this one."""
@@ -272,27 +269,24 @@ class _Counts:
     def take(self, ring: Ring, chance: float) -> int:
         """Take an image out of a ring and return its group, -1 if none is left; `chance` in [0, 1) says which."""
         low, high, inner_low, inner_high = ring
-        if high - low == 1:
-            group = low if self.left[low] else -1
-        else:
-            first = self.before(low)
-            skipped_from = self.before(inner_low) if inner_high else 0
-            skipped = self.before(inner_high) - skipped_from if inner_high else 0
-            free = self.before(high) - first - skipped
-            place = first + int(chance * free)
-            place += skipped if skipped and place >= skipped_from else 0
-            group, step = (0, self.top) if free else (-1, 0)
-            while step:  # down to the group of the image at that place, groups counted one after the other
-                further = group + step
-                if further < len(self.sums) and self.sums[further] <= place:
-                    group, place = further, place - self.sums[further]
-                step >>= 1
-        if group >= 0:
-            self.left[group] -= 1
-            above = group + 1
-            while above < len(self.sums):
-                self.sums[above] -= 1
-                above += above & -above
+        first, skipped_from = self.before(low), self.before(inner_low)
+        skipped = self.before(inner_high) - skipped_from
+        free = self.before(high) - first - skipped
+        if not free:
+            return -1
+        place = first + int(chance * free)
+        place += skipped if place >= skipped_from else 0
+        group, step = 0, 1 << (len(self.left).bit_length() - 1)
+        while step:  # down to the group of the image at that place, groups counted one after the other
+            further = group + step
+            if further < len(self.sums) and self.sums[further] <= place:
+                group, place = further, place - self.sums[further]
+            step >>= 1
+        self.left[group] -= 1
+        above = group + 1
+        while above < len(self.sums):
+            self.sums[above] -= 1
+            above += above & -above
         return group
 
 

@@ -27,22 +27,16 @@ class SeededSampler(DistributedSampler[tuple[int, int]]):
     """What this process gets of a new permutation of `size` samples in each epoch, with a seed for each sample.
 
     That is every n-th sample, as many in each process, none twice; with `whole` all of them. A `DistributedSampler` by
-    type only: Lightning would shuffle and split the order of any other sampler.
-
-    Attributes:
-        epoch: which permutation comes next; goes up by itself and can be set, as Lightning does.
-        done: how many samples of all processes, at its start, the next permutation leaves out; 0 for the ones after it.
+    type only: Lightning would shuffle and split the order of any other sampler. The `epoch`, which permutation comes
+    next, goes up by itself and can be set, as Lightning does.
     """
 
     def __init__(self, size: int, seed: int, whole: bool = False) -> None:
-        self.size = size
-        self.seed = seed
-        self.whole = whole
-        self.epoch = 0
-        self.done = 0
+        self.size, self.seed, self.whole = size, seed, whole
+        self.start_at(0, 0)
 
     def start_at(self, epoch: int, samples: int) -> None:
-        """Choose the next permutation, without its first `samples`: a resumed run has seen them."""
+        """Choose the next permutation, without its first `samples` of all processes: a resumed run has seen them."""
         self.epoch, self.done = epoch, samples
 
     def total(self) -> int:
@@ -68,8 +62,7 @@ class SeededSampler(DistributedSampler[tuple[int, int]]):
         generator = self.next_generator()
         order = torch.randperm(self.size, generator=generator)
         seeds = torch.randint(2**62, (self.size,), generator=generator)
-        pieces = zip(*(torch.split(x[start:end:step], _AT_ONCE) for x in (order, seeds)), strict=True)
-        for numbers, own in pieces:
+        for numbers, own in zip(*(torch.split(x[start:end:step], _AT_ONCE) for x in (order, seeds)), strict=True):
             yield from zip(numbers.tolist(), own.tolist(), strict=True)
 
 
@@ -90,13 +83,10 @@ class RuleSampler(SeededSampler):
     """
 
     def __init__(self, rule: BatchRule, batch_size: int, seed: int) -> None:
-        super().__init__(0, seed)
-        self.rule = rule
-        self.batch_size = batch_size
-        self.size = self.total()  # says at once when there are too few images
+        self.rule, self.batch_size = rule, batch_size
+        super().__init__(self.total(), seed)  # says at once when there are too few images
 
     def total(self) -> int:
-        """Images of all batches of an epoch."""
         size = self.batch_size * distributed.world_size()
         count = self.rule.count(size)
         if count == 0:
@@ -107,7 +97,6 @@ class RuleSampler(SeededSampler):
         return count * size
 
     def order(self, start: int = 0, end: int | None = None, step: int = 1) -> Iterator[tuple[int, int]]:
-        """The epoch's batches one after the other: all samples, or a slice of them."""
         generator = self.next_generator()
         size = self.batch_size * distributed.world_size()
         first = int(torch.randint(2**62, (), generator=generator))

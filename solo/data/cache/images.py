@@ -1,12 +1,10 @@
 """Decoded images, to take whole batches from: arrays in memory, or files, decoded each time or once into a large file.
 
 The large file is read with `pread`: its pages are shared by all processes through the operating system's cache, and
-don't count as memory of any of them. It is filled as images are first asked for, by whoever asks, so that the first
-epoch costs the decoding and hardly more. Its name is a hash of what is in it: the files' names, sizes and dates, the
-pixels that are kept and the channels; files that change make a new one. What is damaged is decoded again, see `store`.
-
-With `data.on_error=skip` files that can't be read are marked for all processes, so that none is tried twice and all of
-them can be listed in the end.
+don't count as memory of any of them. It is filled as images are first asked for, by whoever asks. Its name is a hash of
+what is in it: the files' names, sizes and dates, the pixels that are kept and the channels; files that change make a
+new one. With `data.on_error=skip` files that can't be read are marked for all processes: none is tried twice, and all
+can be listed in the end.
 """
 
 import functools
@@ -54,22 +52,15 @@ class ArrayImages:
     targets: Tensor  # of these, int64, `(n,)` or `(n, levels)`
     convert: Callable[[Tensor], Tensor]  # makes the wanted channels of `(B, C, H, W)`
 
-    @property
-    def size_text(self) -> str:
-        """How much there is, for people."""
-        return f"{len(self.indices):,} images in memory, {readable(self.images.nbytes)}"
+    def __post_init__(self) -> None:
+        self.size_text = f"{len(self.indices):,} images in memory, {readable(self.images.nbytes)}"
 
     def __len__(self) -> int:
         return len(self.indices)
 
     def fetch(self, rows: Sequence[int]) -> Tensor:
         """uint8 `(B, C, H, W)`."""
-        batch = torch.from_numpy(self.images[self.indices[rows]])
-        if batch.ndim == 3:
-            batch = batch[:, None]
-        elif batch.shape[1] != 3:
-            batch = batch.movedim(3, 1)
-        return self.convert(batch)
+        return self.convert(planes(self.images[self.indices[rows]]))
 
     def labels(self, rows: Tensor) -> Tensor:
         """Targets of these rows, `(B,)` or `(B, levels)`."""
@@ -80,10 +71,9 @@ class ArrayImages:
 class FileImages:
     """Image files, decoded in the loader's processes and cropped there; all else happens to whole batches.
 
-    JPEG files whose shorter side is more than twice `side` are decoded at a half, a quarter or an eighth of their size,
-    so that it stays at least `side`: pixels are averaged that a crop would average. All others are decoded as they are.
-
-    `size_text` says how much there is, and `cure` what would be faster, for people.
+    JPEG files are decoded at a half, a quarter or an eighth of their size, as long as the shorter side stays at least
+    `side`: pixels are averaged that a crop would average. `size_text` says how much there is, and `cure` what would be
+    faster, for people.
     """
 
     files: Sequence[Source]  # paths, or images in tar, HDF5 and other files
@@ -111,10 +101,8 @@ class FileImages:
         """uint8 `(C, H, W)` each; a `BrokenImageError` for one that is no image, or with `skip` if none is."""
         if not self.skip:
             return [self._image(row) for row in rows]
-        return [
-            next_readable(row, len(self), lambda at: self._broken([at])[0], self._image, self._mark_broken)[1]
-            for row in rows
-        ]
+        how = len(self), lambda at: self._broken([at])[0], self._image, self._mark_broken
+        return [next_readable(row, *how)[1] for row in rows]
 
     def labels(self, rows: Tensor) -> Tensor:
         """Targets of rows that were fetched, -1 for those that another image stands for."""
@@ -124,8 +112,10 @@ class FileImages:
 
     def skipped(self) -> list[str]:
         """What was found broken so far, by all processes, one line each."""
-        broken = np.flatnonzero(self._broken()).tolist() if self.skip else []
-        return [*self.problems, *(not_an_image(str(self.files[row])) for row in broken)] if self.skip else []
+        if not self.skip:
+            return []
+        broken = np.flatnonzero(self._broken(range(len(self)))).tolist()
+        return [*self.problems, *(not_an_image(str(self.files[row])) for row in broken)]
 
     def _kept_size(self, file: Source, side: int) -> tuple[int, int]:
         """Height and width of an image whose shorter side is at most `side`; nothing for one that is skipped."""
@@ -143,10 +133,9 @@ class FileImages:
         planes = pixels[None] if pixels.ndim == 2 else pixels.movedim(2, 0)
         return self.convert(planes[None])[0]
 
-    def _broken(self, rows: Sequence[int] | None = None) -> np.ndarray[Any, Any]:
-        """Bools, of these rows or of all: found not to be readable."""
-        known: np.ndarray[Any, Any] = self._marks.numpy()
-        return known if rows is None else known[list(rows)]
+    def _broken(self, rows: Sequence[int]) -> np.ndarray[Any, Any]:
+        """Bools of these rows: found not to be readable."""
+        return np.asarray(self._marks.numpy()[list(rows)])
 
     def _mark_broken(self, row: int) -> None:
         self._marks[row] = True
@@ -156,12 +145,7 @@ class KeptImages(FileImages):
     """Image files, decoded when they are first asked for and then kept in one file in `folder`.
 
     `files` says which images, how they are read, and what is done with those that can't be. Smaller images than `side`
-    pixels of the shorter side are kept as they are.
-
-    Attributes:
-        path: of the pixels, see `PixelStore`.
-        shapes: (N, 2) heights and widths of what is kept.
-        nbytes: size of the pixels when all images are in it.
+    pixels of the shorter side are kept as they are. `shapes` (N, 2) are heights and widths of what is kept.
     """
 
     def __init__(self, files: FileImages, side: int, channels: int, folder: Path) -> None:
@@ -175,27 +159,23 @@ class KeptImages(FileImages):
         if known is None or len(known) != len(self.files):
             known = np.array([self._kept_size(file, side) for file in self.files])
         self.shapes = known
-        self._store = PixelStore(self.path, content, known, channels)
-        self.nbytes = self._store.nbytes
+        self.store = PixelStore(self.path, content, known, channels)
+        self.nbytes = self.store.nbytes
         self.size_text = f"{len(self.files):,} images in {self.path}, {readable(self.nbytes)}"
 
-    def open(self) -> None:
-        """Create the file with room for all images, unless it is there; an `OSError` if that can't be."""
-        self._store.create()
-
-    def _broken(self, rows: Sequence[int] | None = None) -> np.ndarray[Any, Any]:
-        return self._store.broken(rows)
+    def _broken(self, rows: Sequence[int]) -> np.ndarray[Any, Any]:
+        return self.store.broken(rows)
 
     def _mark_broken(self, row: int) -> None:
-        self._store.mark_broken(row)
+        self.store.mark_broken(row)
 
     def _image(self, row: int) -> Tensor:
-        pixels = self._store.read(row)
+        pixels = self.store.read(row)
         if pixels is None:
             height, width = self.shapes[row].tolist()
             planes = torch.from_numpy(_resized(self.reading.read(self.files[row]), width, height)).movedim(2, 0)
             pixels = self.convert(planes[None])[0].movedim(0, 2).contiguous().numpy()
-            self._store.write(row, pixels)
+            self.store.write(row, pixels)
         return torch.from_numpy(pixels).movedim(2, 0)  # channels lie innermost: resizing is faster so
 
 
@@ -261,7 +241,7 @@ def cached(
         size = readable(images.nbytes)
         raise CantCacheError(f"decoded they take {size}, more than is free in {place}; choose another data.cache_dir")
     try:
-        images.open()
+        images.store.create()
     except OSError as error:
         reason = error.strerror or str(error)
         raise CantCacheError(f"{place} can't be written ({reason}); choose another data.cache_dir") from error
@@ -275,6 +255,12 @@ def pixels_in_memory(dataset: Any) -> np.ndarray[Any, Any] | None:
         if isinstance(array, np.ndarray) and array.dtype == np.uint8 and array.ndim in (3, 4):
             return array
     return None
+
+
+def planes(array: np.ndarray[Any, Any]) -> Tensor:
+    """`(N, H, W)`, `(N, H, W, C)` or `(N, 3, H, W)` -> `(N, C, H, W)`."""
+    images = torch.from_numpy(array)
+    return images[:, None] if images.ndim == 3 else images.movedim(3, 1) if images.shape[1] != 3 else images
 
 
 def _in_channels(images: Tensor, channels: int, as_grey: bool) -> Tensor:

@@ -23,20 +23,17 @@ _ENTRY = struct.Struct("<II")  # mark, checksum of the pixels
 _NAME = b"solo images\n"
 _KEPT, _BROKEN = 0x4B455054, 0x42524F4B  # so different that no flipped bit makes one of the other
 
-Sizes = np.ndarray[Any, Any]
+Array = np.ndarray[Any, Any]
 
 
 class PixelStore:
     """Room for `N` images of known sizes, heights and widths (N, 2), all with as many channels.
 
-    The index of the pixels in `path` is `<name>.index`; `content` says what the images are: another one starts anew.
-    `nbytes` are those of the pixels when all images are there.
+    `content` says what they are: another one starts anew. `nbytes` are those of the pixels when all images are there.
     """
 
-    def __init__(self, path: Path, content: str, sizes: Sizes, channels: int) -> None:
-        self.path = path
-        self.sizes = sizes
-        self.channels = channels
+    def __init__(self, path: Path, content: str, sizes: Array, channels: int) -> None:
+        self.path, self.sizes, self.channels = path, sizes, channels
         ends = np.cumsum(sizes.astype(np.int64).prod(axis=1) * channels)
         self.nbytes = int(ends[-1])
         self._starts = np.concatenate(([0], ends[:-1]))
@@ -66,7 +63,7 @@ class PixelStore:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_handles": None, "_verified": np.zeros(len(self.sizes), dtype=bool)}
 
-    def read(self, row: int) -> np.ndarray[Any, Any] | None:
+    def read(self, row: int) -> Array | None:
         """(H, W, C) uint8; None if it isn't there yet, or is damaged."""
         _, pixels, index = self._open()
         entry = os.pread(index, _ENTRY.size, self._first + row * _ENTRY.size)
@@ -82,7 +79,7 @@ class PixelStore:
             self._verified[row] = True
         return np.frombuffer(content, dtype=np.uint8).copy().reshape(shape)
 
-    def write(self, row: int, image: np.ndarray[Any, Any]) -> None:
+    def write(self, row: int, image: Array) -> None:
         """Keep (H, W, C) uint8. Raises a `UserError`: the disk is full, or can't be written."""
         content = image.tobytes()
         self._put(1, content, int(self._starts[row]))
@@ -92,12 +89,9 @@ class PixelStore:
         """Remember that there is no such image."""
         self._mark(row, _BROKEN, 0)
 
-    def broken(self, rows: Sequence[int] | None = None) -> np.ndarray[Any, Any]:
-        """Bools, of these rows or of all: marked as broken."""
+    def broken(self, rows: Sequence[int]) -> Array:
+        """Bools of these rows: marked as broken."""
         index = self._open()[2]
-        if rows is None:
-            content = os.pread(index, _ENTRY.size * len(self.sizes), self._first)
-            return np.array(np.frombuffer(content[: len(content) // 8 * 8], dtype="<u4")[::2] == _BROKEN, dtype=bool)
         marks = [os.pread(index, 4, self._first + row * _ENTRY.size) for row in rows]
         return np.array([mark == _BROKEN.to_bytes(4, "little") for mark in marks], dtype=bool)
 
@@ -129,7 +123,7 @@ def index_of(path: Path) -> Path:
     return path.with_suffix(".index")
 
 
-def known_sizes(path: Path, content: str) -> Sizes | None:
+def known_sizes(path: Path, content: str) -> Array | None:
     """The sizes that the index of a file of pixels holds, if it is whole, right, and of this `content`; else None."""
     try:
         with open(index_of(path), "rb") as file:

@@ -1,8 +1,4 @@
-"""The data sets by name, and what a look at the data can tell: classes, label tree, how files are read.
-
-`resolve_spec` is the one place for it; whoever needs the levels or the classes of `cfg.data` asks it. Imports no torch,
-so that configurations can be checked and described in no time.
-"""
+"""The data sets by name, and what a look at the data can tell: classes, label tree, how files are read. No torch."""
 
 import dataclasses
 import functools
@@ -19,16 +15,19 @@ from solo.data.labels.trees import folder_classes, from_columns, from_paths, rea
 from solo.data.layouts.layout import Layout, find_layout
 from solo.data.storage.containers import h5_images, is_h5, read_index
 from solo.data.storage.containers import is_here as is_here
-from solo.data.storage.facts import ReadingKeys, Stored, identity, spread
-from solo.data.storage.folders import (
+from solo.data.storage.facts import (
     DEFAULT_ROOT,
     TRAINING,
     VALIDATION,
     Problems,
+    ReadingKeys,
+    Stored,
     class_folders,
     existing_folder,
+    identity,
     is_image_name,
     of_split,
+    spread,
 )
 from solo.data.storage.listing import WITH_COLUMNS, Listing, Wanted, list_images
 from solo.errors import UserError
@@ -61,10 +60,7 @@ def get_spec(name: str | DatasetSpec) -> DatasetSpec:
 
 
 def choose_classes(dataset: str, names: list[str]) -> list[str]:
-    """The classes of a data set out of those that are there: of ImageNet-100 its 100, if any of them is there.
-
-    They are those of Tian et al., Contrastive Multiview Coding (ECCV 2020): https://arxiv.org/abs/1906.05849.
-    """
+    """All names, or those of ImageNet-100 (https://arxiv.org/abs/1906.05849), if it is meant and has some of them."""
     if dataset != "imagenet100":
         return names
     wanted = set(IMAGENET100.read_text(encoding="utf-8").split())
@@ -81,11 +77,9 @@ def count_classes(spec: DatasetSpec, train_path: str | None = None) -> int:
 
 
 def check_path(spec: DatasetSpec, path: str | None, no_labels: bool = False, data_format: str = "image_folder") -> None:
-    """Look at a data folder or HDF5 file without reading an image, so that a wrong path fails at once.
+    """Look at a data folder or HDF5 file without reading an image, so that a wrong path is refused at once.
 
-    Data sets which can be fetched accept a folder that isn't there yet, and none at all. Raises a `UserError` if the
-    folder is missing, empty, has no class folders (no files, with `no_labels`), or other images lie where a data set
-    would be fetched into; if an HDF5 file is given without `data_format="h5"`, or anything else with it.
+    Data sets which can be fetched accept a folder that isn't there yet, and none at all, but not one with other images.
     """
     if data_format == "h5":
         if not spec.folders or no_labels:
@@ -135,11 +129,7 @@ def _check_target(spec: DatasetSpec, folder: Path) -> None:
 
 
 def validation_path(spec: DatasetSpec, train_path: str | None) -> str | None:
-    """Where the validation images are if only `train_path` is given.
-
-    There, in layouts that keep both together or below it; for own images in a folder `val`, `validation` or `test`
-    beside `train`, if it holds the same class folders.
-    """
+    """Where the validation images are if only `train_path` is given: there, below it, or in a folder beside it."""
     if not train_path:
         return None
     train = Path(train_path).expanduser()
@@ -217,8 +207,17 @@ def resolve_spec(data: Mapping[str, Any], fetch: bool = True) -> DatasetSpec:
         if spec.name != "custom":
             raise UserError(f"data.format={form} is for own images; set data.dataset=custom, not {spec.name}")
         spec = dataclasses.replace(spec, source=_OWN, format=form, folders=False, path_column=data.get("path_column"))
-        here = fetch or form != "hf" or not path or is_here(path)
-        return _of_columns(spec, path, [] if no_labels else data.get("label_columns")) if here else spec
+        if form == "hf" and path and not fetch and not is_here(path):
+            return spec
+        columns = [] if no_labels else data.get("label_columns")
+        found = list_images(form, path, Wanted(True, spec.path_column, columns, spec.on_error == "skip"))
+        try:
+            tree = from_columns(found.rows, found.columns)[0] if found.columns else None
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
+        count = tree.num_classes if tree else 1
+        spec = dataclasses.replace(spec, path_column=found.path_column, taxonomy=tree, num_classes=count)
+        return _sampled(spec, found.images, _repeated(found) if form == "table" else ())
     if form == "h5" and path and is_h5(Path(path).expanduser()):
         return _sampled(spec, h5_images(Path(path)))
     if no_labels and spec.folders and there:
@@ -281,19 +280,6 @@ def _look_at_folder(
     if not class_folders(root):
         raise UserError(f"{root} holds no folder; expected one folder per class with images inside")
     return Taxonomy.flat(class_folders(root)), False, files, notes
-
-
-def _of_columns(spec: DatasetSpec, path: str | None, label_columns: Sequence[str] | None) -> DatasetSpec:
-    """The tree that label columns, coarse first, describe; without any, one class of everything."""
-    wanted = Wanted(True, spec.path_column, label_columns, spec.on_error == "skip")
-    found = list_images(spec.format, path, wanted)
-    try:
-        tree = from_columns(found.rows, found.columns)[0] if found.columns else None
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-    count = tree.num_classes if tree else 1
-    spec = dataclasses.replace(spec, path_column=found.path_column, taxonomy=tree, num_classes=count)
-    return _sampled(spec, found.images, _repeated(found) if spec.format == "table" else ())
 
 
 def _repeated(found: Listing) -> list[str]:

@@ -117,8 +117,8 @@ def take_fraction(dataset: Dataset[Any], fraction: float, seed: int = 42) -> Dat
 def hold_out(dataset: Dataset[Any], share: float, held: bool) -> Subset:
     """The part of a training set that is held out, or the rest: always the same, so that both fit together.
 
-    Images without a class (-1) are never held out. Where the data set has `groups` (N,), whole groups are drawn until
-    they make up the share; else that share of each class. Raises a `UserError` if one of the parts would be empty.
+    Where the data set has `groups` (N,), whole groups are drawn until they make up the share; else that share of each
+    class. Images without a class (-1) are never held out.
     """
     targets = np.asarray(cast(Any, dataset).targets)
     order = np.random.default_rng(0).permutation(len(targets))
@@ -160,10 +160,9 @@ def level_targets(dataset: Dataset[Any]) -> Tensor:
 
 
 class KnownLabels(Dataset[tuple[Any, Any]]):
-    """Items `(image or views, target)` with some labels taken away: -1 at those levels.
+    """Items `(image or views, target)` with labels that aren't `known`, bool `(N, levels)`, taken away: -1.
 
-    `known` is bool `(N, levels)`, coarse first; a finer level is known only where the coarser ones are. What is left
-    are the `labels`, int64 `(N,)` or `(N, levels)`; `targets` are the classes, -1 without the finest label.
+    What is left are the `labels`, int64 `(N,)` or `(N, levels)`; `targets` are the classes.
     """
 
     def __init__(self, dataset: Pairs, known: Tensor) -> None:

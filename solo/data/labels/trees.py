@@ -4,7 +4,7 @@ import csv
 import itertools
 import re
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,11 +34,8 @@ def from_paths(paths: Iterable[Names], levels: Sequence[str] | None = None) -> T
         raise UserError("there is no class to make a label tree of")
     if depth > MOST_LEVELS:
         raise UserError(f"a label tree of {depth} levels is too deep; at most {MOST_LEVELS} can be used")
-    nodes: list[dict[Names, int]] = []
-    names = []
-    for level in range(depth):
-        found = dict.fromkeys(path[: level + 1] for path in unique if len(path) > level)
-        nodes.append({path: index for index, path in enumerate(found)})
+    nodes, names = numbered(unique), []
+    for found in nodes:
         shared = Counter(path[-1] for path in found)
         names.append(tuple(path[-1] if shared[path[-1]] == 1 else "/".join(path) for path in found))
     parents = tuple(tuple(upper[path[:-1]] for path in lower) for upper, lower in itertools.pairwise(nodes))
@@ -48,11 +45,20 @@ def from_paths(paths: Iterable[Names], levels: Sequence[str] | None = None) -> T
     return Taxonomy(tuple(unnamed if levels is None else levels), tuple(names), parents)
 
 
+def numbered(paths: Collection[Names]) -> list[dict[Names, int]]:
+    """Of each level its nodes by their name paths, numbered as they come."""
+    nodes: list[dict[Names, int]] = []
+    for depth in range(1, max(map(len, paths)) + 1):
+        found = dict.fromkeys(path[:depth] for path in paths if len(path) >= depth)
+        nodes.append({path: index for index, path in enumerate(found)})
+    return nodes
+
+
 def folder_classes(folders: Iterable[Names]) -> list[Names]:
     """Class paths of the folders that hold images, without a last level that distinguishes nothing.
 
-    Layouts such as `n01443537/images/*.jpg` have one folder in each class folder, always; it is no label. Where folders
-    end at different depths, it is one only if it is called the same everywhere.
+    In `n01443537/images/*.jpg` it is one folder in each class, always. Where folders end at different depths, it is no
+    label only if it is called the same everywhere.
     """
     paths = sorted(set(folders))
     depth = max(map(len, paths), default=0)
@@ -85,8 +91,8 @@ def label_rows(
 ) -> tuple[list[Labels], list[str]]:
     """Labels of images at every level of a tree; and of those whose label it lacks that label, else an empty text.
 
-    `rows` has of each image the cells of `columns`, coarse first, or the folders that it lies in (None), where `nested`
-    folders are levels, else the first one is the class. Raises a `UserError` where cells of a row contradict another.
+    `rows` are the cells of `columns`, coarse first, or folders, of which the first is the class unless they are
+    `nested`.
     """
     if columns is None:
         places = folder_labels(tree)
@@ -112,8 +118,7 @@ def from_columns(
     """A tree from label columns, coarse first, and the labels of every row; an empty cell is unknown.
 
     Coarse labels that are missing in a row are taken from rows with the same finer label. With `tree`, that of the
-    training data, new names are refused. Raises a `UserError` where a label has two parents or none, or a column is
-    empty.
+    training data, new names are refused.
     """
     # parents[l][name]: the label in column l of `name` in column l + 1
     parents: list[dict[str, str]] = [{} for _ in columns[1:]]

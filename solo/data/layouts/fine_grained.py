@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from solo.data.labels.trees import Names, climb
-from solo.data.layouts.layout import Layout, either, lines, listed
-from solo.data.storage.folders import class_folders
+from solo.data.layouts.layout import Layout, beside, lines, listed
+from solo.data.storage.facts import class_folders
 from solo.untrusted import regular
 
 _MAKES_OF_TWO_WORDS = ("AM General", "Aston Martin", "Land Rover")
@@ -57,7 +57,7 @@ def _aircraft_classes(root: Path) -> dict[str, Names]:
 
 def _flower_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
     labels = [int(label) for label in _mat(root / "imagelabels.mat", "labels")]
-    folder = either(root / "jpg", root / "102flowers" / "jpg")
+    folder = beside(root, "102flowers", "jpg")
     for split in ("trnid", "valid") if train else ("tstid",):
         for number in _mat(root / "setid.mat", split):
             yield folder / f"image_{int(number):05d}.jpg", labels[int(number) - 1]
@@ -65,7 +65,7 @@ def _flower_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
 
 def _car_images(root: Path, train: bool) -> Iterator[tuple[Path, int]]:
     name = "cars_train_annos.mat" if train else "cars_test_annos_withlabels.mat"
-    found = _mat(either(root / name, root / "devkit" / name), "annotations")
+    found = _mat(beside(root, "devkit", name), "annotations")
     for fname, label in zip(found["fname"], found["class"], strict=True):
         yield root / ("cars_train" if train else "cars_test") / str(fname), int(label)
 
@@ -124,9 +124,7 @@ DOGS = Layout(
     classes=lambda root: {folder: dog_path(folder) for folder in class_folders(root / "Images")},
     images=lambda root, train: (
         (root / "Images" / name, name.partition("/")[0])
-        for name in _mat(
-            either(*(root / at / f"{'train' if train else 'test'}_list.mat" for at in ("", "lists"))), "file_list"
-        )
+        for name in _mat(beside(root, "lists", f"{'train' if train else 'test'}_list.mat"), "file_list")
     ),
     of_folder=dog_path,
 )

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from solo.data.labels.trees import Names, climb
-from solo.data.layouts.layout import Layout, either, images_in, lines, read_json
+from solo.data.layouts.layout import Layout, beside, images_in, lines, read_json
 
 _SPLITS, _ISA = "splits_tieredImageNet-H", "tiered_imagenet_isa.txt"
 _NODES, _EDGES, _LEAVES = "node_names.txt", "class_hierarchy.txt", "dataset_class_info.json"
@@ -85,20 +85,16 @@ def _breeds(title: str, folder: str, level: int, count: int, ancestor: str | Non
 
 def _three_levels(root: Path, train: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
     """Image, and its three numbers; training images have a fourth, the label that ImageNet-F gives them."""
-    for (line,) in lines(_beside(root, _TABLE.format("train" if train else "val"))):
+    for (line,) in lines(beside(root, "data", _TABLE.format("train" if train else "val"))):
         image, basic, subordinate, fine, *_ = line.split()
         yield image, (int(basic), int(subordinate), int(fine))
 
 
 def _three_level_classes(root: Path) -> dict[int, Names]:
-    found = [read_json(_beside(root, f"imagenet-3L-id_{word}_dic.json")) for word in _LEVELS.values()]
+    found = [read_json(beside(root, "data", f"imagenet-3L-id_{word}_dic.json")) for word in _LEVELS.values()]
     names = [{int(number): str(name) for number, name in one.items()} for one in found]
     paths = {path[-1]: path for train in (True, False) for _, path in _three_levels(root, train)}
     return {fine: tuple(of[number] for of, number in zip(names, paths[fine], strict=True)) for fine in sorted(paths)}
-
-
-def _beside(root: Path, file: str) -> Path:
-    return either(root / file, root / "data" / file)
 
 
 LIVING17 = _breeds("BREEDS Living-17", "breeds", 5, 4, ancestor="n00004258")

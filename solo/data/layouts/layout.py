@@ -3,16 +3,15 @@
 import functools
 import importlib
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from solo.data.labels.trees import Names, from_paths
+from solo.data.labels.trees import Names, from_paths, numbered
 from solo.data.storage.archives import guarded
-from solo.data.storage.folders import Problems, class_folders, image_folders, is_image_name
+from solo.data.storage.facts import Problems, class_folders, image_folders, is_image_name
 from solo.errors import UserError, explained
 from solo.taxonomy import Taxonomy
 from solo.untrusted import parse_json, regular
@@ -99,7 +98,8 @@ class Layout:
             raise UserError(self.how_to(path))
         folder, classes = found
         tree = _tree(tuple(classes.values()), self.levels)
-        leaf_of = dict(zip(classes, _leaves(classes.values(), tree), strict=True))
+        nodes, leaves = numbered(classes.values()), {place: leaf for leaf, place in enumerate(tree.leaves)}
+        leaf_of = {name: leaves[len(way) - 1, nodes[len(way) - 1][way]] for name, way in classes.items()}
         images = self.images if self.root(path) and self.images else _in_class_folders
         files, targets = list[str](), list[int]()  # path objects take three times the memory
         with self._reading(folder):
@@ -173,9 +173,9 @@ def read_json(path: Path) -> Any:
     return parse_json(regular(path).read_bytes())
 
 
-def either(*paths: Path) -> Path:
-    """The first path that exists, else the first."""
-    return next((path for path in paths if path.exists()), paths[0])
+def beside(root: Path, folder: str, name: str) -> Path:
+    """What has that name, beside a folder or in it."""
+    return root / folder / name if (root / folder / name).exists() else root / name
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -188,19 +188,6 @@ def _tree(paths: tuple[Names, ...], levels: Names | None) -> Taxonomy:
     depth = max(map(len, paths), default=0)
     # Class folders of a data set with several levels may say one of them only.
     return from_paths(paths, levels if levels is None or len(levels) == depth else ("class",))
-
-
-def _leaves(paths: Iterable[Names], tree: Taxonomy) -> list[int]:
-    """The class of each path in its tree, of which two may have one name; nodes are numbered as they come."""
-    node, count = dict[Names, int](), Counter[int]()
-    leaf, found = {place: index for index, place in enumerate(tree.leaves)}, []
-    for path in paths:
-        for depth in range(1, len(path) + 1):
-            if path[:depth] not in node:
-                node[path[:depth]] = count[depth]
-                count[depth] += 1
-        found.append((len(path) - 1, node[path]))
-    return [leaf[place] for place in found]
 
 
 def _has(folder: Path, marker: str) -> bool:

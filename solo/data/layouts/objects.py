@@ -1,8 +1,7 @@
 """Pictures of things: Tiny ImageNet, Caltech-101, Food-101, DTD, SUN397, VOC, iNaturalist, glyphs; and of products.
 
-Of DeepFashion In-Shop, ModelNet40 and DyML-Product the objects that validate are others than those that train, in the
-same categories; one tree has both. Their levels are those of Zhang et al., Use All The Labels (CVPR 2022), section 4:
-https://arxiv.org/abs/2204.13207.
+Of products the objects that validate are others than those that train. Their levels are those of Zhang et al., Use All
+The Labels (CVPR 2022), section 4: https://arxiv.org/abs/2204.13207.
 """
 
 import itertools
@@ -15,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from solo.data.labels.trees import Names
-from solo.data.layouts.layout import Layout, either, images_in, lines, listed, read_json
-from solo.data.storage.folders import class_folders
+from solo.data.layouts.layout import Layout, beside, images_in, lines, listed, read_json
+from solo.data.storage.facts import class_folders
 from solo.untrusted import regular
 
 _GLYPHS = "glyphs.npz"
@@ -184,18 +183,16 @@ _PARTITION = "list_eval_partition.txt"
 DYML_LEVELS = ("coarse", "middle", "fine")
 
 
-def _inshop_rows(root: Path) -> Iterator[tuple[str, Names, str]]:
-    """Image, category > product > variation, and `train`, `query` or `gallery`.
-
-    `img/WOMEN/Dresses/id_00000002/02_1_front.jpg` is variation (mostly colour) 02 of product id_00000002.
-    """
-    file = either(root / "Eval" / _PARTITION, root / _PARTITION)
+def _inshop_rows(root: Path) -> Iterator[tuple[Path, Names, str]]:
+    """Image; category, product, variation (mostly colour: 02 of `02_1_front.jpg`); `train`, `query` or `gallery`."""
+    file, folder = beside(root, "Eval", _PARTITION), beside(root, "Img", "img").parent
     for (line,) in itertools.islice(lines(file), 2, None):  # behind their number and the columns' names
         image, _, status = line.split()
         *_, category, product, name = image.split("/")
         if status not in ("train", "query", "gallery"):
             raise ValueError(f"{file.name}: {image} is for {status!r}")
-        yield image, (category, product, f"{product} {name.partition('_')[0]}"), status
+        path = category, product, f"{product} {name.partition('_')[0]}"
+        yield folder / image, path, status
 
 
 def _views(root: Path, train: bool) -> Iterator[tuple[Path, Names]]:
@@ -223,15 +220,9 @@ INSHOP = Layout(
     folder="In-shop Clothes Retrieval Benchmark",
     url="https://mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html",
     markers=(f"Eval/{_PARTITION}|{_PARTITION}", "Img/img|img"),
-    images=lambda root, train: (
-        (either(root / "Img", root) / image, path)
-        for image, path, status in _inshop_rows(root)
-        if (status == "train") == train
-    ),
+    images=lambda root, train: ((file, path) for file, path, to in _inshop_rows(root) if (to == "train") == train),
     levels=("category", "product", "variation"),
-    queries=lambda root: (
-        either(root / "Img", root) / image for image, _, status in _inshop_rows(root) if status == "query"
-    ),
+    queries=lambda root: (file for file, _, to in _inshop_rows(root) if to == "query"),
 )
 
 MODELNET40 = Layout(

@@ -13,8 +13,7 @@ from torch.utils.data import Dataset
 from solo.data.catalogue.registry import choose_classes
 from solo.data.labels.subsets import Around
 from solo.data.storage.containers import H5File, read_index
-from solo.data.storage.facts import Source, Stored
-from solo.data.storage.folders import DEFAULT_ROOT
+from solo.data.storage.facts import DEFAULT_ROOT, Source, Stored
 from solo.data.storage.reading import ImageReading, flat_images
 from solo.errors import BrokenImageError, UserError, printable
 from solo.taxonomy import Taxonomy
@@ -139,10 +138,9 @@ class CustomDatasetWithoutLabels(ImageFiles):
 
 
 class H5Dataset(ImageFiles):
-    """Images of one HDF5 file in solo-learn's layout; classes are its groups, sorted by name.
+    """Images of one HDF5 file in solo-learn's layout; classes are its groups, of which `imagenet100` takes its own.
 
-    For `imagenet100` its classes are taken out of a larger file. `samples` are `(class name/image name, class index)`.
-    Raises a `UserError` where h5py is missing, the file can't be read or has another layout.
+    `samples` are `(class name/image name, class index)`.
     """
 
     def __init__(
@@ -165,10 +163,7 @@ class H5Dataset(ImageFiles):
 
 
 class SkipBroken(Around):
-    """A data set in which the next readable image, with an unknown label (-1), stands for one that can't be decoded.
-
-    What is broken is shared with the loader's workers: no file is tried twice, and all can be listed in the end.
-    """
+    """The next readable image, with an unknown label (-1), stands for a broken one; workers share which these are."""
 
     def __init__(self, dataset: Dataset[tuple[Any, Any]]) -> None:
         super().__init__(dataset)
@@ -199,10 +194,7 @@ def not_an_image(name: str) -> str:
 def next_readable(
     first: int, count: int, broken: Callable[[int], Any], read: Callable[[int], Item], mark: Callable[[int], None]
 ) -> tuple[int, Item]:
-    """The place of the first of `count` images, from `first` on and round, that can be read, and what is read there.
-
-    Places that are known to be `broken` are left out, `mark` is told of new ones. Raises a `UserError` if all are.
-    """
+    """The place of the first of `count` images, from `first` on and round, that can be read, and what is read there."""
     for place in (number % count for number in range(first, first + count)):
         if not broken(place):
             try:

@@ -37,7 +37,7 @@ from solo.data.sources.images import (
 )
 from solo.data.storage.archives import guarded
 from solo.data.storage.containers import is_h5
-from solo.data.storage.folders import class_folders, is_image_name, of_split
+from solo.data.storage.facts import class_folders, is_image_name, of_split
 from solo.data.storage.listing import READERS, WITH_COLUMNS, Listing, Wanted, list_images
 from solo.data.storage.reading import ImageReading
 from solo.errors import UserError, explained, printable, reason

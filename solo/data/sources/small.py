@@ -13,7 +13,7 @@ from solo.data.catalogue.registry import DatasetSpec, layout_of
 from solo.data.labels.subsets import Pairs
 from solo.data.sources.images import ArrayDataset, Request
 from solo.data.sources.load import from_torchvision, image_folder
-from solo.data.storage.folders import class_folders
+from solo.data.storage.facts import class_folders
 from solo.errors import UserError, explained, reason
 from solo.untrusted import regular
 
@@ -113,8 +113,7 @@ def cifar100_part(spec: DatasetSpec, request: Request) -> Pairs:
 def cifar10c(spec: DatasetSpec, request: Request) -> Pairs:
     """CIFAR-10-C: the training images are CIFAR-10's, the validation images are corrupted.
 
-    Its path is a folder with `labels.npy` and one file per corruption, or one of these files; each holds the 10,000
-    test images at five strengths.
+    Its path is a folder with `labels.npy` and a file per corruption, or one of these files.
     """
     if request.split != "val":
         return cifar10(spec, request)

@@ -14,8 +14,7 @@ import numpy as np
 from solo.data.catalogue.registry import resolve_spec
 from solo.data.labels.trees import label_rows
 from solo.data.storage.containers import is_h5
-from solo.data.storage.facts import Source
-from solo.data.storage.folders import of_split
+from solo.data.storage.facts import Source, of_split
 from solo.data.storage.listing import Wanted, list_images
 from solo.data.storage.reading import Head, ImageReading
 from solo.errors import BrokenImageError, UserError
@@ -50,11 +49,7 @@ class Survey:
 
 
 def look(path: str | Path, progress: Progress, keys: Mapping[str, Any] | None = None) -> Survey:
-    """Read all heads and a sample of the pixels of a folder, table, tar file or HDF5 file, or refuse it.
-
-    `progress` wraps an iterable, its name and length, and shows how far it is; `keys` of `data` say how images are
-    read.
-    """
+    """Read all heads and some of the pixels; `progress` wraps an iterable, its name and length, and shows how far."""
     root = Path(path).expanduser()
     if not root.exists() and "{" not in root.name:
         raise UserError(f"{root} does not exist; give a folder of images or a table with their paths")

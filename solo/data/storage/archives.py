@@ -19,7 +19,6 @@ MOST_FILES = 20_000_000
 _OF_NAMES = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, b"L", b"K")  # the last two are GNU's
 _OF_PYTHON = (EOFError, ValueError, RuntimeError, OverflowError)
 _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, *_OF_PYTHON)
-_TAR_MODES = {None: "r:", ".gz": "r:gz", ".xz": "r:xz", ".bz2": "r:bz2"}
 
 
 @contextmanager
@@ -30,7 +29,7 @@ def guarded() -> Iterator[None]:
     from torchvision.datasets import utils
 
     extractors: dict[str, Callable[..., None]] = {
-        ".tar": lambda source, folder, compression: extract_tar(Path(source), Path(folder), compression),
+        ".tar": lambda source, folder, compression: extract_tar(Path(source), Path(folder)),
         ".zip": lambda source, folder, compression: extract_zip(Path(source), Path(folder)),
     }
     with patch.dict(utils._ARCHIVE_EXTRACTORS, extractors):
@@ -54,14 +53,12 @@ class StrictInfo(tarfile.TarInfo):
         return info
 
 
-def extract_tar(source: Path, folder: Path, compression: str | None = None, most: int = MOST_BYTES) -> None:
-    """Unpack a tar file, in which a link becomes a second copy of the archive's file that it leads to.
+def extract_tar(source: Path, folder: Path, most: int = MOST_BYTES) -> None:
+    """Unpack a tar file of at most so many bytes, in which a link becomes a copy of the file that it leads to.
 
-    `compression` is `.gz`, `.xz`, `.bz2`, or None; `most` bytes may its files have together. Raises a `UserError` where
-    it is damaged, too large, or a member or a link would leave the folder; nothing of that is written.
+    Raises a `UserError` where it is damaged, too large, or a member or a link would leave the folder.
     """
-    options: Any = {"mode": _TAR_MODES[compression], "tarinfo": StrictInfo}
-    with _room(source, folder, most) as free, tarfile.open(source, **options) as tar:
+    with _room(source, folder, most) as free, tarfile.open(source, tarinfo=StrictInfo) as tar:
         size, links = 0, []
         for count, member in enumerate(tar, start=1):
             size += max(member.size, 0)

@@ -1,9 +1,7 @@
-"""Images inside of larger files: WebDataset's shards, HDF5 files, data sets of Hugging Face's `datasets`. No torch.
+"""Images inside of larger files: shards of WebDataset, HDF5 files, data sets of Hugging Face's `datasets`. No torch.
 
-Shards (https://github.com/webdataset/webdataset) are tar files whose members with one key are a sample: `0001.jpg`,
-`0001.cls` and `0001.json` are the sample `0001`. Their places are looked up once, so that any image can be read at any
-time. In an HDF5 file `<class>/<image name>` is a 1-D uint8 array, the bytes of an image file: one large file instead of
-a million small ones, for network file systems.
+Shards are tar files whose members with one key are a sample: `0001.jpg`, `0001.cls` and `0001.json` are the sample
+`0001`. In an HDF5 file `<class>/<image name>` is a 1-D uint8 array, the bytes of an image file.
 """
 
 import functools
@@ -17,15 +15,12 @@ from pathlib import Path
 from typing import Any
 
 from solo.data.storage.archives import StrictInfo
-from solo.data.storage.facts import Stored
-from solo.data.storage.folders import Problems, class_folders, is_image_name
+from solo.data.storage.facts import Problems, Stored, class_folders, is_image_name
 from solo.errors import BrokenImageError, UserError, explained, reason
 from solo.files import replacing, write_text
 from solo.untrusted import parse_json
 
-_MOST_SHARDS = 1_000_000
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
-_H5_SIGNATURE = b"\x89HDF\r\n\x1a\n"
 _LOADED: set[str] = set()  # data sets of the hub
 
 Index = dict[str, list[str]]
@@ -42,14 +37,12 @@ def as_text(cell: Any) -> str:
 def shard_files(path: str | Path) -> list[str]:
     """The shards, not compressed, of a tar file, a folder of them, or a name with a range: `train-{000..146}.tar`."""
     text = str(Path(path).expanduser())
-    found = (
-        None if os.path.exists(text) else re.search(r"\{(\d+)\.\.(\d+)\}", text)
-    )  # a name may hold braces of its own
-    if found:
+    found = re.search(r"\{(\d+)\.\.(\d+)\}", text)
+    if found and not os.path.exists(text):  # a name may hold braces of its own
         first, last = found.groups()
         numbers = range(int(first), int(last) + 1)
-        if len(numbers) > _MOST_SHARDS:
-            raise UserError(f"{text} means {len(numbers):,} shards; at most {_MOST_SHARDS:,} can be read")
+        if len(numbers) > 1_000_000:
+            raise UserError(f"{text} means {len(numbers):,} shards; at most 1,000,000 can be read")
         files = [f"{text[: found.start()]}{n:0{len(first)}}{text[found.end() :]}" for n in numbers]
     elif os.path.isdir(text):
         files = sorted(str(file) for file in Path(text).rglob("*") if file.name.endswith((".tar", *_COMPRESSED)))
@@ -65,14 +58,10 @@ def shard_files(path: str | Path) -> list[str]:
 
 
 def read_shards(path: str | Path, problems: Problems | None = None) -> dict[str, ShardSample]:
-    """The samples with an image, by shard and key, in their order; a `UserError` for none, or a key that comes twice.
-
-    `problems` is told of shards that can't be read to their end; without it they are refused.
-    """
+    """The samples with an image, by shard and key; `problems` is told of shards that can't be read to their end."""
     samples, problems = dict[str, ShardSample](), problems or Problems()
     for shard in shard_files(path):
-        stat = os.stat(shard)
-        found, problem = _members(shard, stat.st_size, stat.st_mtime_ns)
+        found, problem = _members(shard, os.path.getsize(shard), os.stat(shard).st_mtime_ns)
         if problem:
             problems.add(shard, problem)
         samples |= found
@@ -141,11 +130,10 @@ def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
 
 def is_h5(path: str | Path) -> bool:
     """Whether `path` is a file that begins as HDF5 files do."""
-    path = Path(path)
-    if not path.is_file():
+    if not os.path.isfile(path):
         return False
-    with path.open("rb") as file:
-        return file.read(len(_H5_SIGNATURE)) == _H5_SIGNATURE
+    with open(path, "rb") as file:
+        return file.read(8) == b"\x89HDF\r\n\x1a\n"
 
 
 def open_h5(path: Path, mode: str = "r") -> Any:
@@ -158,10 +146,7 @@ def open_h5(path: Path, mode: str = "r") -> Any:
 
 
 def read_index(path: Path) -> Index:
-    """Class -> names of its images, both sorted; a `UserError` if the file can't be read or has another layout.
-
-    It is kept beside the file: listing a million names takes a minute, and each process needs it.
-    """
+    """Class -> names of its images, both sorted. It is kept beside the file: listing a million names takes a minute."""
     cache = path.with_name(path.name + ".index.json")
     state = path.stat() if path.is_file() else None
 
@@ -244,8 +229,7 @@ def h5_images(path: Path) -> list[Stored]:
 def write_h5(folder: Path, path: Path) -> int:
     """Store a folder with one sub-folder per class, and return how many images it has; files stay encoded.
 
-    Images at any depth belong to their first folder; deeper folders become part of the name, joined by `__`. Raises a
-    `UserError` where there are no class folders, one has no images, or `path` exists or can't be written.
+    Images at any depth belong to their first folder; deeper folders become part of the name, joined by `__`.
     """
     import numpy as np
 

@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from solo.data.storage.containers import as_text, columns_of, h5_images, hub_bytes, label_table, read_hub, read_shards
-from solo.data.storage.facts import Stored
-from solo.data.storage.folders import Parts, Problems, image_folders, is_image_name
+from solo.data.storage.facts import Parts, Problems, Stored, image_folders, is_image_name
 from solo.errors import UserError, explained, reason
 from solo.suggest import did_you_mean
 from solo.untrusted import parse_json
@@ -124,8 +123,7 @@ def read_table(path: str | Path) -> Table:
     if not file.is_file():
         what = "is a folder" if file.is_dir() else "does not exist"
         raise UserError(f"the table {file} {what}; data.format=table needs a file: {', '.join(_TABLES)}")
-    stat = file.stat()
-    return _read_table(file, stat.st_size, stat.st_mtime_ns)
+    return _read_table(file, os.path.getsize(file), file.stat().st_mtime_ns)
 
 
 @functools.lru_cache(maxsize=8)
@@ -188,11 +186,7 @@ _TABLES = {".csv": _csv, ".tsv": _csv, ".json": _json, ".jsonl": _json, ".parque
 def table_columns(
     table: Mapping[str, Sequence[str]], file: Path, path_column: str | None, label_columns: Sequence[str] | None
 ) -> tuple[str, list[str]]:
-    """Which column holds the paths, and which ones the labels, coarse first.
-
-    Not given, these are the first column whose first value ends like an image file, and the only other column, if any.
-    Raises a `UserError`: a column isn't there, or there are several to choose from.
-    """
+    """Which column holds the paths, by default the first that begins with an image, and which ones the labels."""
     if path_column is not None:
         _require(table, [path_column], "path_column", file)
     else:

@@ -23,8 +23,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageSequence, UnidentifiedImageError
 from PIL.Image import Transpose
 
-from solo.data.storage.facts import ReadingKeys, Sample, Stored
-from solo.data.storage.folders import Problems, is_ignored, is_image_name
+from solo.data.storage.facts import Problems, ReadingKeys, Sample, Stored, is_ignored, is_image_name
 from solo.errors import BrokenImageError, printable, reason
 
 File = str | Path | BytesIO | Stored

@@ -74,10 +74,9 @@ class Plan(NamedTuple):
 
 
 class EntryViews:
-    """The views of one entry of `augmentations`, of each image of a batch.
+    """The views of one entry of `augmentations`, of each image of a batch; arguments as `BatchAugment`'s.
 
-    An operation whose `prob` is 0 or absent is left out. `streams` are the numbers of its views among all views of a
-    sample; mean and std are per channel, of images in [0, 1].
+    `streams` are the numbers of its views among all views of a sample.
     """
 
     def __init__(
@@ -89,8 +88,7 @@ class EntryViews:
         resample: ops.Resample = "bicubic",
     ) -> None:
         self.cfg, self.channels, self.resample = cfg, (mean, std), resample
-        self.size = int(cfg.crop_size)
-        self.streams = list(streams)
+        self.size, self.streams = int(cfg.crop_size), list(streams)
         self.scale: tuple[float, float] | None = None
         if setting(cfg, "rrc.enabled"):
             self.scale = (float(cfg.rrc.crop_min_scale), float(cfg.rrc.crop_max_scale))
@@ -103,7 +101,7 @@ class EntryViews:
         # Saturation and hue change nothing in grey images.
         self.active = [i for i in range(4 if len(mean) == 3 else 2) if strengths[i]]
         self.mean, self.std = (torch.tensor(list(values))[:, None, None] * ops.WHITE for values in (mean, std))
-        self._used = (self.probs[1:5] > 0).tolist()
+        self.used = (self.probs[1:5] > 0).tolist()
         self._last = (-self.mean / self.std).flatten(), 1 / self.std.flatten()
         self._buffers = Buffers()
 
@@ -125,16 +123,10 @@ class EntryViews:
         return Plan(torch.arange(len(turns)), box, chosen, turns, strengths, sigma)
 
     def crop(self, images: Tensor | list[Tensor], plan: Plan, out: Tensor | None = None) -> Tensor:
-        """Crop, resize and mirror: float32 `(n, C, size, size)` in [0, 255].
-
-        The images of the batch are uint8 `(B, C, H, W)`, or `(C, H, W)` each; views of a list of images are put into
-        `out`.
-        """
-        source, flip = plan.rows % len(images), plan.chosen[:, 5]
-        if isinstance(images, list):
-            chosen = [images[i] for i in source.tolist()]
-            return ops.resized_crops(chosen, plan.box, self.size, flip, self.resample, out)
-        return ops.resized_crop(images[source], plan.box, self.size, flip, self.resample)
+        """Crop, resize and mirror: float32 `(n, C, size, size)` in [0, 255], of a list of images in `out`."""
+        source = plan.rows % len(images)
+        chosen = images[source] if isinstance(images, Tensor) else [images[i] for i in source.tolist()]
+        return ops.resized_crop(chosen, plan.box, self.size, plan.chosen[:, 5], self.resample, out)
 
     def colour(self, x: Tensor, plan: Plan) -> Tensor:
         """Jitter, greyscale, blur, solarise, equalise, in this order, and normalise; `x` is changed."""
@@ -154,9 +146,9 @@ class EntryViews:
 
     def __call__(self, images: Tensor | list[Tensor], seeds: Tensor) -> list[Tensor]:
         """The views: normalised float32 `(B, C, size, size)` each."""
-        plan = self.plan(seeds, _sizes(images))
+        plan = self.plan(seeds, torch.tensor([image.shape[1:] for image in images]))
         if isinstance(images, Tensor) and images.device.type != "cpu":
-            return list(self.masked(images, plan).chunk(len(self.streams)))
+            return list(masked.views(self, images, plan).chunk(len(self.streams)))
         out = self._buffers((len(plan.rows), images[0].shape[0], self.size, self.size))
         limit = max(1, CHUNK // out[0].numel())
         if limit == 1:
@@ -168,26 +160,20 @@ class EntryViews:
                 out.index_copy_(0, part.rows, self.colour(self.crop(images, part), part))
         return list(out.chunk(len(self.streams)))
 
-    def masked(self, images: Tensor, plan: Plan, cropped: bool = False) -> Tensor:
-        """The views of a plan as `plan` makes it, asking a device for nothing, see `solo.data.views.masked`.
-
-        Images are uint8 `(B, C, H, W)`; or what was `cropped` already.
-        """
-        device, sides = images.device, None if cropped else images.shape[2:]
-        steps = masked.packed(plan, self.active, self._used, images.shape[1], self.size, sides, device)
+    def normalising(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """By what images in [0, 255] are normalised as `shift + x * scale`, per channel, on a device."""
         if self._last[0].device != device:  # once
             self._last = self._last[0].to(device), self._last[1].to(device)
-        return masked.views(images, steps, self.size, self.resample, *self._last)
+        return self._last
 
 
 class BatchAugment:
     """All views of a batch, in the order of the entries: what `FullTransformPipeline` is for one image.
 
-    Every random number is a function of a sample's seed and of the view. Mean and std are per channel, of images in [0,
-    1]; there are as many channels as `mean` has values unless they are given.
+    An operation whose `prob` is 0 or absent is left out. Mean and std are per channel, of images in [0, 1]; there are
+    as many channels as `mean` has values unless they are given.
 
     Attributes:
-        entries: one after the other.
         as_grey: whether colours are taken away first; then channels are 3.
         channels: of the views, and of the images that they are made of.
         size: pixels of the largest view.
@@ -231,7 +217,7 @@ class BatchAugment:
         """The images, or of differing sizes the crops, uint8."""
         if isinstance(images, Tensor):
             return images
-        sizes = _sizes(images)
+        sizes = torch.tensor([image.shape[1:] for image in images])
         return [entry.crop(images, entry.plan(seeds, sizes)).to(torch.uint8) for entry in self.entries]
 
     def finish(self, prepared: Tensor | list[Tensor], seeds: Tensor, device: torch.device) -> list[Tensor]:
@@ -241,13 +227,9 @@ class BatchAugment:
         views: list[Tensor] = []
         for entry, crops in zip(self.entries, prepared, strict=True):
             plan = entry.plan(seeds, torch.full((len(seeds), 2), entry.size))  # cropped already
-            views += entry.masked(crops.to(device, non_blocking=True), plan, True).chunk(len(entry.streams))
+            made = masked.views(entry, crops.to(device, non_blocking=True), plan, cropped=True)
+            views += made.chunk(len(entry.streams))
         return views
-
-
-def _sizes(images: Tensor | list[Tensor]) -> Tensor:
-    """Height and width of each image, int64 `(B, 2)`."""
-    return torch.tensor([image.shape[1:] for image in images])
 
 
 def _change(x: Tensor, chosen: Tensor, op: Callable[..., Tensor], parameter: Tensor | None = None) -> None:
@@ -287,8 +269,8 @@ class Buffers:
     """Gives out float32 tensors on the CPU that nobody has written to, and takes them back by itself.
 
     Fresh memory of a hundred MB a batch costs as much as the views that are put there: the system clears each page when
-    it is first touched, and memory in long use has no huge pages left. A tensor, or anything that shares its memory,
-    keeps its buffer occupied; usually two are in use, the batch that is being made and the one that is looked at.
+    it is first touched. A tensor, or anything that shares its memory, keeps its buffer occupied; usually two are in
+    use, the batch that is being made and the one that is looked at.
     """
 
     def __init__(self) -> None:

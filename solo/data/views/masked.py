@@ -20,61 +20,50 @@ from solo.data.views import tensor_ops as ops
 from solo.precision import exact_products
 
 if TYPE_CHECKING:
-    from solo.data.views.batched import Plan
+    from solo.data.views.batched import EntryViews, Plan
 
 _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
 _FAR = 1e4  # from everything
 Steps = list[tuple[str, Tensor]]  # names of operations, and their parameters: a row for each view
 
 
-def packed(
-    plan: Plan,
-    active: Sequence[int],
-    used: Sequence[bool],
-    channels: int,
-    size: int,
-    sides: Sequence[int] | None,
-    device: torch.device,
-) -> Steps:
-    """What a device does for a plan, its parameters on their way there.
+def views(entry: EntryViews, images: Tensor, plan: Plan, cropped: bool = False) -> Tensor:
+    """The views of a plan, float32 `(n, C, size, size)` in channels_last, asking a device for nothing.
 
-    `active` operations of the jitter are as in `Plan.turns`; `used` says whether there are views in grey, blurred,
-    solarised, equalised; `sides` are height and width of the images, None for crops.
+    Images are uint8 `(B, C, H, W)`; or what was `cropped` already, one for each view.
     """
-    grey, blur, solarise, equalise = plan.chosen[:, 1:5].unbind(dim=1)
-    steps: Steps = [] if sides is None else [("crop", _places(plan, size, *sides))]
-    colours, scale = _jitter(plan, active)
-    steps += colours
-    if channels == 3 and (used[0] or _BRIGHTNESS in active):
-        steps.append(("mix", _mixing(1 - grey.float(), scale)))
-    elif _BRIGHTNESS in active:
-        steps.append(("scale", scale))
-    if used[1]:
-        steps.append(("blur", ops.blur_taps(plan.sigma.where(blur, 1e-3), size)))
-    if used[2]:
-        steps.append(("solarise", torch.where(solarise, ops.WHITE, 2 * ops.WHITE)))
-    if used[3]:
-        steps.append(("equalise", equalise))
-    columns = [column.float().view(len(grey), -1) for _, column in steps]
+    steps = _steps(entry, images, plan, cropped)
+    columns = [column.float().view(len(plan.rows), -1) for _, column in steps]
     found = torch.cat(columns, dim=1)
-    found = found.pin_memory() if device.type == "cuda" and torch.cuda.is_available() else found
-    parts = torch.split(found.to(device, non_blocking=True), [column.shape[1] for column in columns], dim=1)
-    return [(name, part) for (name, _), part in zip(steps, parts, strict=True)]
-
-
-def views(images: Tensor, steps: Steps, size: int, resample: ops.Resample, shift: Tensor, scale: Tensor) -> Tensor:
-    """uint8 images `(B, C, H, W)`, or crops of all views -> float32 `(n, C, size, size)` in channels_last.
-
-    `x * scale + shift`, per channel, normalises images in [0, 255].
-    """
+    found = found.pin_memory() if images.is_cuda and torch.cuda.is_available() else found
+    parts = torch.split(found.to(images.device, non_blocking=True), [column.shape[1] for column in columns], dim=1)
+    shift, scale = entry.normalising(images.device)
     with exact_products():
-        if steps[0][0] == "crop":
-            x, steps = _crop(images, steps[0][1], size, resample), steps[1:]
-        else:
+        if cropped:
             x = images.to(torch.float32, memory_format=torch.channels_last).flatten(2).mT
-        for name, parameters in steps:
-            x = _STEPS[name](x, parameters)
-    return torch.addcmul(shift, x, scale, out=x.new_empty(x.shape)).mT.view(len(x), -1, size, size)
+        for (name, _), parameters in zip(steps, parts, strict=True):
+            x = _crop(images, parameters, entry) if name == "crop" else _STEPS[name](x, parameters)
+    return torch.addcmul(shift, x, scale, out=x.new_empty(x.shape)).mT.view(len(x), -1, entry.size, entry.size)
+
+
+def _steps(entry: EntryViews, images: Tensor, plan: Plan, cropped: bool) -> Steps:
+    """What a device does for a plan."""
+    grey, blur, solarise, equalise = plan.chosen[:, 1:5].unbind(dim=1)
+    greys, blurs, solarises, equalises = entry.used  # whether there are such views
+    steps: Steps = [] if cropped else [("crop", _places(plan, entry.size, *images.shape[2:]))]
+    colours, scale = _jitter(plan, entry.active)
+    steps += colours
+    if images.shape[1] == 3 and (greys or _BRIGHTNESS in entry.active):
+        steps.append(("mix", _mixing(1 - grey.float(), scale)))
+    elif _BRIGHTNESS in entry.active:
+        steps.append(("scale", scale))
+    if blurs:
+        steps.append(("blur", ops.blur_taps(plan.sigma.where(blur, 1e-3), entry.size)))
+    if solarises:
+        steps.append(("solarise", torch.where(solarise, ops.WHITE, 2 * ops.WHITE)))
+    if equalises:
+        steps.append(("equalise", equalise))
+    return steps
 
 
 def _jitter(plan: Plan, active: Sequence[int]) -> tuple[Steps, Tensor]:
@@ -130,19 +119,19 @@ def _places(plan: Plan, size: int, height: int, width: int) -> Tensor:
     return torch.cat((start + (length - 1) / 2, slope, length.clamp(max=size) / 2), dim=1)
 
 
-def _crop(images: Tensor, places: Tensor, size: int, resample: ops.Resample) -> Tensor:
+def _crop(images: Tensor, places: Tensor, entry: EntryViews) -> Tensor:
     """`ops.resized_crop`, all first views before all second ones."""
-    number, (channels, height, width) = len(places), images.shape[1:]
+    number, (channels, height, width), size = len(places), images.shape[1:], entry.size
     several = images.expand(number // len(images), *images.shape)
     x = several.to(torch.float32, memory_format=torch.contiguous_format).view(number, channels * height, width)
     if max(height, width) <= ops.DENSE_SIDE:
         which = places.mT.to(torch.long, memory_format=torch.contiguous_format)
         down, across = (
-            ops.all_matrices(side, size, images.device, resample).index_select(0, place)
+            ops.all_matrices(side, size, images.device, entry.resample).index_select(0, place)
             for side, place in zip((height, width), which, strict=True)
         )
     else:
-        both = _weights(places, max(height, width), size, resample)
+        both = _weights(places, max(height, width), size, entry.resample)
         across, down = both[:, 0, :, :width], both[:, 1, :, :height]
     # Clamped in between, too, as it is where the result of each pass is a uint8. Products turn the axes: no copies.
     x = torch.bmm(across, x.mT).clamp_(0, ops.WHITE).view(number, size * channels, height)

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from omegaconf import DictConfig, OmegaConf
 from PIL import Image, ImageFilter, ImageOps
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision import transforms as tvt
 from torchvision.transforms import functional as tvf
 
@@ -71,32 +71,12 @@ class RandomResizedCrop(Named, tvt.RandomResizedCrop):  # type: ignore[misc]
 
 
 class ColorJitter(Named, tvt.ColorJitter):  # type: ignore[misc]
-    """Brightness, contrast, saturation and hue in random order, as torchvision's.
-
-    Args:
-        brightness, contrast, saturation: factor from [max(0, 1 - x), 1 + x]; 0 leaves the operation out.
-        hue: shift from [-hue, hue], at most 0.5.
-    """
-
-    def __init__(
-        self, brightness: float = 0.0, contrast: float = 0.0, saturation: float = 0.0, hue: float = 0.0
-    ) -> None:
-        if min(brightness, contrast, saturation, hue) < 0 or hue > 0.5:
-            given = f"brightness={brightness} contrast={contrast} saturation={saturation} hue={hue}"
-            raise UserError(f"color_jitter {given}: none may be negative and hue is at most 0.5")
-        nn.Module.__init__(self)
-        self.brightness, self.contrast, self.saturation, self.hue = brightness, contrast, saturation, hue
-        ops = (
-            (tvf.adjust_brightness, max(0.0, 1 - brightness), 1 + brightness, brightness),
-            (tvf.adjust_contrast, max(0.0, 1 - contrast), 1 + contrast, contrast),
-            (tvf.adjust_saturation, max(0.0, 1 - saturation), 1 + saturation, saturation),
-            (tvf.adjust_hue, -hue, hue, hue),
-        )
-        self._ops = [(op, low, high) for op, low, high, strength in ops if strength]
+    """Brightness, contrast, saturation and hue in random order, as torchvision's."""
 
     def __call__(self, image: Image.Image) -> Image.Image:
-        for op, low, high in random.sample(self._ops, len(self._ops)):
-            image = op(image, random.uniform(low, high))
+        spans = {name: span for name in JITTER if (span := getattr(self, name))}
+        for name in random.sample(list(spans), len(spans)):
+            image = getattr(tvf, f"adjust_{name}")(image, random.uniform(*spans[name]))
         return image
 
 
@@ -157,6 +137,11 @@ class Normalize(Named, tvt.Normalize):  # type: ignore[misc]
         return torch.from_numpy(np.stack(planes))
 
 
+def normalisation(mean: Sequence[float], std: Sequence[float], channels: int | None) -> Normalize:
+    """The last transform of every pipeline; arguments and errors as `channel_statistics`."""
+    return Normalize(*channel_statistics(mean, std, channels))
+
+
 class Pipeline(tvt.Compose):  # type: ignore[misc]
     """The image in `mode` ("L" or "RGB"; None: as it is), then the transforms, one after the other."""
 
@@ -165,19 +150,13 @@ class Pipeline(tvt.Compose):  # type: ignore[misc]
         self.mode = mode
 
     def __call__(self, img: Any) -> Any:
-        """What the last transform gives."""
         if self.mode and isinstance(img, Image.Image) and img.mode != self.mode:
             img = img.convert(self.mode)
         steps = self.transforms
-        at_once = len(steps) > 1 and type(steps[-2]) is tvt.ToTensor and type(steps[-1]) is Normalize
+        at_once = [type(step) for step in steps[-2:]] == [tvt.ToTensor, Normalize]
         for step in steps[:-2] if at_once else steps:
             img = step(img)
         return steps[-1].of_image(img) if at_once else img
-
-
-def normalisation(mean: Sequence[float], std: Sequence[float], channels: int | None) -> Normalize:
-    """The last transform of every pipeline, of `channels` channels; one value of mean or std is for all of them."""
-    return Normalize(*channel_statistics(mean, std, channels))
 
 
 class NCropAugmentation(Named):
@@ -188,18 +167,16 @@ class NCropAugmentation(Named):
         self.num_crops = num_crops
 
     def __call__(self, image: Any) -> list[Any]:
-        """As many views of the image as `num_crops` says."""
         return [self.transform(image) for _ in range(self.num_crops)]
 
 
 class FullTransformPipeline(Named):
-    """The views of several pipelines, in one list."""
+    """The views of several pipelines, in one list, in their order."""
 
     def __init__(self, transforms: Iterable[Callable[[Any], list[Any]]]) -> None:
         self.transforms = list(transforms)
 
     def __call__(self, image: Any) -> list[Any]:
-        """The views, in the order of the pipelines."""
         return [view for transform in self.transforms for view in transform(image)]
 
 
@@ -288,10 +265,11 @@ def build_eval_pipeline(
     return Pipeline([*shape, tvt.ToTensor(), last], _MODES[len(last.mean)])
 
 
-def train_entry(size: int, min_scale: float, flip: bool) -> dict[str, Any]:
+def train_entry(size: int, min_scale: float, flip: bool) -> DictConfig:
     """How a classifier's training images are cropped and mirrored, as an entry of `augmentations`."""
     crop = {"enabled": True, "crop_min_scale": min_scale, "crop_max_scale": 1.0}
-    return {"crop_size": size, "num_crops": 1, "rrc": crop, "horizontal_flip": {"prob": 0.5 * flip}}
+    entry = {"crop_size": size, "num_crops": 1, "rrc": crop, "horizontal_flip": {"prob": 0.5 * flip}}
+    return OmegaConf.create(entry)
 
 
 def build_train_pipeline(
@@ -303,8 +281,7 @@ def build_train_pipeline(
     flip: bool = True,
 ) -> tvt.Compose:
     """A classifier's: random resized crop (bilinear) and mirroring."""
-    entry = OmegaConf.create(train_entry(size, min_scale, flip))
-    return _pipeline(entry, normalisation(mean, std, channels), "bilinear")
+    return _pipeline(train_entry(size, min_scale, flip), normalisation(mean, std, channels), "bilinear")
 
 
 def _planes(image: Array) -> Tensor:

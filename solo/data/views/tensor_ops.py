@@ -36,7 +36,7 @@ def to_grey(x: Tensor) -> Tensor:
 
 def adjust_brightness(x: Tensor, factor: Tensor) -> Tensor:
     """`factor` (B,): 0 is black, 1 changes nothing."""
-    return x.mul_(_column(factor)).clamp_(0, WHITE)
+    return x.mul_(factor[:, None, None, None]).clamp_(0, WHITE)
 
 
 def adjust_contrast(x: Tensor, factor: Tensor) -> Tensor:
@@ -54,7 +54,7 @@ def _blend(grey: Tensor, x: Tensor, factor: Tensor) -> Tensor:
     """`grey` + `factor` x (`x` - `grey`); both are changed."""
     if len(x) == 1 and x.device.type == "cpu":  # one pass, but for a number only
         return torch.lerp(grey, x, factor.item(), out=x).clamp_(0, WHITE)
-    f = _column(factor)
+    f = factor[:, None, None, None]
     return x.mul_(f).add_(grey.mul_(1 - f)).clamp_(0, WHITE)
 
 
@@ -150,47 +150,39 @@ def equalize(x: Tensor) -> Tensor:
 
 
 def resized_crop(
-    images: Tensor, box: Tensor, size: int, flip: Tensor | None = None, resample: Resample = "bicubic"
-) -> Tensor:
-    """Cut a box (left, top, width, height) out of each image and resize it to `size` x `size`, with antialiasing.
-
-    Images are uint8 `(B, C, H, W)`, boxes int64 `(B, 4)`; where `flip` (B,) is true the view is mirrored. Returns
-    float32 `(B, C, size, size)` of whole numbers in [0, 255].
-    """
-    if max(size, *images.shape[2:]) > DENSE_SIDE:
-        return resized_crops(list(images), box, size, flip, resample)
-    rows, columns = (
-        all_matrices(side, size, images.device, resample).index_select(0, place)
-        for side, place in zip(images.shape[2:], which_matrices(box, flip, *images.shape[2:]), strict=True)
-    )
-    # Clamped in between, too, as it is where the result of each pass is a uint8.
-    across = _across(images.contiguous().float(), columns).clamp_(0, WHITE)
-    return torch.matmul(rows[:, None], across).clamp_(0, WHITE).round_()
-
-
-def resized_crops(
-    images: list[Tensor],
+    images: Tensor | list[Tensor],
     box: Tensor,
     size: int,
-    flip: Tensor | None = None,
+    flip: Tensor,
     resample: Resample = "bicubic",
     out: Tensor | None = None,
 ) -> Tensor:
-    """`resized_crop` of images `(C, H, W)` of any sizes, one by one, on the CPU; into `out`, if given."""
-    mirrored = [False] * len(images) if flip is None else flip.tolist()
+    """Cut a box (left, top, width, height) out of each image and resize it to `size` x `size`, with antialiasing.
+
+    Images are uint8 `(B, C, H, W)`, or on the CPU `(C, H, W)` of any sizes, boxes int64 `(B, 4)`; where `flip` (B,) is
+    true the view is mirrored. Returns float32 `(B, C, size, size)` of whole numbers in [0, 255]; of a list in `out`, if
+    given.
+    """
+    if isinstance(images, Tensor) and max(size, *images.shape[2:]) <= DENSE_SIDE:
+        rows, columns = (
+            all_matrices(side, size, images.device, resample).index_select(0, place)
+            for side, place in zip(images.shape[2:], which_matrices(box, flip, *images.shape[2:]), strict=True)
+        )
+        # Clamped in between, too, as it is where the result of each pass is a uint8.
+        across = _across(images.contiguous().float(), columns).clamp_(0, WHITE)
+        return torch.matmul(rows[:, None], across).clamp_(0, WHITE).round_()
     out = torch.empty(len(images), images[0].shape[0], size, size) if out is None else out
-    for view, image, (left, top, width, height), mirror in zip(out, images, box.tolist(), mirrored, strict=True):
+    for view, image, (left, top, width, height), mirror in zip(out, images, box.tolist(), flip.tolist(), strict=True):
         crop = image[None, :, top : top + height, left : left + width]
         resized = F.interpolate(crop, (size, size), mode=resample, antialias=True)[0]
         view.copy_(resized.flip(-1) if mirror else resized)
     return out
 
 
-def which_matrices(box: Tensor, flip: Tensor | None, height: int, width: int) -> tuple[Tensor, Tensor]:
+def which_matrices(box: Tensor, flip: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
     """Where among `all_matrices` those are that cut boxes `(B, 4)` out of such images: of the rows, of the columns."""
     left, top, wide, high = box.unbind(dim=1)
-    mirrored = 0 if flip is None else flip * width
-    return top * height + high - 1, (mirrored + left) * width + wide - 1
+    return top * height + high - 1, (flip * width + left) * width + wide - 1
 
 
 @lru_cache(maxsize=16)
@@ -252,7 +244,3 @@ def crop_boxes(
     hit = fits.any(dim=1, keepdim=True)
     drawn = torch.cat((left, top, w, h), dim=1)
     return torch.where(hit, drawn, torch.cat(central, dim=1)).long()
-
-
-def _column(values: Tensor) -> Tensor:
-    return values[:, None, None, None]
