@@ -143,11 +143,7 @@ class Taxonomy:
         return self.num_classes != len(self.names[-1])
 
     def path(self, leaf: int) -> tuple[int, ...]:
-        """The node at each level on the way to class `leaf` (0 to `num_classes - 1`), coarse first, -1 below its end.
-
-        Raises:
-            IndexError: if there is no such class.
-        """
+        """The node at each level on the way to class `leaf`, coarse first, -1 below its end; else an `IndexError`."""
         if not 0 <= leaf < self.num_classes:
             raise IndexError(f"leaf {leaf} is not in 0..{self.num_classes - 1}")
         return self.node_path(*self.leaves[leaf])
@@ -176,18 +172,11 @@ class Taxonomy:
         return tuple(leaf for child in below for leaf in self.leaves_under(level + 1, child))
 
     def check_counts(self, counts: Sequence[int]) -> None:
-        """Refuse classes without images, of which there are `counts`.
-
-        Raises:
-            UserError: names the empty classes.
-        """
-        assert len(counts) == self.num_classes, f"{len(counts)} counts for {self.num_classes} classes"
+        """Refuse, by a `UserError`, classes without images, of which there are `counts`."""
         if empty := [self.class_names[leaf] for leaf, count in enumerate(counts) if count == 0]:
             shown = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
-            raise UserError(
-                f"{len(empty)} of {self.num_classes} classes have no image: {shown}; take them out of the label tree, "
-                "or add images"
-            )
+            what = f"{len(empty)} of {self.num_classes} classes have no image: {shown}"
+            raise UserError(f"{what}; take them out of the label tree, or add images")
 
     @cached_property
     def _tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -209,9 +198,7 @@ class Taxonomy:
     def lca_depth(self, a: Any, b: Any) -> np.ndarray:
         """Depth of the lowest common ancestor: how many levels two classes share, 0 (only the root) to `num_levels`.
 
-        Args:
-            a: class indices, any shape.
-            b: likewise; the two broadcast, `lca_depth(r[:, None], r)` with `r = arange(num_classes)` is the matrix.
+        Classes are arrays of any shape that broadcast: `lca_depth(r[:, None], r)`, r all classes, is the matrix.
         """
         import numpy as np
 
@@ -223,8 +210,8 @@ class Taxonomy:
 
     def distance(self, a: Any, b: Any) -> np.ndarray:
         """Number of edges between two classes in the tree; arguments as of `lca_depth`."""
-        depths, shared = self.depths(), self.lca_depth(a, b)
-        distance: np.ndarray = depths[a] + depths[b] - 2 * shared
+        depths = self._tables[1]
+        distance: np.ndarray = depths[a] + depths[b] - 2 * self.lca_depth(a, b)
         return distance
 
     def lca_height(self, a: Any, b: Any) -> np.ndarray:

@@ -50,11 +50,8 @@ def _is_tuple(kind: Any) -> bool:
 
 def to_plain(cfg: Any) -> dict[str, Any]:
     """Plain values of a frozen config, or of a `DictConfig`, whose interpolations have to lead somewhere."""
-    if not isinstance(cfg, DictConfig):
-        plain: Any = _plain(cfg)
-        return dict(plain)
     try:
-        plain = OmegaConf.to_container(cfg, resolve=True)
+        plain: Any = OmegaConf.to_container(cfg, resolve=True) if isinstance(cfg, DictConfig) else _plain(cfg)
     except OmegaConfBaseException as error:
         key = getattr(error, "full_key", None)
         raise ConfigError(f"{key or 'configuration'}: {str(error).splitlines()[0]}") from error
@@ -85,28 +82,18 @@ def write_back(cfg: DictConfig, values: Mapping[str, Any]) -> None:
 
 
 def fill_defaults(cfg: DictConfig, schema: type, *names: str) -> DictConfig:
-    """Write the schema's defaults into `cfg`, in place, where it has nothing, and return it; of some keys, or all.
+    """Write the defaults of some keys and sections into `cfg`, in place, where it has nothing, and return it.
 
     For configs that did not come through `parse_cfg`: older spellings are renamed, nothing is checked or required.
     """
     values = modernise(to_plain(cfg), own=keys_of(schema)).values
-    filled = _filled(values, schema)
-    write_back(cfg, values | {name: filled[name] for name in names or filled})
+    for name in names:
+        found = keys_of(schema)[name]
+        inner = keys_of(found.section).values() if found.section else ()
+        defaults = {key.name: copy.deepcopy(key.default) for key in inner if not key.required}
+        values[name] = {**defaults, **(values.get(name) or {})} if found.section else values.get(name, found.default)
+    write_back(cfg, values)
     return cfg
-
-
-def _filled(values: Any, schema: type) -> Any:
-    if not isinstance(values, Mapping):
-        return values
-    filled = dict(values)
-    for name, found in keys_of(schema).items():
-        if found.section:
-            filled[name] = _filled(filled.get(name) or {}, found.section)
-        elif found.item and isinstance(filled.get(name), list):
-            filled[name] = [_filled(entry, found.item) for entry in filled[name]]
-        elif not found.required:
-            filled.setdefault(name, copy.deepcopy(found.default))
-    return filled
 
 
 NOT_SET = "(not set)"

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from solo.args.fields import REQUIRED, Section, derived, key
+from solo.args.fields import REQUIRED, Section, derived, idle, key
 from solo.data.catalogue.rows import DatasetSpec
 from solo.errors import UserError
 
@@ -67,12 +67,8 @@ class CommonDataCfg(Section):
     split_seed: int = derived(42)
 
     dataset: str = key(REQUIRED, "name of the data set; custom or image_folder: your own images")
-    train_path: str | None = key(
-        None, "folder of the training images; not needed where they can be fetched", matters=False
-    )
-    val_path: str | None = key(
-        None, "folder of the validation images; null: none, or the data set's own", matters=False
-    )
+    train_path: str | None = idle(None, "folder of the training images; not needed where they can be fetched")
+    val_path: str | None = idle(None, "folder of the validation images; null: none, or the data set's own")
     format: Literal["image_folder", "table", "webdataset", "hf", "h5"] = key(
         "image_folder", "how images are stored; webdataset: tar files, hf: Hugging Face"
     )
@@ -84,10 +80,10 @@ class CommonDataCfg(Section):
         ge=0,
         lt=1,
     )
-    num_workers: int | None = key(
-        None, "loader processes for each device; null: as many as there are cores for it", ge=0, matters=False
+    num_workers: int | None = idle(
+        None, "loader processes for each device; null: as many as there are cores for it", ge=0
     )
-    download: bool = key(True, "fetch the data set if it isn't there", matters=False)
+    download: bool = idle(True, "fetch the data set if it isn't there")
     num_classes: int | None = key(None, "number of classes; null: the data set's, or the folders counted", ge=1)
     levels: tuple[str, ...] | str | None = key(
         None, "custom: flat (a class per first folder), folders (nested folders are levels), their names; null: see it"
@@ -133,14 +129,13 @@ class AugmentedDataCfg(CommonDataCfg):
     augment: Literal["batch", "sample"] | None = key(
         None, "views of whole batches, from decoded images, or image by image; null: batch if they take little room"
     )
-    cache_size: int | None = key(
+    cache_size: int | None = idle(
         None,
         "batch, image files: pixels of the shorter side that are kept, at most; null: 8/7 of the largest view",
         ge=1,
-        matters=False,
     )
-    cache_dir: str | None = key(
-        None, "batch, image files: where decoded images are kept; null: the user's cache folder", matters=False
+    cache_dir: str | None = idle(
+        None, "batch, image files: where decoded images are kept; null: the user's cache folder"
     )
 
 

@@ -6,7 +6,7 @@ Those with `POSITIONAL` need no recipe: their first words are these keys, the ot
 from typing import Any, ClassVar, Literal
 
 from solo.args.data_schema import OfflineDataCfg, SourceDataCfg
-from solo.args.fields import REQUIRED, Section, key
+from solo.args.fields import REQUIRED, Section, idle, key
 from solo.args.schema import LinearBackboneCfg
 
 
@@ -27,24 +27,20 @@ class FeatureCfg(Section):
     pretrained: bool | str = key(True, "model: its published weights, none (false), or a file with them")
     pretrain_method: str | None = key(None, "method that trained it, where the architecture depends on it (ViT)")
     backbone: LinearBackboneCfg = key(LinearBackboneCfg, "network")
-    batch_size: int = key(256, "images computed at once; does not change the result", ge=1, matters=False)
+    batch_size: int = idle(256, "images computed at once; does not change the result", ge=1)
     accelerator: Literal["auto", "cpu", "gpu", "cuda", "mps"] = key("auto", "what to compute on")
     seed: int = key(5, "start of all random numbers", ge=0, le=2**32 - 1)
-    cache: bool = key(
-        True, "keep the features of a network, and take those that were kept for the same images", matters=False
-    )
-    cache_dir: str | None = key(
-        None, "where features are kept; null: features in the user's cache folder", matters=False
-    )
-    checkpoint: FolderCfg = key(FolderCfg, "files of a run", matters=False)
-    name: str | None = key(None, "name of the run", matters=False)
+    cache: bool = idle(True, "keep the features of a network, and take those that were kept for the same images")
+    cache_dir: str | None = idle(None, "where features are kept; null: features in the user's cache folder")
+    checkpoint: FolderCfg = idle(FolderCfg, "files of a run")
+    name: str | None = idle(None, "name of the run")
     data: SourceDataCfg = key(SourceDataCfg, "images")
 
 
 class KnnCfg(FeatureCfg):
     """Settings of `solo knn`; all combinations of the four lists are measured."""
 
-    name: str = key("knn", "name of the run", matters=False)
+    name: str = idle("knn", "name of the run")
     feature_type: tuple[Literal["backbone", "projector"], ...] = key(["backbone"], "which features")
     distance_function: tuple[Literal["cosine", "euclidean"], ...] = key(
         ["cosine"], "how neighbours are found and weighed"
@@ -56,7 +52,7 @@ class KnnCfg(FeatureCfg):
 class UmapCfg(FeatureCfg):
     """All settings of `solo umap`: whose features become points, and how."""
 
-    name: str = key("umap", "name of the run", matters=False)
+    name: str = idle("umap", "name of the run")
     feature_type: Literal["backbone", "projector"] = key("backbone", "which features")
     embedding: Literal["umap", "tsne", "pca"] = key("umap", "how features become points")
     max_points: int = key(3000, "images drawn of each set; more are subsampled at random", ge=2)
@@ -67,7 +63,7 @@ class UmapCfg(FeatureCfg):
 class EvaluateCfg(FeatureCfg):
     """All settings of `solo evaluate`: whose features are measured, by what, on which images."""
 
-    name: str | None = key(None, "name of the run; null: evaluate-<data set>", matters=False)
+    name: str | None = idle(None, "name of the run; null: evaluate-<data set>")
     data: OfflineDataCfg = key(OfflineDataCfg, "images")
     feature_type: tuple[Literal["backbone", "projector"], ...] = key(["backbone"], "which features")
     k: int = key(20, "kNN: number of neighbours", ge=1)
@@ -91,7 +87,7 @@ class AnalyzeDataCfg(OfflineDataCfg):
 class AnalyzeCfg(FeatureCfg):
     """Settings of `solo analyze`; the sources may be lists, which are compared."""
 
-    name: str = key("analyze", "name of the run", matters=False)
+    name: str = idle("analyze", "name of the run")
     pretrained_feature_extractor: tuple[str, ...] | None = key(  # type: ignore[assignment]
         None, "checkpoints, or folders of runs, whose checkpoints are a time series; `checkpoint=PATH` is short for it"
     )

@@ -48,8 +48,7 @@ class Key:
 def key(default: Any, help: str, open: bool = False, matters: bool = True, **bounds: float) -> Any:
     """A dataclass field; `default` is a value, `REQUIRED`, or the class of a section. Bounds: `ge gt le lt`.
 
-    With `matters=False` a key, or all of a section, doesn't change what a run computes: where its files lie, how fast
-    they are read, what is shown. A run may be resumed with another value, and results are compared regardless of it.
+    With `matters=False` it is `idle`.
     """
     signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
     bounds = {signs.get(name, name): bound for name, bound in bounds.items()}
@@ -62,12 +61,20 @@ def key(default: Any, help: str, open: bool = False, matters: bool = True, **bou
     return dataclasses.field(default=default, metadata=metadata)
 
 
+def idle(default: Any, help: str, **bounds: float) -> Any:
+    """A key, or a section, that doesn't change what a run computes: where its files lie, how fast they are read, ...
+
+    A run may be resumed with another value, and results are compared regardless of it.
+    """
+    return key(default, help, open=False, matters=False, **bounds)
+
+
 def derived(default: Any = None) -> Any:
     """A field of a schema that is no key: nobody writes it, the library fills it in, or a subclass makes it one."""
     return dataclasses.field(default=default, repr=False, compare=False, metadata={"derived": True})
 
 
-@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(key, derived))
+@dataclass_transform(kw_only_default=True, frozen_default=True, field_specifiers=(key, idle, derived))
 @dataclass(frozen=True)
 class Section:
     """What all sections of a configuration are: frozen dataclasses, made with their keys by name."""

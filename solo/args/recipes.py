@@ -290,15 +290,14 @@ def find_recipe(places: Sequence[str], command: str = "pretrain") -> Path:
     if not name:
         name = next((folder.parent.name for folder in folders if has_own_name(folder)), "")
     name = name if not name or Path(name).suffix in (".yaml", ".yml") else f"{name}.yaml"
-    for folder in folders:
-        if name and os.path.isfile(folder / name):
-            if name.endswith(".yml"):
-                raise ConfigError(f"{places[0]}/{name}: Hydra reads .yaml files only; rename it")
-            return folder.resolve() / name
-    for folder in folders:
-        found = find_part(folder.resolve(), Path(name).stem) if name else None
-        if found and found.made_of:
-            return folder.resolve() / name
+    files = [folder.resolve() / name for folder in folders if name]
+    for file in filter(os.path.isfile, files):
+        if name.endswith(".yml"):
+            raise ConfigError(f"{places[0]}/{name}: Hydra reads .yaml files only; rename it")
+        return file
+    for file in files:
+        if (found := find_part(file.parent, file.stem)) and found.made_of:
+            return file
     raise ConfigError(_not_there(places[0], name, folders))
 
 

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from solo.args.data_schema import AugmentationCfg, DataCfg, LinearDataCfg
-from solo.args.fields import REQUIRED, Section, derived, key
+from solo.args.fields import REQUIRED, Section, derived, idle, key
 from solo.args.trainer import TrainerCfg
 from solo.hex.catalogue import policy_facts, shown
 
@@ -17,41 +17,35 @@ from solo.hex.catalogue import policy_facts, shown
 class OnlineCfg(Section):
     """Vital signs of the embedding while training: rank, LiDAR, alpha-ReQ, uniformity, alignment, spread, threshold."""
 
-    enabled: bool = key(True, "measure them at the end of an epoch, on the last training batches", matters=False)
-    rows: int = key(2048, "images that are measured", ge=2, matters=False)
-    every: int = key(1, "epochs between two measurements; the last epoch is always measured", ge=1, matters=False)
-    alarm: bool = key(
-        True, "say once when the embedding collapses or the loss stands still, with likely causes", matters=False
-    )
+    enabled: bool = idle(True, "measure them at the end of an epoch, on the last training batches")
+    rows: int = idle(2048, "images that are measured", ge=2)
+    every: int = idle(1, "epochs between two measurements; the last epoch is always measured", ge=1)
+    alarm: bool = idle(True, "say once when the embedding collapses or the loss stands still, with likely causes")
     stop_on_collapse: bool = key(False, "end the run then")
-    replay: bool = key(
-        True, "a loss that is not finite: find where it began, keep batch and state in replay/", matters=False
-    )
+    replay: bool = idle(True, "a loss that is not finite: find where it began, keep batch and state in replay/")
 
 
 class PerformanceCfg(Section):
     """What makes training faster or slower and leaves its result as it is."""
 
     disable_channel_last: bool = key(False, "keep images channel-first in memory")
-    compile: Literal["auto"] | bool = key(
-        "auto", "compile the networks (torch.compile); auto: on a GPU, for runs of 5,000 steps and more", matters=False
+    compile: Literal["auto"] | bool = idle(
+        "auto", "compile the networks (torch.compile); auto: on a GPU, for runs of 5,000 steps and more"
     )
-    grad_checkpointing: bool = key(
-        False, "compute the backbone's activations again in the backward pass: less memory, more time", matters=False
+    grad_checkpointing: bool = idle(
+        False, "compute the backbone's activations again in the backward pass: less memory, more time"
     )
-    ring_loss: bool = key(
+    ring_loss: bool = idle(
         False,
         "several devices: keys of the contrastive loss pass from one to the next instead of being gathered by all, so "
         "that none holds more than two sets of its own rows; of methods that compare all rows of a batch",
-        matters=False,
     )
-    fused_loss: bool = key(
+    fused_loss: bool = idle(
         False,
         "GPU: kernels compute the contrastive loss and keep no similarities in memory; of methods whose loss HEX can "
         "replace, and of HEX that weighs or drops relatives",
-        matters=False,
     )
-    profile: bool = key(False, "write profile.txt and profile.json: where the time of a step goes", matters=False)
+    profile: bool = idle(False, "write profile.txt and profile.json: where the time of a step goes")
 
 
 class CheckpointCfg(Section):
@@ -274,29 +268,27 @@ class RunCfg(Section):
     strategy: str | None = key(None, "how processes work together, for example ddp; null: Lightning's choice")
     seed: int = key(5, "start of all random numbers", ge=0, le=2**32 - 1)
     performance: PerformanceCfg = key(PerformanceCfg, "speed")
-    checkpoint: CheckpointCfg = key(CheckpointCfg, "files of a run", matters=False)
-    auto_resume: AutoResumeCfg = key(AutoResumeCfg, "continue by itself", matters=False)
-    resume_from_checkpoint: str | None = key(None, "continue this checkpoint; goes before auto_resume", matters=False)
-    resume_allow: tuple[str, ...] = key(
-        [], "settings (or sections) that may differ in a resumed run, e.g. [max_epochs]", matters=False
+    checkpoint: CheckpointCfg = idle(CheckpointCfg, "files of a run")
+    auto_resume: AutoResumeCfg = idle(AutoResumeCfg, "continue by itself")
+    resume_from_checkpoint: str | None = idle(None, "continue this checkpoint; goes before auto_resume")
+    resume_allow: tuple[str, ...] = idle(
+        [], "settings (or sections) that may differ in a resumed run, e.g. [max_epochs]"
     )
     trust: list[str] = key(
         [], "modules outside of solo whose code may run where a file names it; counts on the command line only"
     )
-    progress: Literal["rich", "plain", "off"] = key("rich", "progress bar, a line an epoch, or nothing", matters=False)
-    logger: tuple[Literal["csv", "tensorboard", "wandb", "mlflow", "trackio"], ...] | None = key(
-        None,
-        "where metrics go; csv is always written; null: tensorboard.enabled and wandb.enabled say it",
-        matters=False,
+    progress: Literal["rich", "plain", "off"] = idle("rich", "progress bar, a line an epoch, or nothing")
+    logger: tuple[Literal["csv", "tensorboard", "wandb", "mlflow", "trackio"], ...] | None = idle(
+        None, "where metrics go; csv is always written; null: tensorboard.enabled and wandb.enabled say it"
     )
-    tensorboard: TensorboardCfg = key(TensorboardCfg, "TensorBoard", matters=False)
-    wandb: WandbCfg = key(WandbCfg, "Weights & Biases", matters=False)
+    tensorboard: TensorboardCfg = idle(TensorboardCfg, "TensorBoard")
+    wandb: WandbCfg = idle(WandbCfg, "Weights & Biases")
 
 
 class PretrainCfg(RunCfg):
     """All settings of `solo pretrain`: method, objective, images, views, optimizer."""
 
-    name: str | None = key(None, "name of the run; null: <method>-<data set>", matters=False)
+    name: str | None = idle(None, "name of the run; null: <method>-<data set>")
     method: str = key(REQUIRED, "self-supervised method")
     accumulate: Literal["plain", "exact"] = key(
         "plain", "accumulate_grad_batches batches: each with a loss of its own, or exact: one loss sees them all"
@@ -312,23 +304,23 @@ class PretrainCfg(RunCfg):
     finetune_lora: int | None = key(
         None, "rank of adapters that are trained in its attention, in place of its weights (LoRA); null: none", ge=1
     )
-    verdict: bool = key(True, "with finetune_from: compare its weights with those of the end", matters=False)
+    verdict: bool = idle(True, "with finetune_from: compare its weights with those of the end")
     momentum: MomentumCfg = key(MomentumCfg, "slow copy")
     hex: HexCfg = key(HexCfg, "hierarchy-aware loss")
     data: DataCfg = key(DataCfg, "images")
     augmentations: tuple[AugmentationCfg, ...] = key(REQUIRED, "how views are made, one entry for each pipeline")
-    debug_augmentations: bool = key(False, "print the pipelines", matters=False)
+    debug_augmentations: bool = idle(False, "print the pipelines")
     optimizer: OptimizerCfg = key(OptimizerCfg, "optimizer")
     scheduler: SchedulerCfg = key(SchedulerCfg, "learning rate over time")
     knn_eval: KnnEvalCfg = key(KnnEvalCfg, "nearest neighbours")
     online: OnlineCfg = key(OnlineCfg, "vital signs, and who watches them")
-    auto_umap: AutoUmapCfg = key(AutoUmapCfg, "pictures of the embedding", matters=False)
+    auto_umap: AutoUmapCfg = idle(AutoUmapCfg, "pictures of the embedding")
 
 
 class LinearCfg(RunCfg):
     """All settings of `solo linear`: a checkpoint, images, and how the classifier is trained."""
 
-    name: str | None = key(None, "name of the run; null: linear-<data set>", matters=False)
+    name: str | None = idle(None, "name of the run; null: linear-<data set>")
     pretrained_feature_extractor: str = key(
         REQUIRED, "a checkpoint (.ckpt .pth .safetensors ...) or the folder of a run"
     )

@@ -7,7 +7,7 @@ compares this list with the signature of the installed Lightning.
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from solo.args.fields import Section, key, keys_of
+from solo.args.fields import Section, idle, key, keys_of
 
 _Bits = Literal["auto", 16, 32, 64, "16", "32", "64", "bf16"]
 _Mixed = Literal["16-mixed", "bf16-mixed", "16-true", "bf16-true", "32-true", "64-true"]
@@ -32,7 +32,7 @@ class TrainerCfg(Section):
     min_epochs: int | None = key(None, "train at least so many epochs", ge=0)
     max_steps: int = key(-1, "stop after so many optimizer steps; -1: never", ge=-1)
     min_steps: int | None = key(None, "train at least so many optimizer steps", ge=0)
-    max_time: str | dict[str, Any] | None = key(None, "stop after this time, DD:HH:MM:SS", matters=False)
+    max_time: str | dict[str, Any] | None = idle(None, "stop after this time, DD:HH:MM:SS")
     limit_train_batches: int | float | None = key(None, "batches of an epoch: a number, or a share of all", ge=0)
     limit_val_batches: int | float | None = key(None, "the same for validation", ge=0)
     limit_test_batches: int | float | None = key(None, "the same for testing", ge=0)
@@ -40,18 +40,18 @@ class TrainerCfg(Section):
     overfit_batches: int | float = key(0.0, "train and validate on these batches only", ge=0)
     val_check_interval: int | float | str | dict[str, Any] | None = key(None, "validate within an epoch, too")
     check_val_every_n_epoch: int | None = key(1, "validate every so many epochs", ge=1)
-    num_sanity_val_steps: int | None = key(None, "validation batches before training starts", ge=-1, matters=False)
-    log_every_n_steps: int | None = key(None, "steps between two log entries", ge=0, matters=False)
-    enable_progress_bar: bool | None = key(None, "show a progress bar", matters=False)
-    enable_model_summary: bool | None = key(None, "print the layers", matters=False)
+    num_sanity_val_steps: int | None = idle(None, "validation batches before training starts", ge=-1)
+    log_every_n_steps: int | None = idle(None, "steps between two log entries", ge=0)
+    enable_progress_bar: bool | None = idle(None, "show a progress bar")
+    enable_model_summary: bool | None = idle(None, "print the layers")
     inference_mode: bool = key(True, "validate in torch.inference_mode")
     use_distributed_sampler: bool = key(True, "shard the data among processes")
     reload_dataloaders_every_n_epochs: int = key(0, "make new loaders every so many epochs", ge=0)
-    profiler: str | None = key(None, "simple, advanced, pytorch or xla", matters=False)
-    detect_anomaly: bool = key(False, "find the operation behind a NaN gradient; slow", matters=False)
+    profiler: str | None = idle(None, "simple, advanced, pytorch or xla")
+    detect_anomaly: bool = idle(False, "find the operation behind a NaN gradient; slow")
     barebones: bool = key(False, "switch off all that costs time besides training")
     plugins: str | tuple[str, ...] | None = key(None, "Lightning plug-ins by name")
-    default_root_dir: str | None = key(None, "Lightning's own folder", matters=False)
+    default_root_dir: str | None = idle(None, "Lightning's own folder")
     enable_autolog_hparams: bool = key(True, "log hyper-parameters by itself")
     model_registry: str | None = key(None, "where Lightning uploads checkpoints")
 

@@ -251,7 +251,8 @@ class Checkpointer(Callback):
             rng = self._loaded.get("rng")
             return {"rng": rng} if rng and trainer.world_size == 1 else None
         if len(states) == trainer.world_size:
-            return dict(states[trainer.global_rank])
+            mine: dict[str, Any] = states[trainer.global_rank]
+            return mine
         rank_zero_warn(
             f"the checkpoint holds the states of {len(states)} processes and this run has {trainer.world_size}: "
             "random streams, memories of a process and means of the running epoch start anew"

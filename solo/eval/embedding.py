@@ -99,19 +99,13 @@ def rankme(features: Tensor, epsilon: float = 1e-7) -> float:
     return entropy_rank(spectrum(features), epsilon)
 
 
-def alpha_req(features: Tensor) -> float:
-    """Decay of the covariance's eigenvalues of features (N, D): alpha in lambda_j ~ j^-alpha, j counted from 1.
-
-    Agrawal, Mondal, Ghosh, Richards: alpha-ReQ (NeurIPS 2022), section 3; values near 1 go with good features, large
-    ones with few directions, small ones with noise in many. NaN with fewer than two eigenvalues that aren't noise.
-    """
-    return power_law(spectrum(features, center=True).square())
-
-
 def power_law(values: Tensor) -> float:
     """Minus the slope of log(value) over log(j), j from 1 to K, of values (K,), those that are 0 left out.
 
-    The line is fitted with the weights 1 / j of Stringer et al. (Nature 2019), so that each octave counts alike.
+    Of a covariance's eigenvalues, the squares of a centred `spectrum`, that is alpha-ReQ (Agrawal, Mondal, Ghosh,
+    Richards, NeurIPS 2022, section 3): near 1 go with good features, large ones with few directions, small ones with
+    noise in many. NaN of fewer than two. Fitted with the weights 1 / j of Stringer et al. (Nature 2019), so that each
+    octave counts alike.
     """
     values = values[values != 0]
     place = torch.arange(1, len(values) + 1, dtype=torch.float64)
@@ -197,12 +191,8 @@ def embedding_std(features: Tensor) -> float:
     """
     if features.ndim != 2 or len(features) == 0:
         raise ValueError(f"expected features (N, D) with at least one row, got {tuple(features.shape)}")
-    sums = torch.zeros(2, features.shape[1], dtype=torch.float64)
-    for part in torch.split(unit_rows(features), BLOCK):
-        rows = part.cpu().double()
-        sums += torch.stack([rows.sum(dim=0), rows.square().sum(dim=0)])
-    mean, square = sums / len(features)
-    return float((square - mean.square()).clamp(min=0).sqrt().mean() * math.sqrt(features.shape[1]))
+    deviations = unit_rows(features).cpu().double().std(dim=0, correction=0)
+    return float(deviations.mean() * math.sqrt(features.shape[1]))
 
 
 @dataclass(frozen=True)

@@ -1,18 +1,7 @@
 """What every measure looks at: features with their labels, what is known of both, files of them, and their rows.
 
-A file, `.npz`, `.pt` (weights only) or `.safetensors`, of any library, holds arrays under these names; `val` is what is
-measured, a file without prefixes is that alone.
-
-| name | what | |
-|---|---|---|
-| `val_features`, `train_features` or `features` | (n, d) numbers | `train_` may be missing |
-| `val_labels`, `train_labels` or `labels` | (n,) or (n, L) ints, coarse level first, -1 unknown | may be missing |
-| `val_paths`, `train_paths` or `paths` | n texts | may be missing |
-| `val_queries` or `queries` | (n,) bools: query, or gallery | may be missing |
-| `levels` | L texts, names of the columns | may be missing |
-| `tree` | text, JSON of `Taxonomy.to_dict()` | may be missing |
-
-`.safetensors` holds arrays only: its texts are in the metadata, as JSON.
+A file, `.npz`, `.pt` (weights only) or `.safetensors`, of any library, holds arrays under the names of the table in
+docs/evaluate.md; `.safetensors` holds arrays only: its texts are in the metadata, as JSON.
 """
 
 from __future__ import annotations
@@ -45,11 +34,7 @@ _TEXTS = ("levels", "tree", "unseen", "facts", "val_paths", "train_paths", "path
 
 @dataclass(frozen=True)
 class FeatureTable:
-    """Features of images, in their order, in CPU memory.
-
-    Raises:
-        UserError: the three don't fit each other, or features are not finite.
-    """
+    """Features of images, in their order, in CPU memory; a `UserError` if parts don't fit or features aren't finite."""
 
     features: Tensor  # (n, d) float32
     labels: Tensor  # (n, L) int64, a node number of each level, coarse first, -1 unknown; L = 0 without labels
@@ -126,11 +111,7 @@ def infer_tree(labels: Tensor, levels: Sequence[str]) -> Taxonomy | None:
 
 
 def read_features(path: str | Path) -> Features:
-    """Read a file of this module's layout.
-
-    Raises:
-        UserError: it isn't there, can't be read, or does not hold features in that layout.
-    """
+    """Read a file of this module's layout; a `UserError` if it isn't there, can't be read, or holds something else."""
     file = Path(path).expanduser()
     if not file.is_file():
         raise UserError(f"features={path} doesn't exist; give a file, {', '.join(ENDINGS)}")
@@ -149,11 +130,7 @@ def read_features(path: str | Path) -> Features:
 
 
 def write_features(path: Path, features: Features) -> None:
-    """Write a `.safetensors`, `.npz` or `.pt` file that `read_features` reads; complete, or not at all.
-
-    Raises:
-        UserError: another ending, or the file can't be written.
-    """
+    """Write a `.safetensors`, `.npz` or `.pt` file that `read_features` reads; a `UserError` leaves none."""
     arrays: dict[str, Tensor] = {}
     texts: dict[str, Any] = {"levels": list(features.levels), "name": features.name, "kind": features.kind}
     texts |= {"facts": dict(features.facts), "unseen": list(features.unseen)}

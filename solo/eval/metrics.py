@@ -28,8 +28,7 @@ def accuracy_at_k(
 
 def weighted_mean(outputs: Sequence[Mapping[str, Any]], key: str, batch_size_key: str) -> Tensor:
     """Mean of `key` over the batches' outputs, each weighted by its `batch_size_key`; NaN if all weights are 0."""
-    total = torch.as_tensor(0.0)
-    weight = torch.as_tensor(0.0)
+    total = weight = torch.as_tensor(0.0)
     for out in outputs:
         size = torch.as_tensor(out[batch_size_key])
         total = total.to(size.device) + torch.as_tensor(out[key], device=size.device).float().squeeze() * size

@@ -64,14 +64,11 @@ def consistent(tree: Taxonomy, predicted: Array, truth: Array) -> Array:
 
     Of the rows with a pair of levels at which the truth (n, L) is known, for branches may end early.
     """
-    fits, counts = np.ones(len(truth), dtype=bool), np.zeros(len(truth), dtype=bool)
-    for level, parents in enumerate(tree.parents):
-        both = (truth[:, level] >= 0) & (truth[:, level + 1] >= 0)
-        lower = predicted[:, level + 1]
-        agrees = (lower >= 0) & (np.array(parents)[np.maximum(lower, 0)] == predicted[:, level])
-        fits &= agrees | ~both
-        counts |= both
-    return np.asarray(fits[counts])
+    both = (truth[:, :-1] >= 0) & (truth[:, 1:] >= 0)
+    levels = zip(tree.parents, predicted.T, predicted.T[1:], strict=False)
+    fits = [(low >= 0) & (np.array(parents)[np.maximum(low, 0)] == up) for parents, up, low in levels]
+    agree: Array = np.array(fits, dtype=bool).T | ~both
+    return np.asarray(agree[both.any(axis=1)].all(axis=1))
 
 
 def full_path(predicted: Array, truth: Array) -> Array:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
+import torch
 
 from solo.errors import UserError
 from solo.eval.features import Array, draw, unit
@@ -86,17 +87,13 @@ class TreeAgreement:
 
 def centroids(features: Array, labels: Array) -> tuple[Array, Array, Array]:
     """Means (m, d) of the unit rows (n, d) of each label (n,), -1 left out; these labels (m,), rows behind each."""
-    from scipy.sparse import csr_array
-
     at = np.flatnonzero(labels >= 0)
     known, place, counts = np.unique(labels[at], return_inverse=True, return_counts=True)
-    sums = np.zeros((len(known), features.shape[1]))
+    sums = torch.zeros(len(known), features.shape[1], dtype=torch.float64)
     for start in range(0, len(at), 8192):  # bounds the float64 copy
         part = slice(start, start + 8192)
-        rows = unit(features[at[part]])
-        members = csr_array((np.ones(len(rows)), (place[part], np.arange(len(rows)))), shape=(len(known), len(rows)))
-        sums += members @ rows
-    return sums / counts[:, None], known, counts
+        sums.index_add_(0, torch.from_numpy(place[part]), torch.from_numpy(unit(features[at[part]])))
+    return sums.numpy() / counts[:, None], known, counts
 
 
 def emergent_tree(points: Array) -> EmergentTree:

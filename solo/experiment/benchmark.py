@@ -48,9 +48,7 @@ class Cell:
 def main(words: Sequence[str]) -> int:
     """Run the command; 0, or 1 if features of a run or data set could not be had; other cells are measured anyway.
 
-    Raises:
-        ConfigError: wrong words, or a wrong file of data sets.
-        UserError: the folder is in use, or can't be written.
+    A `UserError` of wrong words, a wrong file of data sets, or a folder that is in use or can't be written.
     """
     keys, of_features = keys_of(BenchmarkCfg), keys_of(EvaluateCfg)
     named = [word for word in words if "=" not in word and not word.startswith("-")]

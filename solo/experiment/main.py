@@ -189,9 +189,7 @@ def measure_of(text: str) -> tuple[str, str, str]:
 def main(words: Sequence[str]) -> int:
     """Run the command; 0, or 1 if a run has failed; the others are done all the same.
 
-    Raises:
-        ConfigError: wrong words, or a wrong file.
-        UserError: the folder is in use, or can't be written.
+    A `UserError` of wrong words, a wrong file, or a folder that is in use or can't be written.
     """
     keys = keys_of(ExperimentCfg)
     given = [word for word in words if "=" in word and word.partition("=")[0] not in keys]

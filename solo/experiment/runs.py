@@ -45,8 +45,7 @@ class Task:
 def read_rows(folder: Path, needs: Sequence[str] = ()) -> dict[str, Row]:
     """Rows by the id of their run; half a line at the end, of a process that was killed, is cut off.
 
-    Raises:
-        UserError: another line is damaged, or its row has none of the keys `needs`.
+    A `UserError` if another line is damaged, or its row has none of the keys `needs`.
     """
     file = folder / NAME
     content = file.read_bytes() if file.is_file() else b""

@@ -40,11 +40,11 @@ class QueueKwargs(Keys):
 
 
 class MoCoV2PlusKwargs(SimCLRKwargs, QueueKwargs):
-    """Keys of projector, temperature and queue."""
+    """Keys of a projector, a temperature and a queue."""
 
 
 class NNCLRKwargs(PredictorKwargs, MoCoV2PlusKwargs):
-    """Keys of projector, predictor, temperature and queue."""
+    """Keys of a projector, a predictor, a temperature and a queue."""
 
 
 class VICRegKwargs(ProjectorKwargs):
@@ -59,11 +59,11 @@ class BarlowTwinsKwargs(ProjectorKwargs):
 
 
 class MoCoV3Kwargs(PredictorKwargs, SimCLRKwargs):
-    """Keys of projector, predictor and temperature."""
+    """Keys of a projector, a predictor and a temperature."""
 
 
 class NNPredictorKwargs(PredictorKwargs, QueueKwargs):
-    """Keys of projector, predictor and queue."""
+    """Keys of a projector, a predictor and a queue."""
 
 
 class ReSSLKwargs(ProjectorKwargs, QueueKwargs):
@@ -159,7 +159,7 @@ class GuidedKwargs(ProjectorKwargs):
 
 
 class CrossEntropyKwargs(Keys):
-    """A method without keys of its own."""
+    """It has no keys of its own."""
 
 
 class SoftLabelsKwargs(Keys):

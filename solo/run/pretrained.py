@@ -241,7 +241,7 @@ def fetch(repo: str, **options: Any) -> Path:
 
 
 def load_pretrained(source: str | Path, device: str | torch.device | None = None, **data: Any) -> PretrainedModel:
-    """See `solo.load`."""
+    """Backbone, transform, label tree and what else is known of a model, see `solo.load`."""
     given: dict[str, Any] = {key: list(x) if isinstance(x, tuple) else x for key, x in data.items() if x is not None}
     if unknown := sorted(set(given) - {"dataset", *_STATISTICS}):
         raise UserError(f"{unknown[0]!r} can't be set; choose dataset, image_size, channels, mean, std")

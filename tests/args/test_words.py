@@ -95,9 +95,10 @@ def test_what_is_no_word(word, text):
 
 
 def test_sweeps():
-    assert read_word("seed=1,2", PretrainCfg, sweeps=True).choices == ["seed=1", "seed=2"]
-    assert read_word("name='a,b',c", PretrainCfg, sweeps=True).choices == ["name='a,b'", "name=c"]
-    assert read_word("data.train_path=ü,x", PretrainCfg, sweeps=True).choices == ["data.train_path=ü,x"]
+    assert expand(["seed=1,2"]).jobs == [["seed=1"], ["seed=2"]]
+    assert expand(["name='a,b',c"]).jobs == [["name='a,b'"], ["name=c"]]
+    words = ["data.train_path=ü,x", "seed=1,2"]
+    assert expand(words).jobs == [["data.train_path=ü,x", "seed=1"], ["data.train_path=ü,x", "seed=2"]]
 
 
 @pytest.mark.fault(1, "`-m seed=range(1,1000000000)`", "refused at once: at most 1,000 runs")

@@ -10,9 +10,13 @@ import torch
 from torch import Tensor
 
 from solo.eval import embedding
-from solo.eval.embedding import alpha_req, effective_rank, entropy_rank, lidar, rankme, spectrum
+from solo.eval.embedding import effective_rank, entropy_rank, lidar, power_law, rankme, spectrum
 
 SHAPES = [(50, 7), (7, 50), (1, 4), (12, 12)]
+
+
+def alpha_req(features: Tensor) -> float:
+    return power_law(spectrum(features, center=True).square())
 
 
 def _features(rows: int, width: int, seed: int = 0) -> Tensor:
