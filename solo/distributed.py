@@ -213,7 +213,8 @@ def any_process(flag: int) -> int:
     """The largest of the flags (>= 0) that the processes hold, the same on all of them."""
     if not is_distributed():
         return flag
-    found = torch.tensor([flag], device=_device())
+    nccl = dist.get_backend() == "nccl"
+    found = torch.tensor([flag], device=torch.device("cuda", torch.cuda.current_device()) if nccl else "cpu")
     dist.all_reduce(found, op=dist.ReduceOp.MAX)
     return int(found)
 
@@ -235,10 +236,6 @@ def gather_plain(value: Any) -> list[Any]:
     found: list[Any] | None = [None] * world_size() if rank() == 0 else None
     dist.gather_object(value, found)
     return found or []
-
-
-def _device() -> torch.device:
-    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
 
 
 def gather_lines(lines: list[str]) -> list[str]:

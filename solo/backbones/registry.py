@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from solo import plugin
 from solo.backbones import resnet
-from solo.errors import UserError, reason
+from solo.errors import UserError, explained, reason
 from solo.suggest import did_you_mean
 
 # Called as `constructor(method, *args, **kwargs)`: `method` chooses the variant of some backbones, or is None.
@@ -191,18 +191,15 @@ def published_model(
     if library not in ("timm", "torchvision") or not model:
         raise UserError(f"model={name!r} is unknown; give timm/NAME or torchvision/NAME, for example timm/resnet18")
     build, given = _timm if library == "timm" else _torchvision, checked_kwargs(kwargs or {})
-    try:
-        return build(model, fetch, channels, given)
-    except UserError:
-        raise
-    except TypeError as error:
-        raise UserError(f"backbone.kwargs={given} don't fit model={name}: {error}") from error
-    except Exception as error:  # whatever the two and their ways to fetch raise
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        if not fetch:
-            raise UserError(f"model={name} can't be built ({reason}); other backbone.kwargs may help") from error
-        what = f"the weights of model={name} can't be fetched ({reason}); set pretrained=FILE to a file with them"
-        raise UserError(f"{what}, or pretrained=false for random ones") from error
+    what, cure = f"model={name} can't be built", "other backbone.kwargs may help"
+    if fetch:
+        what = f"the weights of model={name} can't be fetched"
+        cure = "set pretrained=FILE to a file with them, or pretrained=false for random ones"
+    with explained(what, cure):  # whatever the two and their ways to fetch raise
+        try:
+            return build(model, fetch, channels, given)
+        except TypeError as error:
+            raise UserError(f"backbone.kwargs={given} don't fit model={name}: {error}") from error
 
 
 def _timm(name: str, fetch: bool, channels: int, kwargs: dict[str, Any]) -> Published:

@@ -30,10 +30,7 @@ _GRACE = 60  # seconds that a loader outlives a stop, at most
 
 
 class SeededDataset(Around):
-    """A data set whose samples are drawn as `dataset[index, seed]`; a plain index draws from the running `random`.
-
-    Reseeds Python's global `random` in the process that makes the samples.
-    """
+    """A data set whose samples are drawn as `dataset[index, seed]`; a plain index draws from the running `random`."""
 
     def __getitem__(self, item: int | tuple[int, int]) -> Any:
         if isinstance(item, tuple):
@@ -277,10 +274,7 @@ def worker_options(num_workers: int, seed: int) -> dict[str, Any]:
 
 
 def _outlive_stop(worker: int) -> None:
-    """Let a loader's process go on for a while when all processes are told to stop: the step under way needs it.
-
-    A stop by `timeout`, SLURM or a container reaches the whole group; the main process ends its loaders itself.
-    """
+    """Let a loader's process go on for a while when all processes are told to stop: the step under way needs it."""
     for name in ("SIGTERM", "SIGHUP", "SIGUSR1"):
         if hasattr(signal, name) and hasattr(signal, "alarm"):  # not on Windows
             signal.signal(getattr(signal, name), lambda number, frame: signal.alarm(_GRACE))

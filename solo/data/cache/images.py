@@ -118,7 +118,7 @@ class FileImages:
         return [*self.problems, *(not_an_image(str(self.files[row])) for row in broken)]
 
     def _kept_size(self, file: Source, side: int) -> tuple[int, int]:
-        """Height and width of an image whose shorter side is at most `side`; nothing for one that is skipped."""
+        """Height and width of an image whose shorter side is at most `side`; zeros for one that is skipped."""
         try:
             width, height = self.reading.head(file).size
         except BrokenImageError:

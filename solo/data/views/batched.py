@@ -251,10 +251,7 @@ def setting(cfg: Any, key: str) -> Any:
 def channel_statistics(
     mean: Sequence[float], std: Sequence[float], channels: int | None
 ) -> tuple[list[float], list[float]]:
-    """Mean and std of `channels` channels, of images in [0, 1]; one value is for all of them.
-
-    Raises a `UserError` for values that can't be, or more or fewer than there are channels.
-    """
+    """Mean and std of `channels` channels, of images in [0, 1]; one value is for all. A `UserError` for wrong ones."""
     for name, text in wrong_statistics(mean, std).items():
         raise UserError(f"{name}{text}")
     count = channels or len(mean)
