@@ -120,10 +120,7 @@ _PEAKS = {
 
 
 def work_of(model: BaseMethod, cfg: PretrainCfg, device: torch.device, processes: int) -> Work:
-    """What one image costs with all its views: forward and twice as much backward, forward of a slow network.
-
-    Products of matrices and convolutions count, those of the loss don't; `processes` are the devices in all.
-    """
+    """Operations of one image with all its views: forward and twice as much backward, forward of a slow network."""
     channels = cfg.data.channels or cfg.data.spec.channels
     sides = [entry.crop_size or cfg.data.image_size or cfg.data.spec.size for entry in cfg.augmentations]
     views = [side for side, entry in zip(sides, cfg.augmentations, strict=True) for _ in range(entry.num_crops)]
@@ -147,10 +144,7 @@ def work_of(model: BaseMethod, cfg: PretrainCfg, device: torch.device, processes
 
 
 def ddp_strategy(exact: bool = False, ours: bool = True) -> DDPStrategy:
-    """DDP without what a step doesn't need: copies of the gradients, and sending all buffers (queues are large).
-
-    With `accumulate=exact` first parts go backward on their own; `ours`: see `SoloModule.on_validation_start`.
-    """
+    """DDP without copies of gradients (but for `exact`), and without sending buffers (which `ours` do themselves)."""
     return DDPStrategy(find_unused_parameters=False, gradient_as_bucket_view=not exact, broadcast_buffers=not ours)
 
 
@@ -198,10 +192,7 @@ def trainer_devices(cfg: RunCfg) -> Any:
 
 
 def check_launch(cfg: RunCfg, trainer: Trainer) -> None:
-    """Compare the processes that torchrun, SLURM or Lightning start with `devices` and `num_nodes`.
-
-    Learning rate and schedules were derived from these. Raises a `UserError`: they differ, or nobody starts the others.
-    """
+    """Refuse another number of processes than `devices` and `num_nodes` say: rate and schedules follow from these."""
     nodes, shown = cfg.num_nodes, list(cfg.devices) if isinstance(cfg.devices, tuple) else cfg.devices
     environment = trainer._accelerator_connector.cluster_environment
     if nodes > 1 and isinstance(environment, LightningEnvironment) and "MASTER_ADDR" not in os.environ:
@@ -239,10 +230,7 @@ UNIT = 1_000_000  # parameters: smaller layers than this are gathered together w
 
 
 class Sharded(ModelParallelStrategy):
-    """Lightning's strategy for FSDP2, with checkpoints as those of any other run: one file of whole tensors.
-
-    The layers of each backbone are gathered when they are used, what is left (heads, prototypes, norms) once a step.
-    """
+    """Lightning's FSDP2, backbones layer by layer; checkpoints are those of any other run, one file of whole tensors."""
 
     restore_checkpoint_after_setup = False  # weights are loaded while they are whole
     lightning_restore_optimizer = True

@@ -182,11 +182,7 @@ _EXACT = 500_000  # images; of more, all with all would take hours: neighbours a
 
 
 def find_relatives(cfg: PretrainCfg, model: BaseMethod) -> Shown | None:
-    """Make the table of relatives, where `hex.policy` or `hex.show` has one, for whoever needs it.
-
-    That is the model's bank, where relatives are pulled, or the loader of the views, for which it is returned. Raises a
-    `UserError` where the eye can't be had, or sees other images.
-    """
+    """Make the table of relatives for whoever needs it: the model's bank, or the loader, for which it is returned."""
     policy, bank = model.hex.show or model.hex.policy, model.hex.bank
     if not isinstance(policy, FromTable):
         return None
@@ -220,10 +216,7 @@ def find_relatives(cfg: PretrainCfg, model: BaseMethod) -> Shown | None:
 
 
 class _Eyes:
-    """What `hex.eye` sees of the training images (`plain`: as evaluation does), several that agree where + joins them.
-
-    `labels` (n,) of each level, -1 for unknown: beside another eye a level's name leaves out who is of another node.
-    """
+    """What `hex.eye` sees of the training images; + joins several that agree, a level's name leaves out other nodes."""
 
     def __init__(self, cfg: PretrainCfg, plain: Dataset[Any], labels: dict[str, Tensor]) -> None:
         self.cfg, self.plain, self.number = cfg, plain, len(plain)  # type: ignore[arg-type]

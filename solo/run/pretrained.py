@@ -125,10 +125,7 @@ class PretrainedModel:
         return predictions(logits, tree, k, level, within)
 
     def read(self, image: Any) -> Tensor:
-        """What the backbone sees of one image (a path, `PIL.Image`, array or ready tensor): (C, H, W).
-
-        Raises a `BrokenImageError` for a file that can't be decoded, a `UserError` for something that is no image.
-        """
+        """What the backbone sees of one image (path, `PIL.Image`, array, ready tensor): (C, H, W); or a `UserError`."""
         if not isinstance(image, Tensor):
             return self.transform(as_image(image, self.reading))
         if image.ndim != 3 or not image.is_floating_point() or len(image) != self.channels:
@@ -146,11 +143,7 @@ class PretrainedModel:
         return model_card(self.bundle())
 
     def export(self, to: str, out: str | Path) -> Exported:
-        """Write a folder that another program reads, see `solo.export`.
-
-        `to` is `safetensors`, `timm`, `hf`, `torchvision`, `onnx`, `torch_export` or `detectron2`. Raises a
-        `UserError`: that doesn't know such a network, or its package is missing.
-        """
+        """Write a folder that another program reads: `to` is one of `solo.export.TARGETS`; or a `UserError`."""
         return export(self.bundle(), to, out)
 
     def bundle(self) -> Bundle:
