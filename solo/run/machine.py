@@ -230,7 +230,7 @@ UNIT = 1_000_000  # parameters: smaller layers than this are gathered together w
 
 
 class Sharded(ModelParallelStrategy):
-    """Lightning's FSDP2, backbones layer by layer; checkpoints are those of any other run, one file of whole tensors."""
+    """Lightning's FSDP2, backbones layer by layer; checkpoints are those of any other run, whole tensors, one file."""
 
     restore_checkpoint_after_setup = False  # weights are loaded while they are whole
     lightning_restore_optimizer = True
