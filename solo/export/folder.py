@@ -55,12 +55,6 @@ class Bundle:
         generator = torch.Generator().manual_seed(0)
         return torch.randn(2, self.network.channels, self.network.size, self.network.size, generator=generator)
 
-    @torch.no_grad()
-    def features(self, images: Tensor) -> Tensor:
-        """(B, F) of images (B, C, H, W)."""
-        found: Tensor = self.backbone(images)
-        return found
-
 
 def write_description(bundle: Bundle, folder: Path, card: str) -> None:
     """Write `solo.json`, `taxonomy.json` (where there is a tree) and `README.md`."""

@@ -57,8 +57,8 @@ def export(bundle: Bundle, to: str, folder: str | Path) -> Exported:
     if load is not None:
         images, network = bundle.example(), load()
         with torch.no_grad():
-            found = torch.cat([network(image) for image in images[:, None]])
-        if not _close(found, bundle.features(images)):
+            same = _close(torch.cat([network(image) for image in images[:, None]]), bundle.backbone(images))
+        if not same:
             raise UserError(f"{folder}: {to} gives other features than the run; please report this network")
     return Exported(folder, usage, load is not None)
 
@@ -114,7 +114,7 @@ def _timm_form(bundle: Bundle) -> TimmForm | None:
     except (RuntimeError, TypeError, ValueError, AssertionError):  # other layers, or arguments it doesn't know
         return None
     with torch.no_grad():
-        return form if _close(network(bundle.example()), bundle.features(bundle.example())) else None
+        return form if _close(network(bundle.example()), bundle.backbone(bundle.example())) else None
 
 
 def _candidate(bundle: Bundle) -> TimmForm | None:

@@ -35,14 +35,7 @@ class SavedRun(NamedTuple):
     state: Mapping[str, Tensor]  # the weights
     cfg: dict[str, Any]  # settings of the run, empty where the file has none
     data: dict[str, Any]  # section `data` of these, and what the run found out of its images
-
-    @property
-    def small_stem(self) -> bool | None:
-        """Whether the stem is one for small images; None where nothing is known of those it was trained on."""
-        if self.data.get("small_stem") is not None:
-            return bool(self.data["small_stem"])
-        spec = DATASETS.get(str(self.data.get("dataset")))
-        return None if spec is None else spec.small_stem
+    small_stem: bool | None  # whether the stem is one for small images; None where nothing is known of these
 
 
 def saved_run(path: str | Path) -> SavedRun:
@@ -51,7 +44,10 @@ def saved_run(path: str | Path) -> SavedRun:
     checkpoint = load_checkpoint(file)
     saved = saved_settings(checkpoint, file)
     data = {**(saved["cfg"].get("data") or {}), **saved["data"]}
-    return SavedRun(file, checkpoint["state_dict"], saved["cfg"], data)
+    small, spec = data.get("small_stem"), DATASETS.get(str(data.get("dataset")))
+    if small is None and spec is not None:
+        small = spec.small_stem
+    return SavedRun(file, checkpoint["state_dict"], saved["cfg"], data, None if small is None else bool(small))
 
 
 def saved_data(path: str) -> dict[str, Any]:
