@@ -8,8 +8,8 @@ from functools import partial
 import numpy as np
 
 from solo.analysis import figure as fig
-from solo.analysis.embedding import TITLES
 from solo.analysis.numbers import SPACES, Analysis, Numbers, Run, View, time_of
+from solo.analysis.plots import TITLES
 from solo.eval.features import Array, unit
 from solo.eval.tree import EmergentTree, robinson_foulds, tree_similarity
 

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor, nn
 
-from solo.analysis.embedding import Embedding, draw_embedding
+from solo.analysis.plots import Embedding, draw_embedding
 from solo.callbacks.run_directory import RunDirectory, defaults_of
 from solo.distributed import gather_no_grad
 
