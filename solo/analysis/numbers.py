@@ -70,6 +70,13 @@ class Numbers:
     mixing: Array  # (m, m) of the classes, empty for more than 200
     pairs: list[by_class.ConfusablePair]  # classes that collapse onto each other, the worst first
 
+    def at(self, path: str) -> Any:
+        """The number at a path such as `cosine.gap`; NaN where a part of it isn't there."""
+        found: Any = self
+        for name in path.split("."):
+            found = getattr(found, name, math.nan)
+        return found
+
     @property
     def superclasses(self) -> list[by_class.NodeRank]:
         """The profile's superclasses of enough images to compare local with global rank."""
@@ -87,6 +94,16 @@ class Numbers:
         """Mean over the superclasses of local over global effective rank."""
         found = [node.ratio for node in self.superclasses]
         return sum(found) / len(found) if found else math.nan
+
+    @property
+    def relatives(self) -> float:
+        """Share of the images above the threshold that are of the anchor's superclass, in percent."""
+        return 100 * self.selection.precision
+
+    @property
+    def worst_mixing(self) -> float:
+        """Of any two classes; NaN where it isn't known."""
+        return self.pairs[0].mixing if self.pairs else math.nan
 
     def mixing_of(self, a: int, b: int) -> float:
         """Of two classes, a < b; NaN where it isn't known."""
