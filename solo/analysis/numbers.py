@@ -119,7 +119,15 @@ def measure(features: Tensor, labelling: Labelling, options: Options, views: Ten
     near = by_class.neighbours(rows, options.k, options.max_anchors, options.seed)
     labels = torch.from_numpy(labelling.labels)
     fine, coarse = labelling.fine, torch.from_numpy(labelling.coarse.copy())
-    accuracies, intervals = _knn(features, labels, near, options)
+    similarity, found = torch.from_numpy(near.similarity), torch.from_numpy(near.rows)
+    votes = level_rankings(similarity, found, labels, labels, temperature=options.temperature)
+    right = hits(votes, labels[torch.from_numpy(near.queries)])  # leave-one-out, of each level
+    accuracies = [100 * float(one["acc1"].double().mean()) if len(one["acc1"]) else math.nan for one in right]
+    intervals = [UNDEFINED] * len(right)
+    if len(near.queries) == len(features):
+        table, halves = FeatureTable(features, labels), cuts(len(features), options.seed)
+        ends = neighbour_intervals(table, right, options.k, options.temperature, halves, features.device)
+        intervals = [(100 * one["acc1"][0], 100 * one["acc1"][1]) for one in ends]
     means, classes, _ = centroids(rows, fine)
     tree = emergent_tree(means) if 2 <= len(classes) <= 10_000 else None
     paths = labelling.paths(classes.tolist()) if labelling.given > 1 else None
@@ -146,21 +154,6 @@ def measure(features: Tensor, labelling: Labelling, options: Options, views: Ten
         mixing=by_class.mixing_matrix(fine, near, classes) if 0 < len(classes) <= 200 else np.empty((0, 0)),
         pairs=by_class.confusable_pairs(rows, fine, near),
     )
-
-
-def _knn(
-    features: Tensor, labels: Tensor, near: by_class.Neighbours, options: Options
-) -> tuple[list[float], list[Interval]]:
-    """Leave-one-out accuracy of each level, and its interval, in percent."""
-    similarity, rows = torch.from_numpy(near.similarity), torch.from_numpy(near.rows)
-    best = level_rankings(similarity, rows, labels, labels, temperature=options.temperature)
-    right = hits(best, labels[torch.from_numpy(near.queries)])
-    ends = [UNDEFINED] * len(right)
-    if len(near.queries) == len(features):
-        table, halves = FeatureTable(features, labels), cuts(len(features), options.seed)
-        found = neighbour_intervals(table, right, options.k, options.temperature, halves, features.device)
-        ends = [(100 * one["acc1"][0], 100 * one["acc1"][1]) for one in found]
-    return [100 * float(one["acc1"].double().mean()) if len(one["acc1"]) else math.nan for one in right], ends
 
 
 @dataclass(frozen=True)

@@ -114,7 +114,10 @@ def draw_embedding(
     shown = f"{len(rows):,} images" if len(rows) == len(features) else f"{len(rows):,} of {len(features):,} images"
     title = " · ".join(part for part in (title, TITLES[embedding], shown) if part)
     panels = []
-    for labels, (level, classes), order in zip(targets.T, names, _orders(targets), strict=True):
+    known = np.unique(targets[(targets >= 0).all(axis=1)], axis=0)  # rows sorted along the tree
+    for labels, sorted_labels, (level, classes) in zip(targets.T, known.T, names, strict=True):
+        order = list(dict.fromkeys(sorted_labels.tolist()))  # classes of one parent get neighbouring hues
+        order += sorted({*labels.tolist()} - {-1, *order})
         groups = [
             (classes[label] if label < len(classes) else str(label), colour, np.flatnonzero(labels == label))
             for label, colour in zip(order, named_palette(palette, len(order)), strict=True)
@@ -170,13 +173,3 @@ def embed(features: Array, embedding: Embedding, seed: int) -> Array:
         points = np.asarray(model.fit_transform(features))
     torch.set_num_threads(threads)  # numba, in UMAP, sets it for the whole process: training went on 5 times slower
     return points
-
-
-def _orders(targets: Array) -> list[list[int]]:
-    """For each level its classes in the order of the colours: those of one parent get neighbouring hues."""
-    known = np.unique(targets[(targets >= 0).all(axis=1)], axis=0)  # rows sorted along the tree
-    found = []
-    for level in range(targets.shape[1]):
-        classes = list(dict.fromkeys(known[:, level].tolist()))
-        found.append(classes + sorted(set(targets[:, level].tolist()) - {-1, *classes}))
-    return found
