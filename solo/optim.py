@@ -54,10 +54,7 @@ class LARS(Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One step; returns what the closure returns."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             spared = 1 if group["exclude_bias_n_norm"] else -1  # number of dimensions
             plain = [p for p in group["params"] if p.grad is not None and p.ndim == spared]

@@ -38,7 +38,7 @@ from timm.models.vision_transformer import VisionTransformer as VisionTransforme
 
 
 def timm_model(name: str, method: str | None, *args: Any, **kwargs: Any) -> nn.Module:
-    """Timm's model `name` without classifier, the same for every `method`; the rest goes to `timm.create_model`.
+    """A model of timm's without classifier, the same for every `method`; the rest goes to `timm.create_model`.
 
     That is `in_chans`, `drop_path_rate`, ...; `img_size` for Swin, and `window_size=4` for images of 32 pixels.
     """
