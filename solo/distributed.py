@@ -179,11 +179,6 @@ def own_rows(x: Tensor) -> Tensor:
     return x.chunk(world_size())[rank()] if is_distributed() else x
 
 
-def own_share(x: Any) -> Any:
-    """What this process holds of a parameter that FSDP has shared out; anything else as it is."""
-    return x.to_local() if hasattr(x, "to_local") else x
-
-
 @torch.no_grad()
 def all_reduce_sum(x: Tensor) -> Tensor:
     """Sum over processes, detached; the input is left as it is."""
@@ -236,12 +231,3 @@ def gather_plain(value: Any) -> list[Any]:
     found: list[Any] | None = [None] * world_size() if rank() == 0 else None
     dist.gather_object(value, found)
     return found or []
-
-
-def gather_lines(lines: list[str]) -> list[str]:
-    """Texts of all processes, in rank order; every process must call it."""
-    if not is_distributed():
-        return list(lines)
-    found: list[Any] = [None] * world_size()
-    dist.all_gather_object(found, lines)
-    return [line for part in found for line in part]
