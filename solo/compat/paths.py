@@ -38,7 +38,10 @@ class Moved:
 
 _CONFIGS = "solo.compat.configs"
 _FLAGS = "solo.compat.flags"
-_VIT = {"MaskedAutoencoderViT": "MaskedViT", "VisionTransformerMoCo": "SinCosViT"}
+_VIT = {
+    "MaskedAutoencoderViT": "solo.backbones.from_timm:MaskedViT",
+    "VisionTransformerMoCo": "solo.backbones.from_timm:SinCosViT",
+}
 _TORCHVISION = "torchvision.models"
 _SINCOS = ("1d_sincos_pos_embed_from_grid", "2d_sincos_pos_embed", "2d_sincos_pos_embed_from_grid")
 _MISC = {f"generate_{name}": f"solo.nn.vit:generate_{name}" for name in _SINCOS}
@@ -60,10 +63,10 @@ MODULES: dict[str, Moved | None] = {  # None: a package without names of its own
     "solo.backbones.swin": Moved("solo.backbones"),
     "solo.backbones.swin.swin": Moved("solo.backbones", method=None),
     "solo.backbones.resnet.resnet": Moved(_TORCHVISION),
-    "solo.backbones.vit": Moved("solo.backbones.from_timm"),
-    "solo.backbones.vit.vit": Moved("solo.backbones.from_timm", method=None),
-    "solo.backbones.vit.vit_mae": Moved("solo.backbones.from_timm", _VIT, method="mae"),
-    "solo.backbones.vit.vit_mocov3": Moved("solo.backbones.from_timm", _VIT, method="mocov3"),
+    "solo.backbones.vit": Moved("solo.backbones"),
+    "solo.backbones.vit.vit": Moved("solo.backbones", method=None),
+    "solo.backbones.vit.vit_mae": Moved("solo.backbones", _VIT, method="mae"),
+    "solo.backbones.vit.vit_mocov3": Moved("solo.backbones", _VIT, method="mocov3"),
     "solo.backbones.poolformer.poolformer": Moved("solo.backbones.poolformer", method=None),
     "solo.backbones.wide_resnet": Moved("solo.backbones.resnet"),
     "solo.backbones.wide_resnet.wide_resnet": Moved("solo.backbones.resnet", method=None),
