@@ -29,8 +29,7 @@ from solo.data.cache.images import pixels_in_memory
 from solo.data.catalogue.registry import get_spec, layout_of, query_images, unseen_classes
 from solo.data.classification_dataloader import prepare_datasets, prepare_transforms
 from solo.data.labels.subsets import Subset, level_targets, take_fraction
-from solo.data.sources.images import image_sources, skipped_files
-from solo.data.sources.load import load
+from solo.data.sources.images import image_sources, load, skipped_files
 from solo.data.storage.facts import identity
 from solo.errors import UserError
 from solo.eval.features import Features, FeatureTable, read_features, write_features

@@ -19,7 +19,7 @@ from PIL import Image
 from solo.cli import main
 from solo.data.cache.images import KeptImages, cached
 from solo.data.catalogue.registry import check_path, get_spec, resolve_spec
-from solo.data.sources.load import load
+from solo.data.sources.images import load
 from solo.data.storage.containers import write_h5
 from solo.data.storage.facts import is_image_name
 from solo.data.storage.reading import ImageReading
