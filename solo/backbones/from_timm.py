@@ -35,10 +35,7 @@ from timm.models.vision_transformer import VisionTransformer as VisionTransforme
 
 
 def timm_model(name: str, method: str | None = None, *args: Any, **kwargs: Any) -> nn.Module:
-    """A model of timm's without classifier, the same for every `method`; the rest goes to `timm.create_model`.
-
-    That is `in_chans`, `drop_path_rate`, ...; `img_size` for Swin, and `window_size=4` for images of 32 pixels.
-    """
+    """A model of timm's without classifier, the same for every `method`; the rest goes to `timm.create_model`."""
     model: nn.Module = timm.create_model(name, *args, **{"num_classes": 0, **kwargs})
     return model
 

@@ -71,8 +71,7 @@ class FileImages:
     """Image files, decoded in the loader's processes and cropped there; all else happens to whole batches.
 
     JPEG files are decoded at a half, a quarter or an eighth of their size, as long as the shorter side stays at least
-    `side`: pixels are averaged that a crop would average. `size_text` says how much there is, and `cure` what would be
-    faster, for people.
+    `side`. `size_text` says how much there is, and `cure` what would be faster, for people.
     """
 
     files: Sequence[Source]  # paths, or images in tar, HDF5 and other files
@@ -143,8 +142,7 @@ class FileImages:
 class KeptImages(FileImages):
     """Image files, decoded when they are first asked for and then kept in one file in `folder`.
 
-    `files` says which images, how they are read, and what is done with those that can't be. Smaller images than `side`
-    pixels of the shorter side are kept as they are. `shapes` (N, 2) are heights and widths of what is kept.
+    Smaller images than `side` pixels of the shorter side are kept as they are. `shapes` (N, 2) are heights and widths.
     """
 
     def __init__(self, files: FileImages, side: int, channels: int, folder: Path) -> None:
