@@ -51,7 +51,7 @@ from solo.args.show import (
     usage,
 )
 from solo.compat import twin
-from solo.compat.flags import has_flags, read_flags
+from solo.compat.args import has_flags, read_flags
 from solo.cores import fitting_workers
 from solo.errors import ConfigError, UserError, refusal
 from solo.plugin import permit

@@ -50,11 +50,11 @@ _MISC |= {
 }
 
 MODULES: dict[str, Moved | None] = {  # None: a package without names of its own
-    "solo.args.pretrain": Moved("solo.compat.configs", {"parse_cfg": "parse_pretrain"}),
-    "solo.args.linear": Moved("solo.compat.configs", {"parse_cfg": "parse_linear"}),
-    "solo.args.dataset": Moved("solo.compat.flags"),
-    "solo.args.knn": Moved("solo.compat.flags"),
-    "solo.args.umap": Moved("solo.compat.flags"),
+    "solo.args.pretrain": Moved("solo.compat.args", {"parse_cfg": "parse_pretrain"}),
+    "solo.args.linear": Moved("solo.compat.args", {"parse_cfg": "parse_linear"}),
+    "solo.args.dataset": Moved("solo.compat.args"),
+    "solo.args.knn": Moved("solo.compat.args"),
+    "solo.args.umap": Moved("solo.compat.args"),
     "solo.backbones.convnext": Moved("solo.backbones"),
     "solo.backbones.convnext.convnext": Moved("solo.backbones", method=None),
     "solo.backbones.swin": Moved("solo.backbones"),
