@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from solo.errors import UserError, reason
+from solo.errors import UserError, explained
 from solo.untrusted import check_zip, is_zip, parse_json, plain_values
 from solo.weights import STAND_INS, flat, some
 
@@ -60,10 +60,8 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
     if renamed or file.suffix == ".safetensors":
         from safetensors.torch import load_file
 
-        try:
+        with explained(f"checkpoint {file} is truncated or damaged", "copy it again"):
             loaded: Any = load_file(file)
-        except Exception as error:  # safetensors' own
-            raise UserError(f"checkpoint {file} is truncated or damaged ({reason(error)}); copy it again") from error
     else:
         loaded = _read_torch(file)
     if isinstance(loaded, Mapping) and isinstance(loaded.get("state_dict"), Mapping):

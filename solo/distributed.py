@@ -179,11 +179,6 @@ def own_rows(x: Tensor) -> Tensor:
     return x.chunk(world_size())[rank()] if is_distributed() else x
 
 
-def own_share(x: Any) -> Any:
-    """What this process holds of a parameter that FSDP has shared out; anything else as it is."""
-    return x.to_local() if hasattr(x, "to_local") else x
-
-
 @torch.no_grad()
 def all_reduce_sum(x: Tensor) -> Tensor:
     """Sum over processes, detached; the input is left as it is."""
@@ -213,7 +208,8 @@ def any_process(flag: int) -> int:
     """The largest of the flags (>= 0) that the processes hold, the same on all of them."""
     if not is_distributed():
         return flag
-    found = torch.tensor([flag], device=_device())
+    nccl = dist.get_backend() == "nccl"
+    found = torch.tensor([flag], device=torch.device("cuda", torch.cuda.current_device()) if nccl else "cpu")
     dist.all_reduce(found, op=dist.ReduceOp.MAX)
     return int(found)
 
@@ -235,16 +231,3 @@ def gather_plain(value: Any) -> list[Any]:
     found: list[Any] | None = [None] * world_size() if rank() == 0 else None
     dist.gather_object(value, found)
     return found or []
-
-
-def _device() -> torch.device:
-    return torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
-
-
-def gather_lines(lines: list[str]) -> list[str]:
-    """Texts of all processes, in rank order; every process must call it."""
-    if not is_distributed():
-        return list(lines)
-    found: list[Any] = [None] * world_size()
-    dist.all_gather_object(found, lines)
-    return [line for part in found for line in part]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from solo.analysis.drawing import Images, Json, as_plotly, brief
+from solo.analysis.drawing import Images, as_plotly, brief
 from solo.analysis.figure import Figure, Plot, legend_of
 from solo.analysis.labelling import Labelling
 from solo.analysis.numbers import COSINE_ANCHORS, SPACES, Analysis, Numbers, Options, Run
@@ -177,12 +177,11 @@ def write_report(analysis: Analysis, figures: Sequence[Figure], image: Images | 
     """The page as text: findings stand at the top, then the table, then the figures by section."""
     from plotly.offline import get_plotlyjs
 
-    panels: list[Json] = []
-
-    def plot(panel: Plot) -> int:
-        """The number of a plot, which is drawn by the page's script."""
-        panels.append(as_plotly(panel))
-        return len(panels) - 1
+    plots = [panel for figure in figures for panel in figure.panels if isinstance(panel, Plot)]
+    numbers = {id(plot): number for number, plot in enumerate(plots)}  # by which the page's script finds them
+    data = json.dumps([as_plotly(plot) for plot in plots], separators=(",", ":"), allow_nan=False)
+    for sign in "<>&":  # nothing in it ends or opens anything: no tag, no comment
+        data = data.replace(sign, f"\\u{ord(sign):04x}")
 
     @cache
     def thumbnail(row: int) -> Markup:
@@ -199,12 +198,6 @@ def write_report(analysis: Analysis, figures: Sequence[Figure], image: Images | 
         """The names and colours of a legend, where there are several, and not too many to be of use."""
         legend = figure.legend or legend_of(figure.panels)
         return legend if 1 < len(legend) <= 40 else {}
-
-    def all_panels() -> Markup:
-        data = json.dumps(panels, separators=(",", ":"), allow_nan=False)
-        for sign in "<>&":  # nothing in it ends or opens anything: no tag, no comment
-            data = data.replace(sign, f"\\u{ord(sign):04x}")
-        return Markup(data)
 
     sections = []
     for name, lede in SECTIONS.items():
@@ -223,8 +216,8 @@ def write_report(analysis: Analysis, figures: Sequence[Figure], image: Images | 
         sections=sections,
         legend_of=chips,
         switches=lambda one: bool(legend_of(one.panels)),
-        plot=plot,
-        panels=all_panels,
+        plot=lambda panel: numbers[id(panel)],
+        panels=Markup(data),
         columns=columns,
         cells=cells,
         table_protocol=" ".join(analysis.protocol[topic] for topic in ("images", "knn", "rank", "LiDAR")),

@@ -207,7 +207,7 @@ class RunProgress(ProgressBar):
             self._show(trainer, trainer.current_epoch + 1)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Give the terminal back."""
+        """Give the terminal back to whoever writes next."""
         if self._bar is not None:
             self._bar.stop()
             self._bar = None

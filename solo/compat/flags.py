@@ -13,19 +13,10 @@ from solo.args.origins import COMMAND_LINE
 from solo.data.catalogue.registry import DATASETS
 
 # flag -> key, where they differ
-_KEYS = {
-    "dataset": "data.dataset",
-    "train_data_path": "data.train_path",
-    "val_data_path": "data.val_path",
-    "data_format": "data.format",
-    "data_fraction": "data.fraction",
-    "no_labels": "data.no_labels",
-    "mean": "data.mean",
-    "std": "data.std",
-    "num_workers": "data.num_workers",
-    "pretrained_checkpoint_dir": "pretrained_feature_extractor",
-    "ckpt": "pretrained_feature_extractor",
-}
+_KEYS = {name: f"data.{name}" for name in ("dataset", "no_labels", "mean", "std", "num_workers")}
+_KEYS |= {"train_data_path": "data.train_path", "val_data_path": "data.val_path"}
+_KEYS |= {"data_format": "data.format", "data_fraction": "data.fraction"}
+_KEYS |= dict.fromkeys(("pretrained_checkpoint_dir", "ckpt"), "pretrained_feature_extractor")
 _TELLING = ("--dataset", "--ckpt", "--pretrained_checkpoint_dir", "--train_data_path")
 
 
@@ -40,9 +31,10 @@ def dataset_args(parser: ArgumentParser) -> None:
 
 def augmentations_args(parser: ArgumentParser) -> None:
     """Add how the views of pretraining are made; several values stand for several pipelines."""
-    _floats(parser, "--brightness", "--contrast", "--saturation", "--hue")
-    _floats(parser, "--color_jitter_prob", "--gray_scale_prob", "--gaussian_prob", "--solarization_prob")
-    _floats(parser, "--equalization_prob", "--horizontal_flip_prob", "--min_scale", "--max_scale")
+    probabilities = "color_jitter gray_scale gaussian solarization equalization horizontal_flip"
+    names = ["brightness", "contrast", "saturation", "hue", *(f"{name}_prob" for name in probabilities.split())]
+    for name in (*names, "min_scale", "max_scale"):
+        parser.add_argument(f"--{name}", type=float, nargs="+")
     parser.add_argument("--num_crops_per_aug", type=int, nargs="+", default=[2], help="views of each pipeline")
     parser.add_argument("--crop_size", type=int, nargs="+", default=[224], help="pixels")
     parser.add_argument("--debug_augmentations", action="store_true", help="print the pipelines")
@@ -59,12 +51,7 @@ def custom_dataset_args(parser: ArgumentParser) -> None:
     parser.add_argument("--no_labels", action="store_true", help="a flat folder of images without labels")
 
 
-def _floats(parser: ArgumentParser, *names: str) -> None:
-    for name in names:
-        parser.add_argument(name, type=float, nargs="+")
-
-
-def _checkpoint_args(parser: ArgumentParser) -> ArgumentParser:
+def _checkpoint_args(parser: ArgumentParser) -> None:
     dataset_args(parser)
     custom_dataset_args(parser)
     linear_augmentations_args(parser)
@@ -73,7 +60,6 @@ def _checkpoint_args(parser: ArgumentParser) -> ArgumentParser:
     source.add_argument("--ckpt", help="a checkpoint file")
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--num_workers", type=int, default=10)
-    return parser
 
 
 def _knn_args(parser: ArgumentParser) -> ArgumentParser:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from solo import distributed
 from solo.data.catalogue.registry import get_spec
-from solo.data.sources.load import load
+from solo.data.sources.images import load
 from solo.eval.knn import WeightedKNNClassifier
 
 __all__ = ["FilterInfNNan", "GatherLayer", "compute_dataset_size", "concat_all_gather_no_grad", "filter_inf_n_nan"]
@@ -75,7 +75,6 @@ class FilterInfNNan(nn.Module):
         return filter_inf_n_nan(self.module(*args, **kwargs))
 
     def __getattr__(self, name: str) -> Any:
-        """Forward what this class doesn't have to the wrapped module."""
         try:
             return super().__getattr__(name)
         except AttributeError:
