@@ -11,9 +11,12 @@ from lightning.pytorch import seed_everything
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader
 
-from solo.analysis.embedding import draw_embedding
 from solo.analysis.pages import words_of
+<<<<<<< HEAD
 from solo.args.config import to_plain
+=======
+from solo.analysis.plots import draw_embedding
+>>>>>>> main
 from solo.args.eval_schema import EvaluateCfg, KnnCfg, UmapCfg
 from solo.args.schema import LinearCfg
 from solo.backbones.registry import check_single
