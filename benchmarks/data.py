@@ -35,8 +35,7 @@ from solo.data.cache.images import cached
 from solo.data.catalogue.registry import get_spec
 from solo.data.labels.subsets import Indexed
 from solo.data.pretrain_dataloader import prepare_dataloader
-from solo.data.sources.images import ArrayDataset
-from solo.data.sources.load import load
+from solo.data.sources.images import ArrayDataset, load
 from solo.data.storage.reading import ImageReading
 from solo.data.views.batched import BatchAugment
 from solo.data.views.pipelines import GaussianBlur, build_transform_pipeline, prepare_n_crop_transform

@@ -42,7 +42,7 @@ from solo.backbones import build_backbone
 from solo.data.batches.loaders import BatchLoader
 from solo.data.cache import images
 from solo.data.catalogue.registry import get_spec
-from solo.data.sources.load import load
+from solo.data.sources.images import load
 from solo.data.views.batched import BatchAugment
 from solo.eval.knn import nearest
 from solo.hex import AdaptivePercentile

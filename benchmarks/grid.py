@@ -20,7 +20,7 @@ from torchvision.transforms.functional import pil_to_tensor, resize
 
 from solo.backbones import build_backbone
 from solo.data.catalogue.registry import get_spec
-from solo.data.sources.load import load
+from solo.data.sources.images import load
 from solo.eval.linear import choose, train_heads
 
 RATES, DECAYS, BATCH = [0.01, 0.03, 0.1, 0.3, 1.0, 3.0], [0.0, 1e-6, 1e-5, 1e-4], 128

@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 __all__ = ["analyze", "evaluate", "inspect", "load", "pretrain", "search"]
 
-_FEATURE_FILES = (".npz", ".safetensors")
-
 
 def pretrain(*recipe: str | Path, overrides: Sequence[str] = (), **settings: Any) -> PretrainResult:
     """Train as `solo pretrain` does, in this process.
@@ -35,15 +33,11 @@ def pretrain(*recipe: str | Path, overrides: Sequence[str] = (), **settings: Any
         settings: the same as Python values: `max_epochs=2`, `optimizer={"lr": 0.1}`, which changes nothing else of
             `optimizer`, or `**{"optimizer.lr": 0.1}`.
 
-    Returns:
-        The run's folder, its summary, its last checkpoint and the trained model.
-
-    Raises:
-        ConfigError: a recipe, key or value that is wrong, before anything is loaded; all problems, one a line.
-        UserError: something on this machine that has to be solved first.
+    Returns the run's folder, its summary, its last checkpoint and the trained model. Raises a `ConfigError`: a recipe,
+    key or value that is wrong, before anything is loaded, with all problems, one a line; or a `UserError`: something on
+    this machine that has to be solved first.
     """
-    words = [*overrides, *_words(settings)]
-    result: PretrainResult = _run("pretrain", recipe, words)
+    result: PretrainResult = _run("pretrain", recipe, [*overrides, *_words(settings)])
     return result
 
 
@@ -56,8 +50,7 @@ def evaluate(source: str | Path, *recipe: str | Path, overrides: Sequence[str] =
         overrides: words as on the command line, `"k=5"`.
         settings: the same as Python values: `measures=["knn"]`, `data={"val_path": "images"}`.
 
-    Returns:
-        What `evaluate.json` holds: under `results` the numbers of each kind of features.
+    Returns what `evaluate.json` holds: under `results` the numbers of each kind of features.
     """
     words = [*_words({_kind(source): str(source)}), *overrides, *_words(settings)]
     found: dict[str, Any] = _run("evaluate", recipe, words)
@@ -72,8 +65,7 @@ def analyze(*sources: str | Path, overrides: Sequence[str] = (), **settings: Any
         overrides: words as on the command line, `"embedding=pca"`.
         settings: the same as Python values: `embedding="pca"`, `output="report"`.
 
-    Returns:
-        `report.html`, a page that opens in a browser; `analysis.json` and `figures` lie beside it.
+    Returns `report.html`, a page that opens in a browser; `analysis.json` and `figures` lie beside it.
     """
     kinds = {_kind(source) for source in sources or (None,)}
     if len(kinds) > 1:
@@ -86,11 +78,8 @@ def analyze(*sources: str | Path, overrides: Sequence[str] = (), **settings: Any
 def inspect(path: str | Path) -> dict[str, Any]:
     """Print what is in a folder, table, tar or HDF5 file of images, as `solo inspect` does.
 
-    Returns:
-        The settings that train on it: `solo.pretrain("custom", "hex", data=solo.inspect(path))`.
-
-    Raises:
-        UserError: there is nothing to look at.
+    Returns the settings that train on it: `solo.pretrain("custom", "hex", data=solo.inspect(path))`. Raises a
+    `UserError`: there is nothing to look at.
     """
     from solo.run.inspect import inspect as look
 
@@ -106,11 +95,8 @@ def load(source: str | Path, device: str | torch.device | None = None, **data: A
         device: where to compute; default: a GPU where there is one.
         data: what the file doesn't say or is to be changed: `dataset`, `image_size`, `channels`, `mean`, `std`.
 
-    Returns:
-        An object with `.backbone` in eval mode, `.transform`, `.taxonomy` and `.embed(images)`.
-
-    Raises:
-        UserError: the file can't be read, holds no backbone, or doesn't say which one; there is no such device.
+    Returns an object with `.backbone` in eval mode, `.transform`, `.taxonomy` and `.embed(images)`. Raises a
+    `UserError`: the file can't be read, holds no backbone, or doesn't say which one; there is no such device.
     """
     from solo.run.pretrained import load_pretrained
 
@@ -133,11 +119,8 @@ def search(
         k: images found for each query.
         out: a file to write as well: `.html` with pictures, `.png` or `.csv`.
 
-    Returns:
-        For each query its path (`.query`), and `.paths` and `.cosines` of what was found, most similar first.
-
-    Raises:
-        UserError: nothing to search, or a file can't be read or written.
+    Returns for each query its path (`.query`), and `.paths` and `.cosines` of what was found, most similar first.
+    Raises a `UserError`: nothing to search, or a file can't be read or written.
     """
     from solo.args.eval_schema import SearchCfg
     from solo.run.take import search as look
@@ -151,7 +134,7 @@ def search(
 def _kind(source: object) -> str:
     if str(_named(source)).startswith(("timm/", "torchvision/")):
         return "model"
-    return "features" if Path(str(source)).suffix in _FEATURE_FILES else "pretrained_feature_extractor"
+    return "features" if Path(str(source)).suffix in (".npz", ".safetensors") else "pretrained_feature_extractor"
 
 
 def _named(source: object) -> str | Path:

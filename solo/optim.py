@@ -54,10 +54,7 @@ class LARS(Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One step; returns what the closure returns."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             spared = 1 if group["exclude_bias_n_norm"] else -1  # number of dimensions
             plain = [p for p in group["params"] if p.grad is not None and p.ndim == spared]
@@ -126,8 +123,7 @@ def fused_on_gpu(name: str, kwargs: Mapping[str, Any], device: str, clips: bool)
 def layer_groups(backbone: nn.Module, lr: float, weight_decay: float, decay: float) -> list[dict[str, Any]]:
     """The parameter group `backbone`, or where `decay` isn't 0 some whose rate falls by it from layer to layer.
 
-    These are timm's: biases and norms have no weight decay, frozen parameters are in none; `name` and `lr` are set.
-    Raises a `UserError`: a backbone that doesn't know its layers.
+    These are timm's: biases and norms have no weight decay. A `UserError` for a backbone that doesn't know its layers.
     """
     if not decay:
         return [{"name": "backbone", "params": backbone.parameters()}]
@@ -142,10 +138,7 @@ def layer_groups(backbone: nn.Module, lr: float, weight_decay: float, decay: flo
 
 
 def remove_bias_and_norm_from_weight_decay(parameter_groups: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Split each group (`params`, any iterable, and optionally `name`, `lr`, ...) in two.
-
-    Parameters of one dimension (biases, norms) go to `<name>_no_decay`, without weight decay.
-    """
+    """Split each group in two: what has one dimension (biases, norms) in `<name>_no_decay`, without weight decay."""
     groups = []
     for group in parameter_groups:
         params: Sequence[nn.Parameter] = list(group["params"])
@@ -167,10 +160,7 @@ def static_lr(
 
 
 class PureLR(LRScheduler):
-    """A scheduler whose rates are a function of the step and of its own settings alone.
-
-    After a change of the settings (a longer run), a resumed run follows the new curve.
-    """
+    """A scheduler whose rates are a function of the step and its own settings: a resumed run follows changed ones."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the step of a checkpoint, and no setting."""
@@ -264,10 +254,9 @@ class Schedule:
 def keep_own_settings(
     optimizer: Optimizer, schedulers: Sequence[Any], fresh: Sequence[dict[str, Any]], static: Sequence[int]
 ) -> None:
-    """Let a resumed run follow its own settings where they differ from the stored ones; else nothing changes.
+    """Let a resumed run follow its own settings where they differ from the stored ones, which were loaded already.
 
-    The checkpoint was loaded into the optimizer and its schedulers; `fresh` are its parameter groups' settings as they
-    were before, `static` the indexes of those that don't follow the schedule.
+    `fresh` are the parameter groups' settings as they were before, `static` those that don't follow the schedule.
     """
     for group, new in zip(optimizer.param_groups, fresh, strict=True):
         old_base, base = (float(part.get("initial_lr", part["lr"])) for part in (group, new))

@@ -42,15 +42,12 @@ def as_plotly(plot: Plot) -> Json:
             words = "%{x:.4~g}"
         if one.area:
             trace |= {"fill": "tozeroy", "fillcolor": _faded(colour, _BAND)}
-        if not one.name:
-            trace |= {"hoverinfo": "skip", "meta": {"textcolour": not one.colour}}
-        elif plot.bare:
-            trace |= {"text": [escape(text) for text in one.texts], "hovertemplate": "%{text}<extra></extra>"}
-        elif one.texts:
-            hover = f"%{{text}}<br>{escape(one.name)}: {words}<extra></extra>"
-            trace |= {"text": [escape(text) for text in one.texts], "hovertemplate": hover}
+        if one.name:
+            words = f"%{{text}}<br>{escape(one.name)}: {words}" if one.texts else f"{escape(one.name)}<br>{words}"
+            trace["hovertemplate"] = f"{'%{text}' if plot.bare else words}<extra></extra>"
+            trace["text"] = [escape(text) for text in one.texts]
         else:
-            trace["hovertemplate"] = f"{escape(one.name)}<br>{words}<extra></extra>"
+            trace |= {"hoverinfo": "skip", "meta": {"textcolour": not one.colour}}
         data.append(trace)
     powers: Json = {"type": "log", "dtick": 1, "exponentformat": "power"}
     across = {**_axis(plot.x), "showgrid": bool(plot.rows), **(powers if plot.log_x else {})}

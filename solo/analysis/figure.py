@@ -117,7 +117,7 @@ def cloud(title: str, points: Array, groups: Groups, texts: Sequence[str] = (), 
 
 
 class DotRow(NamedTuple):
-    """One line of `dots`."""
+    """One line of `dots`: a name, its marks, and what surrounds the only one."""
 
     name: str  # in front of it
     marks: Sequence[tuple[str, float, str]]  # series, value and colour of each dot

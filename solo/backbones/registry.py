@@ -17,31 +17,30 @@ from torch import Tensor, nn
 
 from solo import plugin
 from solo.backbones import resnet
-from solo.errors import UserError, reason
+from solo.errors import UserError, explained, reason
 from solo.suggest import did_you_mean
 
 # Called as `constructor(method, *args, **kwargs)`: `method` chooses the variant of some backbones, or is None.
 Constructor = Callable[..., nn.Module]
 
 
-def _of_timm(module: str, name: str, method: str | None = None, *args: Any, **kwargs: Any) -> nn.Module:
-    """One of a module that imports timm, which takes longer than all of this package."""
+def _of_timm(module: str, build: str, *args: Any, **kwargs: Any) -> nn.Module:
+    """Made in one of the modules that import timm, which takes longer than all of this package."""
     import_module("solo.backbones.from_timm")  # first: it knows how
-    made: nn.Module = getattr(import_module(f"solo.backbones.{module}"), name)(method, *args, **kwargs)
+    made: nn.Module = getattr(import_module(f"solo.backbones.{module}"), build)(*args, **kwargs)
     return made
 
 
+_timms = partial(_of_timm, "from_timm", "timm_model")
+# Swin: Liu et al., https://arxiv.org/abs/2103.14030; ConvNeXt: Liu et al., https://arxiv.org/abs/2201.03545.
+_SIZES, _POOLFORMERS = ("tiny", "small", "base", "large"), ("s12", "s24", "s36", "m36", "m48")
 BACKBONES: dict[str, Constructor] = {
-    name: partial(_of_timm, module, name) if isinstance(module, str) else getattr(module, name)
-    for module, names in (
-        (resnet, "conv3 resnet10 resnet18 resnet50"),
-        ("from_timm", "vit_tiny vit_small vit_base vit_large"),
-        ("from_timm", "swin_tiny swin_small swin_base swin_large"),
-        ("from_timm", "convnext_tiny convnext_small convnext_base convnext_large"),
-        ("poolformer", "poolformer_s12 poolformer_s24 poolformer_s36 poolformer_m36 poolformer_m48"),
-        (resnet, "wide_resnet28w2 wide_resnet28w8"),
-    )
-    for name in names.split()
+    **{name: getattr(resnet, name) for name in ("conv3", "resnet10", "resnet18", "resnet50")},
+    **{f"vit_{size}": partial(_of_timm, "from_timm", "vit", size) for size in _SIZES},
+    **{f"swin_{size}": partial(_timms, f"swin_{size}_patch4_window7_224") for size in _SIZES},
+    **{f"convnext_{size}": partial(_timms, f"convnext_{size}") for size in _SIZES},
+    **{f"poolformer_{size}": partial(_of_timm, "poolformer", f"poolformer_{size}") for size in _POOLFORMERS},
+    **{name: getattr(resnet, name) for name in ("wide_resnet28w2", "wide_resnet28w8")},
 }
 
 # What timm's and torchvision's constructors load from a file or an address.
@@ -191,18 +190,15 @@ def published_model(
     if library not in ("timm", "torchvision") or not model:
         raise UserError(f"model={name!r} is unknown; give timm/NAME or torchvision/NAME, for example timm/resnet18")
     build, given = _timm if library == "timm" else _torchvision, checked_kwargs(kwargs or {})
-    try:
-        return build(model, fetch, channels, given)
-    except UserError:
-        raise
-    except TypeError as error:
-        raise UserError(f"backbone.kwargs={given} don't fit model={name}: {error}") from error
-    except Exception as error:  # whatever the two and their ways to fetch raise
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
-        if not fetch:
-            raise UserError(f"model={name} can't be built ({reason}); other backbone.kwargs may help") from error
-        what = f"the weights of model={name} can't be fetched ({reason}); set pretrained=FILE to a file with them"
-        raise UserError(f"{what}, or pretrained=false for random ones") from error
+    what, cure = f"model={name} can't be built", "other backbone.kwargs may help"
+    if fetch:
+        what = f"the weights of model={name} can't be fetched"
+        cure = "set pretrained=FILE to a file with them, or pretrained=false for random ones"
+    with explained(what, cure):  # whatever the two and their ways to fetch raise
+        try:
+            return build(model, fetch, channels, given)
+        except TypeError as error:
+            raise UserError(f"backbone.kwargs={given} don't fit model={name}: {error}") from error
 
 
 def _timm(name: str, fetch: bool, channels: int, kwargs: dict[str, Any]) -> Published:

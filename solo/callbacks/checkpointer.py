@@ -251,7 +251,8 @@ class Checkpointer(Callback):
             rng = self._loaded.get("rng")
             return {"rng": rng} if rng and trainer.world_size == 1 else None
         if len(states) == trainer.world_size:
-            return dict(states[trainer.global_rank])
+            mine: dict[str, Any] = states[trainer.global_rank]
+            return mine
         rank_zero_warn(
             f"the checkpoint holds the states of {len(states)} processes and this run has {trainer.world_size}: "
             "random streams, memories of a process and means of the running epoch start anew"
@@ -265,7 +266,7 @@ def _not_finite(trainer: Trainer) -> list[str]:
     for place, optimizer in enumerate(trainer.optimizers):
         for number, state in enumerate(optimizer.state.values()):
             named |= {f"optimizer {place}, {key} {number}": value for key, value in state.items()}
-    named = {name: distributed.own_share(x) for name, x in named.items()}
+    named = {name: x.to_local() if hasattr(x, "to_local") else x for name, x in named.items()}  # FSDP's shares
     floats = {name: x for name, x in named.items() if isinstance(x, Tensor) and x.is_floating_point() and x.numel()}
     if not floats:
         return []

@@ -211,7 +211,7 @@ class EmbeddingMonitor(Callback):
         return {"batches": self.queue.batches}
 
     def load_process_state(self, state: dict[str, Any]) -> None:
-        self.queue.batches = list(state["batches"])
+        self.queue.batches = [dict(batch) for batch in state["batches"]]
 
     @property
     def state_key(self) -> str:

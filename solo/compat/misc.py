@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from solo import distributed
 from solo.data.catalogue.registry import get_spec
-from solo.data.sources.load import load
+from solo.data.sources.images import load
 from solo.eval.knn import WeightedKNNClassifier
 
 __all__ = ["FilterInfNNan", "GatherLayer", "compute_dataset_size", "concat_all_gather_no_grad", "filter_inf_n_nan"]
@@ -50,8 +50,7 @@ def filter_inf_n_nan(
 ) -> Tensor | list[Tensor] | tuple[Tensor | list[Tensor], Tensor]:
     """Keep the rows (entries, in 1-D) that are finite in all of one or several tensors of 1 or 2 dimensions.
 
-    With `return_indexes` also returns the boolean mask (N,) of the kept rows. Raises a `RuntimeError` for more
-    dimensions.
+    With `return_indexes` also the boolean mask (N,) of the kept rows. A `RuntimeError` for more dimensions.
     """
     many = tensors if isinstance(tensors, list) else [tensors]
     if any(t.ndim > 2 for t in many):
@@ -71,11 +70,10 @@ class FilterInfNNan(nn.Module):
         self.module = module
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The wrapped module's output without its rows that are not finite."""
+        """Its output without the rows that are not finite."""
         return filter_inf_n_nan(self.module(*args, **kwargs))
 
     def __getattr__(self, name: str) -> Any:
-        """Forward what this class doesn't have to the wrapped module."""
         try:
             return super().__getattr__(name)
         except AttributeError:

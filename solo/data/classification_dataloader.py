@@ -9,8 +9,7 @@ from torch.utils.data import DataLoader, Dataset
 from solo.data.batches.loaders import eval_loader, train_loader
 from solo.data.catalogue.registry import DatasetSpec, get_spec
 from solo.data.labels.subsets import take_fraction
-from solo.data.sources.images import Transform
-from solo.data.sources.load import load
+from solo.data.sources.images import Transform, load
 from solo.data.views.batched import BatchAugment
 from solo.data.views.pipelines import build_eval_pipeline, build_train_pipeline, train_entry
 from solo.errors import UserError

@@ -10,8 +10,7 @@ from solo.data.batches.samplers import SeededSampler
 from solo.data.catalogue import registry
 from solo.data.labels.subsets import Indexed, take_fraction
 from solo.data.sources.images import CustomDatasetWithoutLabels as CustomDatasetWithoutLabels
-from solo.data.sources.images import Transform
-from solo.data.sources.load import load
+from solo.data.sources.images import Transform, load
 from solo.data.views.pipelines import Equalization as Equalization
 from solo.data.views.pipelines import FullTransformPipeline as FullTransformPipeline
 from solo.data.views.pipelines import GaussianBlur as GaussianBlur

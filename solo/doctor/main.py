@@ -103,7 +103,7 @@ Cells = dict[tuple[Case, str], Outcome]  # (case, column's name) -> outcome
 
 
 def main(words: Sequence[str]) -> int:
-    """Look, check, print; 0, or 1 if a check fails.
+    """Look, check, print; 0, or 1 if a check fails. Without `--full` a few methods stand for the rest.
 
     Raises:
         UserError: a folder that can't be written or read.
@@ -117,31 +117,33 @@ def main(words: Sequence[str]) -> int:
         return 0
     given = parser.parse_args(list(words))
     screen = Console(soft_wrap=False, highlight=False, width=None if os.isatty(1) else 160)
+    say = functools.partial(screen.print, markup=False, soft_wrap=True)
     facts = [*versions(), *devices()]
     screen.print(grid("machine", (), facts))
     if other := twin():
-        screen.print(f"warning: {other}", markup=False, soft_wrap=True)
+        say(f"warning: {other}")
+    cases: Sequence[Case] = QUICK
+    columns = [column for column in COLUMNS if given.full or column.name != "parity 4"]
+    file = Path(given.page).expanduser()
     if given.full:
-        return _full(screen, facts, Path(given.page).expanduser(), given.methods)
-    start = time.perf_counter()
-    found = quick()
-    rows = ((name, _mark(outcome), Text(outcome.detail)) for name, outcome in found.items())
-    screen.print(grid("checks", ("check", "result", "figure"), rows))
-    failed = [name for name, outcome in found.items() if not outcome.ok]
-    end = f"failed: {', '.join(failed)}" if failed else "all checks passed"
-    screen.print(f"{end} ({time.perf_counter() - start:.0f} s); `solo doctor --full` checks every method", markup=False)
+        cases = [case for case in all_cases() if not given.methods or case.method in given.methods]
+        file.parent.mkdir(parents=True, exist_ok=True)
+
+    def keep(found: Cells) -> None:
+        if given.full:
+            write_text(file, page(found, columns, facts))
+
+    found = guarantees(say, cases, columns, keep)
+    rows: list[list[str | Text]] = [
+        [case.method, case.type, *(_mark(found[case, column.name]) for column in columns)] for case in cases
+    ]
+    screen.print(grid("guarantees", ("method", "type", *(column.name for column in columns)), rows))
+    failed = [f"{name}, {case}: {outcome.detail}" for (case, name), outcome in found.items() if not outcome.ok]
+    for line in failed:
+        say(line)
+    end = f"written: {file}" if given.full else "`solo doctor --full` checks every method"
+    say(f"{f'{len(failed)} checks failed' if failed else 'all checks passed'}; {end}")
     return 1 if failed else 0
-
-
-def quick() -> dict[str, Outcome]:
-    """Parity on two processes, and resume, for a few methods that stand for the rest."""
-    wanted = {"parity 2": ("two processes = one", QUICK), "resume": ("resumed = uninterrupted", QUICK[:2])}
-    rows: dict[str, Outcome] = {}
-    for column in COLUMNS:
-        what, cases = wanted.get(column.name, ("", ()))
-        outcomes = zip(cases, column.check(cases) if cases else (), strict=True)
-        rows |= {f"{what}, {case}": outcome for case, outcome in outcomes}
-    return rows
 
 
 def guarantees(
@@ -173,25 +175,6 @@ def page(found: Cells, columns: Sequence[Column], facts: Sequence[Fact]) -> str:
         rows="\n".join(rows),
         machine="\n".join(f"- {name}: {value}" for name, value in facts),
     )
-
-
-def _full(screen: Console, facts: Sequence[Fact], file: Path, methods: Sequence[str] | None) -> int:
-    cases = [case for case in all_cases() if not methods or case.method in methods]
-    file.parent.mkdir(parents=True, exist_ok=True)
-
-    def keep(found: Cells) -> None:
-        write_text(file, page(found, COLUMNS, facts))
-
-    found = guarantees(lambda line: screen.print(line, markup=False), cases, COLUMNS, keep)
-    rows: list[list[str | Text]] = [
-        [case.method, case.type, *(_mark(found[case, column.name]) for column in COLUMNS)] for case in cases
-    ]
-    screen.print(grid("guarantees", ("method", "type", *(column.name for column in COLUMNS)), rows))
-    failed = {key: outcome for key, outcome in found.items() if not outcome.ok}
-    for (case, name), outcome in failed.items():
-        screen.print(f"{name}, {case}: {outcome.detail}", markup=False)
-    screen.print(f"written: {file}", markup=False)
-    return 1 if failed else 0
 
 
 _NOT_RUN = Outcome(True, "not run")

@@ -20,7 +20,7 @@ from solo.args.origins import read_yaml
 from solo.args.parse import parse
 from solo.args.recipes import find_recipe
 from solo.args.schema import PretrainCfg
-from solo.callbacks import run_lock
+from solo.callbacks import run_directory
 from solo.cli import read_words
 from solo.errors import ConfigError, UserError
 from solo.experiment.runs import NAME, Choice, Row, Task, add_row, perform_all, probe, read_rows
@@ -207,7 +207,7 @@ def main(words: Sequence[str]) -> int:
     plan = Plan(Path(cfg.file).expanduser(), given, cfg.seeds, cfg.arms)
     folder = Path(cfg.out or plan.path.stem).expanduser()
     output_file(folder / NAME)
-    with run_lock.held(folder):
+    with run_directory.held(folder):
         return _work(plan, cfg, folder, f"solo experiment {' '.join(words)}")
 
 

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from importlib import import_module, resources
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,11 +27,9 @@ from solo.files import output_file, replacing, write_text
 TimmForm = tuple[str, dict[str, Any]]  # timm's name of an architecture, and arguments of `timm.create_model`
 
 
-class Reading(NamedTuple):
-    """How an exported folder is read: lines of Python, and as a function (None where its package is missing)."""
-
-    usage: list[str]
-    load: Callable[[], Callable[[Tensor], Tensor]] | None  # a network: images (B, C, H, W) -> features (B, F), any B
+# How an exported folder is read: lines of Python, and what loads a network, images (B, C, H, W) -> features (B, F) for
+# any B; None where its package is missing.
+Reading = tuple[list[str], Callable[[], Callable[[Tensor], Tensor]] | None]
 
 
 @dataclass(frozen=True)
@@ -56,19 +54,19 @@ def export(bundle: Bundle, to: str, folder: str | Path) -> Exported:
         raise UserError(f"out={folder} is a file; give a folder")
     output_file(folder / "README.md")
     try:
-        reading = TARGETS[to](bundle, folder)
+        usage, load = TARGETS[to](bundle, folder)
     except UserError:
         if new and not any(folder.iterdir()):
             folder.rmdir()
         raise
-    write_description(bundle, folder, model_card(bundle, reading.usage))
-    if reading.load is not None:
-        images, network = bundle.example(), reading.load()
+    write_description(bundle, folder, model_card(bundle, usage))
+    if load is not None:
+        images, network = bundle.example(), load()
         with torch.no_grad():
             found = torch.cat([network(image) for image in images[:, None]])
         if not _close(found, bundle.features(images)):
             raise UserError(f"{folder}: {to} gives other features than the run; please report this network")
-    return Exported(folder, reading.usage, reading.load is not None)
+    return Exported(folder, usage, load is not None)
 
 
 def _close(found: Tensor, wanted: Tensor) -> bool:
@@ -102,7 +100,7 @@ def _safetensors(bundle: Bundle, folder: Path) -> Reading:
         return network
 
     usage = ["import solo", "", f'model = solo.load("{folder.name}")', 'features = model.embed("FOLDER_OF_IMAGES")']
-    return Reading(usage, load)
+    return usage, load
 
 
 def _prefixed(bundle: Bundle) -> dict[str, Tensor]:
@@ -160,7 +158,7 @@ def _timm(bundle: Bundle, folder: Path) -> Reading:
     _write_timm(bundle, form, folder)
     usage = ["import timm", "", f'model = timm.create_model("local-dir:{folder.name}", pretrained=True).eval()']
     usage.append("transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=model))")
-    return Reading(usage, lambda: timm.create_model(f"local-dir:{folder}", pretrained=True).eval())
+    return usage, lambda: timm.create_model(f"local-dir:{folder}", pretrained=True).eval()
 
 
 def _write_timm(bundle: Bundle, form: TimmForm, folder: Path) -> None:
@@ -206,7 +204,7 @@ def _hf(bundle: Bundle, folder: Path) -> Reading:
         "features = model(pixel_values=images).pooler_output",
     ]
     if importlib.util.find_spec("transformers") is None:
-        return Reading(usage, None)
+        return usage, None
 
     def load() -> Callable[[Tensor], Tensor]:
         from transformers import AutoModel
@@ -216,7 +214,7 @@ def _hf(bundle: Bundle, folder: Path) -> Reading:
         network = AutoModel.from_pretrained(str(folder), **({"trust_remote_code": True} if trust else {})).eval()
         return lambda images: network(pixel_values=images).pooler_output  # type: ignore[no-any-return]
 
-    return Reading(usage, load)
+    return usage, load
 
 
 _STEM = """
@@ -277,7 +275,7 @@ def _torchvision(bundle: Bundle, folder: Path) -> Reading:
         network.load_state_dict(torch.load(folder / "model.pth", weights_only=True))
         return network.eval()  # type: ignore[no-any-return]
 
-    return Reading(usage, load)
+    return usage, load
 
 
 def _onnx(bundle: Bundle, folder: Path) -> Reading:
@@ -299,7 +297,7 @@ def _onnx(bundle: Bundle, folder: Path) -> Reading:
     usage = ["import onnxruntime", "", f'model = onnxruntime.InferenceSession("{folder.name}/model.onnx")']
     usage.append('(features,) = model.run(None, {"images": images})  # float32 (B, C, H, W), any B')
     if importlib.util.find_spec("onnxruntime") is None:
-        return Reading(usage, None)
+        return usage, None
 
     def load() -> Callable[[Tensor], Tensor]:
         import onnxruntime
@@ -307,7 +305,7 @@ def _onnx(bundle: Bundle, folder: Path) -> Reading:
         session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
         return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
-    return Reading(usage, load)
+    return usage, load
 
 
 def _torch_export(bundle: Bundle, folder: Path) -> Reading:
@@ -317,7 +315,7 @@ def _torch_export(bundle: Bundle, folder: Path) -> Reading:
         program = torch.export.export(bundle.backbone, (bundle.example(),), dynamic_shapes=_any_batch(bundle))
         torch.export.save(program, file)
     usage = ["import torch", "", f'model = torch.export.load("{folder.name}/model.pt2").module()']
-    return Reading([*usage, "features = model(images)"], lambda: torch.export.load(file).module())
+    return [*usage, "features = model(images)"], lambda: torch.export.load(file).module()
 
 
 def _any_batch(bundle: Bundle) -> dict[str, Any]:
@@ -336,7 +334,7 @@ def _detectron2(bundle: Bundle, folder: Path) -> Reading:
         # detectron2's own form of weights; it is written here, and never read.
         temporary.write_bytes(pickle.dumps({"model": named, "__author__": "solo", "matching_heuristics": True}))
     usage = f'cfg.MODEL.WEIGHTS = "{folder.name}/model.pkl"  # and MODEL.PIXEL_MEAN, PIXEL_STD of the card'
-    return Reading([usage], None)
+    return [usage], None
 
 
 def _detectron_key(key: str) -> str:

@@ -25,21 +25,17 @@ Stats = dict[str, Tensor]
 class Action:
     """What is done with an anchor's relatives."""
 
-    # ``weigh``: they are hierarchy negatives, see ``beta`` and ``tau_plus``; ``drop``: they leave the denominator;
-    # ``pull``: that, and they are positives, too; ``keep``: nothing
+    # ``weigh``: they are hierarchy negatives; ``drop``: they leave the denominator; ``pull``: that, and they are
+    # positives, too; ``keep``: nothing
     name: Literal["weigh", "drop", "pull", "keep"] = "weigh"
     # of a term: ``own``: its positive and the negatives; ``negatives``: these alone (decoupled); ``all``: everybody but
-    # the anchor, whatever is pulled among them (SupCon as published); ``inside``: that for relatives, and for an
-    # image's own views the relatives only (class-conditional InfoNCE, Chen et al., ICML 2022, 2204.07596; all negatives
-    # where there are no relatives)
+    # the anchor (SupCon as published); ``inside``: that for relatives, and for an image's own views the relatives only,
+    # or all negatives where there are none (class-conditional InfoNCE, Chen et al., ICML 2022, 2204.07596)
     denominator: Literal["own", "negatives", "all", "inside"] = "own"
     share: float | None = 0.5  # pull: of the target that relatives have together; None: every positive has the same
-    # pull: relatives have the weights of a softmax of their cosines with this temperature (SCE, Denize et al., WACV
-    # 2023, 2111.14585), not all the same
+    # pull: relatives have the weights of a softmax of their cosines with this temperature (SCE, 2111.14585)
     softness: float | None = None
-    # pull: the share shrinks by the entropy of these weights, 0 where they are even (ASCL, Feng and Patras, ICPR 2022,
-    # 2207.11163)
-    confident: bool = False
+    confident: bool = False  # pull: the share shrinks by the entropy of these weights, to 0 if even (ASCL, 2207.11163)
 
     def __post_init__(self) -> None:
         if self.name not in ("weigh", "drop", "pull", "keep"):

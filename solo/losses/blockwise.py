@@ -95,28 +95,29 @@ class RowLoss:
         return self.pairs.anchors.new_ones(())
 
 
+def _sum(row_loss: RowLoss, d_anchors: Tensor | None, d_keys: Tensor | None) -> Tensor:
+    """The summed loss of all rows, a block at a time; adds its gradients to those that are wanted."""
+    pairs, total = row_loss.pairs, row_loss.pairs.anchors.new_zeros(())
+    for rows in row_loss.whole.blocks(pairs, d_keys):
+        loss, grad = row_loss(rows)
+        if not row_loss.whole.final:
+            continue
+        total += loss
+        if d_anchors is not None:
+            d_anchors[rows].addmm_(grad, pairs.keys)
+        if d_keys is not None:
+            d_keys.addmm_(grad.T, pairs.anchors[rows])
+    return total
+
+
 class _Blockwise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, anchors: Tensor, keys: Tensor, own: Tensor | None, row_loss: RowLoss) -> Tensor:
-        pairs, whole, total = row_loss.pairs, row_loss.whole, anchors.new_zeros(())
-        want_anchors, want_keys = ctx.needs_input_grad[:2]
+        pairs, (want_anchors, want_keys) = row_loss.pairs, ctx.needs_input_grad[:2]
         d_anchors = torch.zeros_like(anchors) if want_anchors else None
         d_keys = torch.zeros_like(keys) if want_keys or (pairs.ring and want_anchors) else None
         with torch.autocast(anchors.device.type, enabled=False):
-            if pairs.fused:
-                total += fused_sum(row_loss, d_anchors, d_keys)
-                blocks: Iterator[slice] = iter(())  # kernels have seen all rows
-            else:
-                blocks = whole.blocks(pairs, d_keys)
-            for rows in blocks:
-                loss, grad = row_loss(rows)
-                if not whole.final:
-                    continue
-                total += loss
-                if d_anchors is not None:
-                    d_anchors[rows].addmm_(grad, pairs.keys)
-                if d_keys is not None:
-                    d_keys.addmm_(grad.T, anchors[rows])
+            total = (fused_sum if pairs.fused else _sum)(row_loss, d_anchors, d_keys)
         if pairs.ring and d_anchors is not None and d_keys is not None:  # the anchors are keys elsewhere
             d_anchors, d_keys = d_anchors.add_(d_keys), None
         ctx.factor = factor = row_loss.scale()

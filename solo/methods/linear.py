@@ -53,7 +53,7 @@ class LinearModel(SoloModule):
 
     @classmethod
     def add_and_assert_specific_cfg(cls, cfg: DictConfig) -> DictConfig:
-        """As in `BaseMethod`."""
+        """The same as in `BaseMethod`."""
         settings.complete(cfg, LinearCfg, ("backbone", "optimizer", "scheduler", "performance"))
         with open_dict(cfg):
             cfg.finetune = bool(cfg.get("finetune"))

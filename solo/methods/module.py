@@ -155,8 +155,8 @@ class SoloModule(pl.LightningModule):
         names = {"class_loss": "loss", "acc1": "acc1", "acc5": "acc5"}
         self.log_metrics({f"train_{which}{name}": metrics[key] for name, key in names.items()})
 
-    def level_accuracies(self, logits: Tensor, targets: Tensor, prefix: str = "val_") -> dict[str, Tensor]:
-        """`<prefix>acc1/<level>` of every level; a coarse class has the probability of its leaves together.
+    def level_accuracies(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
+        """`val_acc1/<level>` of every level; a coarse class has the probability of its leaves together.
 
         Empty for flat labels. A level counts the rows that have a label there and whose class is known. A class that
         ends above the level stands for itself.
@@ -172,7 +172,7 @@ class SoloModule(pl.LightningModule):
             nodes = int(parents.max()) + 1
             parents = torch.where(parents >= 0, parents, nodes + torch.arange(len(parents), device=parents.device))
             coarse = probabilities.new_zeros(len(logits), int(parents.max()) + 1).index_add_(1, parents, probabilities)
-            accuracies[f"{prefix}acc1/{level}"] = accuracy_at_k(coarse, truth[:, index], top_k=(1,))[0]
+            accuracies[f"val_acc1/{level}"] = accuracy_at_k(coarse, truth[:, index], top_k=(1,))[0]
         return accuracies
 
     def validation_record(self, out: Mapping[str, Tensor], targets: Tensor) -> dict[str, Any]:
@@ -311,11 +311,7 @@ class SoloModule(pl.LightningModule):
         self._sums = {tuple(names): (sums, steps, stepped) for names, sums, steps, stepped in state.get("sums", [])}
 
     def require_finite(self, terms: Mapping[str, Tensor]) -> None:
-        """Stop before a loss that is not finite reaches the weights: on a CPU at once, else after `backward`.
-
-        Raises:
-            NonFiniteError: names the terms, the epoch and the step.
-        """
+        """Raise a `NonFiniteError` before such a loss reaches the weights: on a CPU at once, else after `backward`."""
         values = torch.stack([value.detach().float().reshape(()) for value in terms.values()])
         event = torch.Event(values.device) if waits_for(values) and self.attached else None
         self._unread.append((list(terms), values if event is None else values.to("cpu", non_blocking=True), event))

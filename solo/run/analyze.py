@@ -20,7 +20,7 @@ from solo.analysis.analyze import RunSource, SnapshotSource, analyze
 from solo.analysis.drawing import Images
 from solo.analysis.numbers import Options
 from solo.args.eval_schema import AnalyzeCfg
-from solo.callbacks import run_lock
+from solo.callbacks import run_directory
 from solo.checkpoint import load_checkpoint
 from solo.data.batches.loaders import eval_loader
 from solo.data.storage.reading import ImageReading, as_picture
@@ -38,7 +38,7 @@ from solo.run.source import SavedRun, saved_data, saved_run
 def run(cfg: AnalyzeCfg) -> Path:
     """Analyse what `cfg` names; write `report.html`, which is returned, `analysis.json` and `figures/*.png`."""
     chosen = output_file(Path(cfg.output) / "report.html").parent if cfg.output else None
-    with tempfile.TemporaryDirectory() as scratch, run_lock.held(chosen) if chosen else nullcontext():
+    with tempfile.TemporaryDirectory() as scratch, run_directory.held(chosen) if chosen else nullcontext():
         found = runs(cfg, compute_device(cfg), Path(scratch))
         folder = chosen or open_folder(cfg, "analyze")
         of = cfg.data.dataset or "saved features"
@@ -76,7 +76,10 @@ def runs(cfg: AnalyzeCfg, device: torch.device, scratch: Path) -> list[RunSource
     sources: Sequence[str] = getattr(cfg, kind)
     found = [_run_of(cfg, kind, str(source), device, scratch / str(i)) for i, source in enumerate(sources)]
     if cfg.series:
-        found = [_in_series(found)]
+        snapshots = [snapshot for run in found for snapshot in run.snapshots]
+        if any(snapshot.epoch is None for snapshot in snapshots):
+            snapshots = [SnapshotSource(one.load, place, one.facts) for place, one in enumerate(snapshots, start=1)]
+        found = [RunSource(found[-1].name, tuple(snapshots))]
     names = list(cfg.names or [run.name for run in found])
     if not cfg.names and len(set(names)) < len(names):
         names = [f"{name} ({end})" for name, end in zip(names, told_apart(sources), strict=True)]
@@ -141,13 +144,6 @@ def _snapshots(cfg: AnalyzeCfg, source: Path, last: SavedRun, scratch: Path) -> 
     epochs = sorted(kept)
     for place in np.unique(np.linspace(len(epochs) - 1, 0, cfg.epochs).round().astype(int)):
         yield kept[epochs[place]], epochs[place]
-
-
-def _in_series(found: Sequence[RunSource]) -> RunSource:
-    snapshots = [snapshot for run in found for snapshot in run.snapshots]
-    if any(snapshot.epoch is None for snapshot in snapshots):
-        snapshots = [SnapshotSource(one.load, place, one.facts) for place, one in enumerate(snapshots, start=1)]
-    return RunSource(found[-1].name, tuple(snapshots))
 
 
 def load_views(

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
+from rich.console import Console
 from rich.progress import track
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -28,13 +29,12 @@ from solo.data.cache.images import pixels_in_memory
 from solo.data.catalogue.registry import get_spec, layout_of, query_images, unseen_classes
 from solo.data.classification_dataloader import prepare_datasets, prepare_transforms
 from solo.data.labels.subsets import Subset, level_targets, take_fraction
-from solo.data.sources.images import image_sources, skipped_files
-from solo.data.sources.load import load
+from solo.data.sources.images import image_sources, load, skipped_files
 from solo.data.storage.facts import identity
 from solo.errors import UserError
 from solo.eval.features import Features, FeatureTable, read_features, write_features
 from solo.files import output_file, user_cache, write_text
-from solo.run.report import on_terminal, say
+from solo.run.report import say
 from solo.run.source import pretrained_method, source_backbone
 from solo.taxonomy import Taxonomy
 
@@ -86,7 +86,9 @@ def extract(backbone: nn.Module, loader: DataLoader[Any], device: torch.device, 
     started = time.perf_counter()
     backbone = backbone.to(device).eval()
     features, targets, row = torch.empty(0), [], 0
-    for images, target in track(loader, f"features of the {what} images", transient=True, disable=not on_terminal()):
+    for images, target in track(
+        loader, f"features of the {what} images", transient=True, disable=not Console().is_terminal
+    ):
         out = backbone(images.to(device, non_blocking=True))
         part = (torch.cat([out["feats"], out["z"]], dim=1) if isinstance(out, dict) else out).float()
         if not row:  # all of it at once: collecting the parts would take the memory twice

@@ -19,7 +19,7 @@ from solo.args.config import to_plain
 from solo.args.parse import exact_parts
 from solo.args.schema import PretrainCfg
 from solo.backbones.registry import check_sizes, side_of_patch
-from solo.callbacks.cheaper import shrunk_side
+from solo.callbacks.optional import shrunk_side
 from solo.callbacks.recorder import Facts, Work
 from solo.data.batches.loaders import BatchLoader, ShowsRelatives, eval_loader, worker_options
 from solo.data.batches.samplers import RuleSampler, describe, rule_sampler
@@ -28,7 +28,7 @@ from solo.data.catalogue.registry import unseen_classes
 from solo.data.classification_dataloader import prepare_transforms
 from solo.data.labels.subsets import Indexed, Subset, level_targets, take_fraction, withhold
 from solo.data.pretrain_dataloader import prepare_dataloader
-from solo.data.sources.load import load
+from solo.data.sources.images import load
 from solo.data.views.batched import BatchAugment, Shown
 from solo.data.views.pipelines import build_transform_pipeline, prepare_n_crop_transform
 from solo.eval.features import FeatureTable, draw

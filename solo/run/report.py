@@ -44,11 +44,6 @@ def _screen() -> Console:
     return Console(soft_wrap=True, highlight=False, markup=False)
 
 
-def on_terminal() -> bool:
-    """Whether someone is watching, and may be shown what moves."""
-    return _screen().is_terminal
-
-
 @rank_zero_only
 def say(text: str) -> None:
     """Print a line, on the first process only."""

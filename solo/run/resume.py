@@ -6,7 +6,7 @@ import os
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
@@ -54,35 +54,30 @@ class ResumeOrder(Callback):
             sampler.start_at(epochs["processed"], samples if inside else 0)
 
 
-class Resumed(NamedTuple):
-    """What a run goes on with: a checkpoint, its W&B run's id, and the settings that it was made with."""
+def find_resume(cfg: RunCfg, root: Path) -> tuple[Path | None, str | None, Mapping[str, Any] | None]:
+    """The checkpoint to continue, if any, its W&B run's id and its settings; a `UserError` if it doesn't fit.
 
-    file: Path | None = None
-    wandb_id: str | None = None
-    settings: Mapping[str, Any] | None = None
-
-
-def find_resume(cfg: RunCfg, root: Path) -> Resumed:
-    """The checkpoint to continue, if any: the one named, else found below `root`; a `UserError` if it doesn't fit."""
+    It is the one that is named, else the one that is found below `root`.
+    """
     if cfg.resume_from_checkpoint:
         named = Path(cfg.resume_from_checkpoint).expanduser()
         wanted = checkpoint_file(named)
         file, checkpoint = _readable(wanted, others=named.is_dir() or wanted.name == "last.ckpt")
     else:  # a job that SLURM has put back into its queue looks for its work in any case
         if not cfg.auto_resume.enabled and os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
-            return Resumed()
+            return None, None, None
         resumer = AutoResumer(root, max_hours=cfg.auto_resume.max_hours)
         found, _ = resumer.find_checkpoint(cfg)
         if found is None:
             for line in resumer.passed_over:
                 say(f"auto_resume: {line}")
-            return Resumed()
+            return None, None, None
         file, checkpoint = _readable(found, others=True)
         say(f"auto_resume: continuing {file}")
     stored = saved_settings(checkpoint, file)["cfg"]
     _check_settings(cfg, stored, file)
     _check_progress(checkpoint, file)
-    return Resumed(file, stored_wandb_id(file.parent), stored)
+    return file, stored_wandb_id(file.parent), stored
 
 
 def _readable(file: Path, others: bool) -> tuple[Path, dict[str, Any]]:

@@ -19,7 +19,7 @@ from solo.errors import UserError
 from solo.methods import METHODS
 from solo.methods.base import BaseMethod
 from solo.methods.catalogue import vit_variant
-from solo.nn.momentum import freeze_layers
+from solo.nn.networks import freeze_layers
 from solo.nn.vit import add_adapters
 from solo.weights import load_weights
 

@@ -20,8 +20,7 @@ from solo.data.cache.images import CantCacheError, KeptImages, cached
 from solo.data.cache.store import index_of
 from solo.data.catalogue.registry import get_spec
 from solo.data.labels.subsets import Subset
-from solo.data.sources.images import ArrayDataset, CustomDatasetWithoutLabels, SkipBroken, skipped_files
-from solo.data.sources.load import load
+from solo.data.sources.images import ArrayDataset, CustomDatasetWithoutLabels, SkipBroken, load, skipped_files
 from solo.data.storage.reading import ImageReading
 from solo.data.views.batched import BatchAugment
 from solo.errors import BrokenImageError, UserError

@@ -13,8 +13,7 @@ from solo.data.batches.fingerprint import Fingerprint, fingerprint
 from solo.data.cache.images import cached
 from solo.data.catalogue.registry import get_spec, resolve_spec
 from solo.data.labels.subsets import Indexed, Subset
-from solo.data.sources.images import ArrayDataset
-from solo.data.sources.load import load
+from solo.data.sources.images import ArrayDataset, load
 from solo.data.views.batched import BatchAugment
 
 ENTRY = {"crop_size": 12, "num_crops": 2, "rrc": {"enabled": True, "crop_min_scale": 0.3, "crop_max_scale": 1.0}}

@@ -23,7 +23,7 @@ from solo.compat.misc import compute_dataset_size
 from solo.data.cache.images import cached
 from solo.data.catalogue.registry import IMAGENET100, count_classes, get_spec
 from solo.data.pretrain_dataloader import prepare_datasets
-from solo.data.sources.load import load
+from solo.data.sources.images import load
 from solo.data.storage import containers
 from solo.data.views.batched import BatchAugment
 from solo.errors import BrokenImageError, UserError

@@ -12,7 +12,7 @@ from PIL import Image
 from solo import cli
 from solo.data.cache.images import cached
 from solo.data.catalogue.registry import resolve_spec
-from solo.data.sources.load import load
+from solo.data.sources.images import load
 from solo.data.views.batched import BatchAugment
 from solo.errors import BrokenImageError, UserError
 

@@ -10,8 +10,7 @@ from PIL import Image
 
 from solo.data.catalogue.registry import resolve_spec
 from solo.data.pretrain_dataloader import prepare_dataloader, prepare_datasets
-from solo.data.sources.images import skipped_files
-from solo.data.sources.load import load
+from solo.data.sources.images import load, skipped_files
 from solo.errors import UserError
 
 

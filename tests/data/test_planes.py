@@ -17,7 +17,7 @@ from torchvision.transforms.v2 import functional as tvf
 from solo.cli import main
 from solo.data.cache.images import cached
 from solo.data.catalogue.registry import resolve_spec
-from solo.data.sources.load import load
+from solo.data.sources.images import load
 from solo.data.storage.reading import ImageReading, as_picture
 from solo.data.views import tensor_ops
 from solo.data.views.batched import BatchAugment

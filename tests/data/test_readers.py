@@ -20,7 +20,7 @@ from torchvision import datasets as tv
 from solo.args.check_run import check_folders
 from solo.data.catalogue.registry import DATASETS, get_spec, layout_of, obtain, query_images, validation_path, with_tree
 from solo.data.sources import small
-from solo.data.sources.load import load
+from solo.data.sources.images import load
 from solo.errors import UserError
 
 Rows = list[list[Any]]
@@ -590,7 +590,7 @@ def test_part_of_cifar100(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
             self.data = np.arange(4, dtype=np.uint8)[:, None, None, None] * np.ones((1, 32, 32, 3), np.uint8)
             self.targets = [5, 0, 1, 3]
 
-    monkeypatch.setattr("solo.data.sources.load.tv.CIFAR100", Whole)
+    monkeypatch.setattr("solo.data.sources.images.tv.CIFAR100", Whole)
     data: Any = load(get_spec("cifar100_fish"), "train", tmp_path)
     assert data.targets == [4, 0, 2] and data[1][0].getpixel((0, 0)) == (2, 2, 2)
     class_folders(tmp_path, "train", names[1:], [1, 0, 0, 2, 0])

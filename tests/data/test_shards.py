@@ -12,8 +12,7 @@ import pytest
 from PIL import Image
 
 from solo.data.catalogue.registry import resolve_spec
-from solo.data.sources.images import skipped_files
-from solo.data.sources.load import load
+from solo.data.sources.images import load, skipped_files
 from solo.data.storage.containers import read_shards, shard_files
 from solo.errors import BrokenImageError, UserError
 

@@ -15,8 +15,7 @@ from torchvision import datasets as tv
 from solo.data.catalogue.registry import get_spec, resolve_spec
 from solo.data.sources import images as sources
 from solo.data.sources import small
-from solo.data.sources.images import ArrayDataset, CustomDatasetWithoutLabels
-from solo.data.sources.load import load
+from solo.data.sources.images import ArrayDataset, CustomDatasetWithoutLabels, load
 from solo.errors import BrokenImageError, UserError
 
 

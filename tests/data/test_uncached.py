@@ -14,8 +14,7 @@ from solo.data.batches.loaders import BatchLoader
 from solo.data.cache import images as cache
 from solo.data.cache.images import FileImages, cached
 from solo.data.catalogue.registry import get_spec
-from solo.data.sources.images import SkipBroken, skipped_files
-from solo.data.sources.load import load
+from solo.data.sources.images import SkipBroken, load, skipped_files
 from solo.data.views.batched import BatchAugment
 from solo.errors import BrokenImageError
 

@@ -11,7 +11,7 @@ from solo.args.parse import parse
 from solo.args.recipes import find_recipe
 from solo.args.schema import PretrainCfg
 from solo.data.labels.subsets import level_targets
-from solo.data.sources.load import load
+from solo.data.sources.images import load
 from solo.errors import UserError
 from solo.methods import METHODS
 from solo.run.relatives import find_relatives

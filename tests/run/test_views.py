@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 
 from solo import cli
 from solo.data.catalogue.registry import get_spec
-from solo.data.sources.load import load
+from solo.data.sources.images import load
 from solo.data.views.pipelines import build_transform_pipeline
 from solo.eval.features import draw, write_features
 from solo.methods import METHODS

@@ -6,6 +6,7 @@ image counts only when its checksum fits.
 """
 
 import hashlib
+import math
 import os
 import struct
 import zlib
@@ -65,18 +66,14 @@ class PixelStore:
 
     def read(self, row: int) -> Array | None:
         """(H, W, C) uint8; None if it isn't there yet, or is damaged."""
-        _, pixels, index = self._open()
-        entry = os.pread(index, _ENTRY.size, self._first + row * _ENTRY.size)
-        if len(entry) < _ENTRY.size or _ENTRY.unpack(entry)[0] != _KEPT:
+        mark, checksum = self._entry(row)
+        if mark != _KEPT:
             return None
         shape = (*self.sizes[row].tolist(), self.channels)
-        content = os.pread(pixels, int(np.prod(shape)), int(self._starts[row]))
-        if len(content) < np.prod(shape):
+        content = os.pread(self._open()[1], math.prod(shape), int(self._starts[row]))
+        if len(content) < math.prod(shape) or not (self._verified[row] or zlib.crc32(content) == checksum):
             return None
-        if not self._verified[row]:
-            if zlib.crc32(content) != _ENTRY.unpack(entry)[1]:
-                return None
-            self._verified[row] = True
+        self._verified[row] = True
         return np.frombuffer(content, dtype=np.uint8).copy().reshape(shape)
 
     def write(self, row: int, image: Array) -> None:
@@ -91,9 +88,13 @@ class PixelStore:
 
     def broken(self, rows: Sequence[int]) -> Array:
         """Bools of these rows: marked as broken."""
-        index = self._open()[2]
-        marks = [os.pread(index, 4, self._first + row * _ENTRY.size) for row in rows]
-        return np.array([mark == _BROKEN.to_bytes(4, "little") for mark in marks], dtype=bool)
+        return np.array([self._entry(row)[0] == _BROKEN for row in rows], dtype=bool)
+
+    def _entry(self, row: int) -> tuple[int, int]:
+        """Mark and checksum of an image; zeros where the index was cut off."""
+        found = os.pread(self._open()[2], _ENTRY.size, self._first + row * _ENTRY.size)
+        mark, checksum = _ENTRY.unpack(found.ljust(_ENTRY.size, b"\0"))
+        return mark, checksum
 
     def _mark(self, row: int, mark: int, checksum: int) -> None:
         self._put(2, _ENTRY.pack(mark, checksum), self._first + row * _ENTRY.size)

@@ -35,7 +35,7 @@ from solo.suggest import did_you_mean
 from solo.taxonomy import Taxonomy
 
 IMAGENET100 = Path(__file__).parent / "dataset_subset" / "imagenet100_classes.txt"
-_OWN = "solo.data.sources.load:own"
+_OWN = "solo.data.sources.images:own"
 
 DATASETS: dict[str, DatasetSpec] = {row.name: row for row in ROWS}
 DATASETS.update({alias: DATASETS[name] for alias, name in ALIASES.items()})

@@ -31,7 +31,7 @@ class DatasetSpec:
     """All that is known of a data set before a single image is read."""
 
     name: str  # the value of `data.dataset`
-    source: str  # `"module:function"`; the function's form is described in `solo.data.sources.load`
+    source: str  # `"module:function"`; the function's form is described in `solo.data.sources.images`
     channels: int  # 1 (grey) or 3 (RGB)
     size: int  # height and width of a validation image, in pixels
     mean: Stats  # per channel, of images in [0, 1], as the next three; used in pretraining
@@ -132,7 +132,7 @@ def _row(
 def _photos(name: str, num_classes: int, layout: str, size: int = 224, **more: Any) -> DatasetSpec:
     """Photographs of any size, in their authors' layout."""
     more = {"resize": 256, "layout": f"solo.data.layouts.{layout}", **more}
-    return _row(name, size, num_classes, more.pop("statistics", _IMAGENET), "load:published", **more)
+    return _row(name, size, num_classes, more.pop("statistics", _IMAGENET), "images:published", **more)
 
 
 def _thumbnails(name: str, classes: Taxonomy | int, source: str, size: int = 32, **more: Any) -> DatasetSpec:
@@ -159,9 +159,9 @@ ROWS = (
     _row("cifar10", 32, _CIFAR10, ((0.4914, 0.4822, 0.4465), (0.247, 0.2435, 0.2616)), "small:cifar10", **_TWO),
     _row("cifar100", 32, _CIFAR100, ((0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)), "small:cifar100", **_TWO),
     _row("stl10", 96, _STL10, ((0.4914, 0.4823, 0.4466), (0.247, 0.243, 0.261)), "small:stl10", downloads=True),
-    _row("imagenet", 224, 1000, _IMAGENET, "load:image_folder", **_FOLDERS),
-    _row("imagenet100", 224, 100, _IMAGENET, "load:image_folder", **_FOLDERS),
-    _row("custom", 224, None, _IMAGENET, "load:image_folder", **_FOLDERS),
+    _row("imagenet", 224, 1000, _IMAGENET, "images:image_folder", **_FOLDERS),
+    _row("imagenet100", 224, 100, _IMAGENET, "images:image_folder", **_FOLDERS),
+    _row("custom", 224, None, _IMAGENET, "images:image_folder", **_FOLDERS),
     _photos("tinyimagenet200", 200, "objects:TINY_IMAGENET", size=64, statistics=_CIFAR, resize=None),
     _photos("inat21", 10_000, "objects:INAT21"),
     _photos("inat17", 5089, "objects:INAT17"),
@@ -181,11 +181,11 @@ ROWS = (
     _photos("sun397", 397, "objects:SUN397"),
     # The combinations of its 20 labels are counted when the lists are read.
     _photos("voc2007", 20, "objects:VOC2007"),
-    _photos("living17", 68, "imagenet:LIVING17"),
-    _photos("entity13", 260, "imagenet:ENTITY13"),
-    _photos("entity30", 240, "imagenet:ENTITY30"),
-    _photos("tiered_imagenet_h", 608, "imagenet:TIERED_IMAGENET_H"),
-    _photos("imagenet_3l", 505, "imagenet:IMAGENET_3L"),
+    _photos("living17", 68, "fine_grained:LIVING17"),
+    _photos("entity13", 260, "fine_grained:ENTITY13"),
+    _photos("entity30", 240, "fine_grained:ENTITY30"),
+    _photos("tiered_imagenet_h", 608, "fine_grained:TIERED_IMAGENET_H"),
+    _photos("imagenet_3l", 505, "fine_grained:IMAGENET_3L"),
     # Those that train; those that validate are counted when the lists are read.
     _photos("dyml_product", 1609, "objects:DYML_PRODUCT"),
     _photos("inshop", 7982, "objects:INSHOP"),

@@ -1,5 +1,19 @@
-"""Data sets of PIL images: arrays, files, HDF5, a flat folder; what is wanted of a source; what can't be decoded."""
+"""Where images come from: `load` gives the items `(PIL image, target)` of a split, by the source that its row names.
 
+A source, `DatasetSpec.source`, is a function `source(spec, request) -> Dataset`. What it returns takes the request's
+two transforms, has an attribute `targets` (leaf classes, -1 = unlabelled) and `len()`; `small` has some. Own code can
+hand any data set of items `(PIL image, int)` to the loaders instead; views and index are added by wrappers:
+
+    view = build_transform_pipeline("custom", cfg.augmentations[0])  # of solo.data.pretrain_dataloader, as these
+    images = dataset_with_index(MyDataset)(..., transform=prepare_n_crop_transform([view], [2]))
+    loader = prepare_dataloader(images, batch_size=256)
+    trainer.fit(METHODS["simclr"](cfg), loader)  # cfg.data.num_classes says how many labels there are
+"""
+
+import dataclasses
+import importlib
+import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,15 +23,20 @@ import numpy as np
 import torch
 from PIL import Image
 from torch.utils.data import Dataset
+from torchvision import datasets as tv
 
-from solo.data.catalogue.registry import choose_classes
-from solo.data.labels.subsets import Around
-from solo.data.storage.containers import H5File, read_index
-from solo.data.storage.facts import DEFAULT_ROOT, Source, Stored
+from solo.data.catalogue.registry import DatasetSpec, check_path, choose_classes, layout_of, obtain
+from solo.data.labels.subsets import Around, Pairs, hold_out
+from solo.data.labels.trees import Labels, label_rows
+from solo.data.storage.archives import guarded
+from solo.data.storage.containers import H5File, is_h5, read_index
+from solo.data.storage.facts import DEFAULT_ROOT, Source, Stored, class_folders, is_image_name, of_split
+from solo.data.storage.listing import READERS, WITH_COLUMNS, Listing, Wanted, list_images
 from solo.data.storage.reading import ImageReading, flat_images
-from solo.errors import BrokenImageError, UserError, printable
-from solo.taxonomy import Taxonomy
+from solo.errors import BrokenImageError, UserError, explained, printable, reason
+from solo.taxonomy import UNKNOWN, Taxonomy
 
+_LOG = logging.getLogger("solo")
 Item = TypeVar("Item")
 Transform = Callable[[Any], Any]
 Step = Transform | None  # that an image or a target goes through
@@ -89,7 +108,7 @@ class ArrayDataset(LabelledImages):
 
     @property
     def images(self) -> np.ndarray:
-        """The same as `data`."""
+        """The same array as `data`."""
         return self.data
 
     def read(self, index: int) -> Image.Image:
@@ -165,7 +184,7 @@ class H5Dataset(ImageFiles):
 class SkipBroken(Around):
     """The next readable image, with an unknown label (-1), stands for a broken one; workers share which these are."""
 
-    def __init__(self, dataset: Dataset[tuple[Any, Any]]) -> None:
+    def __init__(self, dataset: Pairs) -> None:
         super().__init__(dataset)
         self.broken = torch.zeros(len(cast(Sized, dataset)), dtype=torch.bool).share_memory_()  # type: ignore[no-untyped-call]
 
@@ -218,3 +237,143 @@ def skipped_files(dataset: Any) -> list[str]:
     while dataset is not None and not hasattr(dataset, "skipped"):
         dataset = getattr(dataset, "dataset", None)
     return list(dataset.skipped()) if dataset is not None else []
+
+
+def load(
+    spec: DatasetSpec,
+    split: Split,
+    path: str | Path | None = None,
+    download: bool = True,
+    transform: Transform | None = None,
+    levels: bool = False,
+    no_labels: bool = False,
+    data_format: str | None = None,
+) -> Pairs:
+    """The images of one split: `train`, `val`, or `pretrain` (`train` and the unlabelled images, where there are some).
+
+    `path` is the folder or file of this split, or the root of a data set with a layout of its own; with `no_labels` a
+    flat folder, a table or shards, whose targets are -1. With `levels` targets are `(levels,)` LongTensors, coarse
+    first, if there is more than one. Without `data_format` HDF5 files are taken for what they are. Raises a `UserError`
+    if the data aren't there, can't be fetched, or don't look as expected.
+    """
+    share, train_path = spec.holdout
+    if share:
+        path = train_path if split == "val" else path
+        whole = dataclasses.replace(spec, holdout=(0.0, None))
+        part: Split = "train" if split == "val" else split
+        images: Any = load(whole, part, path, download, transform, levels, no_labels, data_format)
+        return hold_out(images, share, split == "val")
+    if data_format not in (None, *READERS):
+        what = f"data.format={data_format!r} can't be read; only {', '.join(map(repr, READERS))} can"
+        raise UserError(f"{what}: store the images as files, one folder per class, and set data.format=image_folder")
+    folder = Path(path).expanduser() if path else None
+    if folder is not None and spec.folders and folder.is_dir():
+        folder = of_split(folder, train=split != "val")
+    if data_format is None:
+        data_format = "h5" if folder is not None and spec.folders and is_h5(folder) else "image_folder"
+    check_path(spec, str(folder) if folder else None, no_labels, data_format)
+    if no_labels and spec.format not in WITH_COLUMNS:
+        if not spec.folders or folder is None:
+            raise UserError(f"data.no_labels=True needs a folder of images; use data.dataset=custom, not {spec.name}")
+        images = CustomDatasetWithoutLabels(folder, transform)
+    else:
+        target_transform = LevelTargets(spec.taxonomy) if levels and spec.taxonomy and len(spec.levels) > 1 else None
+        if data_format == "h5":
+            images = H5Dataset(spec.name, cast(Path, folder), transform, target_transform)
+        else:
+            module, _, name = spec.source.partition(":")
+            source = getattr(importlib.import_module(module), name)
+            images = source(spec, Request(split, folder, download, transform, target_transform))
+            if spec.channels not in (1, 3) and not isinstance(images, ImageFiles):
+                what = f"data.channels={spec.channels}, but images of {spec.name} have 1 or 3"
+                own_ = "own files (data.dataset=custom): folders, tables, shards, Hugging Face data sets"
+                raise UserError(f"{what}; other numbers are read from {own_}")
+    if isinstance(images, LabelledImages):
+        images.reading = ImageReading.by(spec.reading)
+    return cast(Pairs, SkipBroken(images) if spec.on_error == "skip" else images)
+
+
+def from_torchvision(cls: Callable[..., Pairs], layout: str, request: Request, **kwargs: Any) -> Pairs:
+    """A data set of torchvision that fetches itself; a `UserError` says where it was looked for in vain."""
+    options = {"transform": request.transform, "target_transform": request.target_transform, **kwargs}
+    fetch = "the download failed" if request.download else "data.download=False"
+    what = f"no complete {layout} in {request.root}, and {fetch}"
+    cure = f"set data.train_path and data.val_path to the folder that holds {layout}/"
+    with guarded(), explained(what, cure, RuntimeError, OSError):
+        return cls(str(request.root), download=request.download, **options)
+
+
+def published(spec: DatasetSpec, request: Request) -> ImageFiles:
+    """A data set in its authors' layout, fetched by torchvision where that is possible."""
+    layout, train = layout_of(spec), request.split != "val"
+    if layout.tree(request.root, train) is None:
+        obtain(spec, str(request.root), request.download)
+    files, targets, tree = layout.read(request.root, train)
+    if spec.taxonomy not in (None, tree):
+        what = f"{request.root} holds {tree.num_classes} classes, others than the {spec.num_classes} of the training"
+        raise UserError(f"{what} data; data.train_path and data.val_path must belong to the same copy of the data set")
+    return ImageFiles(files, targets, tree.class_names, request.transform, request.target_transform)
+
+
+class _ImageFolder(tv.ImageFolder):  # type: ignore[misc]
+    """torchvision's, without hidden folders; ImageNet-100 may be taken out of the whole ImageNet."""
+
+    def __init__(self, spec: DatasetSpec, request: Request) -> None:
+        self.dataset, self.reading = spec.name, ImageReading.by(spec.reading)
+        transforms = (request.transform, request.target_transform)
+        super().__init__(str(request.path), *transforms, self.reading.read, is_image_name)
+
+    def find_classes(self, directory: str | Path) -> tuple[list[str], dict[str, int]]:
+        names = choose_classes(self.dataset, class_folders(directory))
+        return names, {name: index for index, name in enumerate(names)}
+
+
+def image_folder(spec: DatasetSpec, request: Request) -> tv.ImageFolder:
+    """One folder per class, images inside at any depth."""
+    try:
+        return _ImageFolder(spec, request)
+    except FileNotFoundError as error:
+        raise UserError(f"{request.path}: {reason(error)} Put images into these folders or remove them") from error
+
+
+def own(spec: DatasetSpec, request: Request) -> ImageFiles:
+    """A user's own images in whatever form `list_images` knows, with labels by name in the training images' tree."""
+    tree, root, skip = spec.taxonomy, request.path, spec.on_error == "skip"
+    columns = list(tree.levels) if tree else []
+    found = list_images(spec.format, root, Wanted(request.split != "val", spec.path_column, columns, skip))
+    if tree is None:
+        data = ImageFiles(found.images, [UNKNOWN] * len(found.images), (), request.transform)
+    else:
+        try:
+            rows, labels = _placed(spec, tree, found, root)
+            leaves = [tree.leaf_of(row) for row in labels]
+            if request.split != "val" and found.columns is None:
+                counts = Counter(leaves)
+                tree.check_counts([counts[leaf] for leaf in range(tree.num_classes)])
+        except UserError as error:
+            raise UserError(f"{root}: {error}") from error
+        data = ImageFiles([found.images[row] for row in rows], leaves, tree.class_names, request.transform)
+        data.labels = torch.tensor(labels) if request.target_transform else None
+    data.root, data.problems = root, found.problems.found
+    return data
+
+
+def _placed(spec: DatasetSpec, tree: Taxonomy, found: Listing, root: Path | None) -> tuple[list[int], list[Labels]]:
+    """Which images have a place among the classes, and their labels."""
+    labels, strange = label_rows(found.rows, found.columns, tree, spec.nested)
+    # Images beside the class folders belong to none of them.
+    placed = [number for number, row in enumerate(found.rows) if row]
+    if unknown := Counter(strange[number] for number in placed if strange[number]):
+        shown = printable(", ".join(sorted(unknown)[:50])) + (", ..." if len(unknown) > 50 else "")
+        what = f"{len(unknown):,} classes of {sum(unknown.values()):,} images are not among the training data's labels"
+        if spec.unknown_classes == "raise":
+            skip = " (training folders that can't be read are none, too)" if spec.on_error == "skip" else ""
+            text = f"{what}: {shown}; take them out, or set data.unknown_classes=drop to leave them out"
+            raise UserError(f"{text}, or label to keep the labels that they share with the training data{skip}")
+        kept = "kept with the labels that they share"
+        if spec.unknown_classes == "drop":
+            kept, placed = "left out", [number for number in placed if not strange[number]]
+        _LOG.warning("note: %s: %s: %s: %s (data.unknown_classes)", root, what, shown, kept)
+    if not placed:
+        raise UserError("there are no images in its folders")
+    return placed, [labels[number] for number in placed]

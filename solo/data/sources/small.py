@@ -11,8 +11,7 @@ from torchvision import datasets as tv
 
 from solo.data.catalogue.registry import DatasetSpec, layout_of
 from solo.data.labels.subsets import Pairs
-from solo.data.sources.images import ArrayDataset, Request
-from solo.data.sources.load import from_torchvision, image_folder
+from solo.data.sources.images import ArrayDataset, Request, from_torchvision, image_folder
 from solo.data.storage.facts import class_folders
 from solo.errors import UserError, explained, reason
 from solo.untrusted import regular

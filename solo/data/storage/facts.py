@@ -107,42 +107,39 @@ class Problems:
         return [f"left out, for they are no images: {kinds}{more}"] if kinds else []
 
 
-def image_folders(
-    root: str | Path, problems: Problems, parts: Parts = (), above: frozenset[str] = frozenset()
-) -> Iterator[tuple[Parts, list[str]]]:
+def image_folders(root: str | Path, problems: Problems) -> Iterator[tuple[Parts, list[str]]]:
     """Every folder that holds images: its parts below `root` (none for the root) and the sorted file names.
 
     Hidden files and folders are left out, links are followed. `problems` is told of what can't be read or is left out.
-    `parts` and `above`, real paths, are the way here.
     """
-    real = os.path.realpath(root)
-    if real in above:
-        problems.add(root, "links to a folder above itself")
-        return
-    images, folders = [], []
-    try:
-        with os.scandir(root) as entries:
-            for entry in entries:
-                if _is_folder(entry):
-                    if is_ignored(entry.name):
-                        problems.leave_out(entry.name, entry.name)
-                    else:
-                        folders.append(entry.name)
-                elif is_ignored(entry.name) or not is_image_name(entry.name):
-                    problems.leave_out(entry.name)
-                elif os.path.isfile(entry.path):
-                    images.append(entry.name)
-                elif entry.is_symlink():
-                    problems.add(entry.path, "is a link to a file that isn't there")
-                else:
-                    problems.leave_out(entry.name, "pipes, sockets and devices")
-    except OSError as error:
-        problems.add(root, f"can't be listed ({error.strerror})")
-        return
-    if images:
-        yield parts, sorted(images)
-    for name in sorted(folders):
-        yield from image_folders(Path(root, name), problems, (*parts, name), above | {real})
+
+    def refused(error: OSError) -> None:
+        problems.add(error.filename, f"can't be listed ({error.strerror})")
+
+    above: dict[str, frozenset[str]] = {}  # each folder's own real path and those of the folders that it lies in
+    for place, folders, files in os.walk(Path(root), onerror=refused, followlinks=True):
+        real, before = os.path.realpath(place), above.get(os.path.dirname(place), frozenset())
+        above[place] = before | {real}
+        if real in before:
+            problems.add(place, "links to a folder above itself")
+            folders.clear()
+            continue
+        for name in filter(is_ignored, folders):
+            problems.leave_out(name, name)
+        folders[:] = sorted(name for name in folders if not is_ignored(name))
+        images = []
+        for name in files:
+            path = os.path.join(place, name)
+            if is_ignored(name) or not is_image_name(name):
+                problems.leave_out(name)
+            elif os.path.isfile(path):
+                images.append(name)
+            elif os.path.islink(path):
+                problems.add(path, "is a link to a file that isn't there")
+            else:
+                problems.leave_out(name, "pipes, sockets and devices")
+        if images:
+            yield Path(place).relative_to(root).parts, sorted(images)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

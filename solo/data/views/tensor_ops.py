@@ -84,10 +84,7 @@ def adjust_hue(x: Tensor, shift: Tensor) -> Tensor:
 
 
 def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
-    """Blur with standard deviation `sigma` (B,) in pixels, up to 2; 13 taps, edges mirrored, as torchvision's.
-
-    Pillow, in the per-image path, approximates the Gaussian by three boxes and repeats the edge.
-    """
+    """Blur with standard deviation `sigma` (B,) in pixels, up to 2; 13 taps, edges mirrored, as torchvision's."""
     if x.device.type == "cpu" and max(x.shape[2:]) > DENSE_SIDE:
         for image, strength in zip(x, sigma.tolist(), strict=True):
             _blur_one(image, strength)
@@ -130,10 +127,8 @@ def blur_matrix(taps: Tensor, side: int) -> Tensor:
 @lru_cache(maxsize=16)
 def _shifts(side: int, reach: int, device: torch.device) -> Tensor:
     """`(2 reach + 1, side, side)`: where each tap of each output pixel reads, mirrored at the edges."""
-    source = torch.arange(side, device=device) + torch.arange(-reach, reach + 1, device=device)[:, None]
-    source = source.abs()
-    source = torch.where(source >= side, 2 * (side - 1) - source, source)
-    return F.one_hot(source, side).float()
+    source = (torch.arange(side, device=device) + torch.arange(-reach, reach + 1, device=device)[:, None]).abs()
+    return F.one_hot(torch.where(source >= side, 2 * (side - 1) - source, source), side).float()
 
 
 def solarize(x: Tensor) -> Tensor:
@@ -160,8 +155,7 @@ def resized_crop(
     """Cut a box (left, top, width, height) out of each image and resize it to `size` x `size`, with antialiasing.
 
     Images are uint8 `(B, C, H, W)`, or on the CPU `(C, H, W)` of any sizes, boxes int64 `(B, 4)`; where `flip` (B,) is
-    true the view is mirrored. Returns float32 `(B, C, size, size)` of whole numbers in [0, 255]; of a list in `out`, if
-    given.
+    true the view is mirrored. Returns float32 `(B, C, size, size)` of whole numbers in [0, 255]; of a list in `out`.
     """
     if isinstance(images, Tensor) and max(size, *images.shape[2:]) <= DENSE_SIDE:
         rows, columns = (
@@ -187,9 +181,9 @@ def which_matrices(box: Tensor, flip: Tensor, height: int, width: int) -> tuple[
 
 @lru_cache(maxsize=16)
 def all_matrices(side: int, size: int, device: torch.device, resample: Resample) -> Tensor:
-    """Weights `(2 x side x side, size, side)` that cut a part out of `side` pixels, by its start and its length - 1.
+    """Weights `(2 x side x side, size, side)` that cut and resize a part of `side` pixels, by its start and length - 1.
 
-    They resize it, and the second half of them mirror it.
+    The second half of them mirror it.
     """
     start, length = (grid.flatten() for grid in torch.meshgrid(*2 * [torch.arange(side, device=device)], indexing="ij"))
     weights = _weights(start, length + 1, side, size, resample)
@@ -214,19 +208,16 @@ def _weights(start: Tensor, length: Tensor, side: int, size: int, resample: Resa
 
 def _across(x: Tensor, columns: Tensor) -> Tensor:
     """`x @ columns.T` for each channel: (B, C, H, W), (B, W', W) -> (B, C, H, W')."""
-    batch, channels, height, width = x.shape
-    y = torch.bmm(x.reshape(batch, channels * height, width), columns.transpose(1, 2))
-    return y.view(batch, channels, height, -1)
+    return torch.bmm(x.flatten(1, 2), columns.mT).view(*x.shape[:3], -1)
 
 
 def crop_boxes(
     uniforms: Tensor, height: Tensor, width: Tensor, scale: tuple[float, float], ratio: tuple[float, float]
 ) -> Tensor:
-    """Boxes of random area and aspect ratio (Szegedy et al., 2015), drawn as torchvision's RandomResizedCrop does.
+    """Boxes of random area and aspect ratio, int64 `(B, 4)`: left, top, width, height, as torchvision draws them.
 
     Of `uniforms` (B, 22) in [0, 1), twenty are ten tries for area and ratio, then comes the place; `height` and `width`
-    (B,) are the images'. Returns int64 `(B, 4)`: left, top, width, height; the largest allowed central box after ten
-    misses.
+    (B,) are the images'. After ten misses it is the largest allowed central box.
     """
     low, high = math.log(ratio[0]), math.log(ratio[1])
     tall, wide = height[:, None].double(), width[:, None].double()
