@@ -76,7 +76,7 @@ MODULES: dict[str, Moved | None] = {  # None: a package without names of its own
     "solo.eval.feature_file": Moved("solo.eval.features"),
     "solo.utils": None,
     "solo.utils.auto_resumer": Moved("solo.callbacks.run_directory"),
-    "solo.utils.auto_umap": Moved("solo.callbacks.auto_umap"),
+    "solo.utils.auto_umap": Moved("solo.callbacks.optional"),
     "solo.utils.checkpointer": Moved("solo.callbacks.checkpointer"),
     "solo.utils.kmeans": Moved("solo.nn.memory"),
     "solo.utils.knn": Moved("solo.eval.knn"),

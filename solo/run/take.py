@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from solo.analysis.pages import embedded, render
 from solo.args.eval_schema import EmbedCfg, ExportCfg, PredictCfg, SearchCfg
-from solo.callbacks import run_lock
+from solo.callbacks import run_directory
 from solo.data.storage.facts import Problems
 from solo.data.storage.reading import ImageReading, as_picture
 from solo.errors import BrokenImageError, UserError, reason
@@ -109,7 +109,7 @@ def embed(cfg: EmbedCfg) -> Path:
         output_file(out)
     parts.mkdir(parents=True, exist_ok=True)
     try:
-        with run_lock.held(parts):
+        with run_directory.held(parts):
             clean(parts, "[0-9]*.npz.*")
             return _written(cfg, out, parts, files, FileFeatures(model, cfg.batch_size, problems))
     finally:

@@ -31,10 +31,8 @@ from solo.args.config import to_plain
 from solo.args.schema import LinearCfg, PretrainCfg, RunCfg
 from solo.backbones.registry import side_of_patch
 from solo.callbacks import Checkpointer, Meter, Recorder, RunDirectory, RunProgress
-from solo.callbacks.auto_umap import AutoUMAP
-from solo.callbacks.cheaper import ResolutionSchedule, WeightAverage
 from solo.callbacks.checkpointer import StopRunError
-from solo.callbacks.meter import StepProfile
+from solo.callbacks.optional import AutoUMAP, ResolutionSchedule, StepProfile, WeightAverage
 from solo.callbacks.recorder import Facts
 from solo.callbacks.watchers import EmbeddingMonitor, NonFiniteGuard, TrainingDiagnosis
 from solo.checkpoint import load_checkpoint
