@@ -12,11 +12,8 @@ from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader
 
 from solo.analysis.pages import words_of
-<<<<<<< HEAD
-from solo.args.config import to_plain
-=======
 from solo.analysis.plots import draw_embedding
->>>>>>> main
+from solo.args.config import to_plain
 from solo.args.eval_schema import EvaluateCfg, KnnCfg, UmapCfg
 from solo.args.schema import LinearCfg
 from solo.backbones.registry import check_single

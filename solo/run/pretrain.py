@@ -22,13 +22,8 @@ from solo.args.config import to_plain
 from solo.args.parse import exact_parts
 from solo.args.schema import PretrainCfg
 from solo.backbones.registry import check_sizes, side_of_patch
-<<<<<<< HEAD
-from solo.callbacks.cheaper import shrunk_side
-from solo.callbacks.recorder import Facts
-=======
 from solo.callbacks.optional import shrunk_side
-from solo.callbacks.recorder import Facts, Work
->>>>>>> main
+from solo.callbacks.recorder import Facts
 from solo.data.batches.loaders import BatchLoader, ShowsRelatives, eval_loader, worker_options
 from solo.data.batches.samplers import RuleSampler, describe, rule_sampler
 from solo.data.cache.images import CantCacheError, cached
