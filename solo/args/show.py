@@ -151,7 +151,7 @@ def help_text(schema: type, method: str | None = None) -> str:
         for name, facts in {method: chosen}.items() if chosen else CATALOGUE.items():
             if facts.kwargs is not None:
                 lines += ["", f"method_kwargs of method={name}:", *_key_lines(facts.kwargs, "method_kwargs.")]
-                lines += facts.kwargs.notes() if hasattr(facts.kwargs, "notes") else ()
+                lines += facts.kwargs.notes() if chosen and hasattr(facts.kwargs, "notes") else ()
     if hasattr(schema, "EXTRA"):
         lines += ["", "Keys passed on to Lightning's Trainer:", *_key_lines(schema.EXTRA)]
     return "\n".join(lines)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, MutableMapping
-from importlib import import_module
+from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from solo.methods.catalogue import CATALOGUE, method_class
@@ -42,7 +42,7 @@ class _Registry(_Dict):
             if is_path(name):
                 return method_class(name)
             raise KeyError(name)
-        return _import(entry) if isinstance(entry, str) else entry
+        return resolve_name(entry) if isinstance(entry, str) else entry
 
     def __setitem__(self, name: str, method: Any) -> None:
         self._entries[name] = method
@@ -64,12 +64,7 @@ class _Registry(_Dict):
 METHODS: dict[str, Any] = _Registry()
 
 
-def _import(path: str) -> Any:
-    module, _, name = path.partition(":")
-    return getattr(import_module(module), name)
-
-
 def __getattr__(name: str) -> Any:
     if name in _CLASSES:
-        return _import(_CLASSES[name])
+        return resolve_name(_CLASSES[name])
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

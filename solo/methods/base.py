@@ -20,9 +20,8 @@ from solo.methods import settings
 from solo.methods.catalogue import ROWS, path_of
 from solo.methods.exact import exact_step
 from solo.methods.module import SoloModule
-from solo.nn.heads import mlp
 from solo.nn.memory import QueueMixin
-from solo.nn.momentum import freeze_layers
+from solo.nn.networks import freeze_layers, mlp
 from solo.optim import layer_groups, static_lr
 
 __all__ = ["BaseMethod", "TrainStep", "static_lr"]
@@ -87,7 +86,8 @@ class BaseMethod(SoloModule):
         if self.knn_eval:
             self.knn = WeightedKNNClassifier(k=self.knn_k, distance_fx=config.knn_eval.distance_func)
         self.exact = config.accumulate == "exact"
-        if self.exact and not self._has_known_steps():
+        ours = type(self).view_outputs.__module__ in ("solo.methods.base", "solo.methods.momentum")
+        if self.exact and not (ours and type(self).training_step is BaseMethod._step_with_loss):
             raise ConfigError(
                 f"accumulate=exact runs the network twice, and method {config.method!r} has a training_step, "
                 "view_outputs or no ssl_loss of its own; write its loss as ssl_loss, or use accumulate=plain"
@@ -118,11 +118,6 @@ class BaseMethod(SoloModule):
         """The nearest class above that knows neither heads nor a loss: `BaseMethod` or `BaseMomentumMethod`."""
         return next(base for base in cls.__mro__ if "_MADE" in vars(base))
 
-    def _has_known_steps(self) -> bool:
-        """Whether the outputs come from the library's own code, and the loss from an `ssl_loss`."""
-        ours = type(self).view_outputs.__module__ in ("solo.methods.base", "solo.methods.momentum")
-        return ours and type(self).training_step is BaseMethod._step_with_loss
-
     @classmethod
     def add_and_assert_specific_cfg(cls, cfg: DictConfig) -> DictConfig:
         """Write the defaults into a raw cfg, in place, and return it; also callable on an instance.
@@ -142,12 +137,7 @@ class BaseMethod(SoloModule):
         return {}
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        """The method's own loss.
-
-        Args:
-            out: what `forward` returns, each value a list over the views (large ones first).
-            step: epoch, ids and labels.
-        """
+        """The method's own loss, of what `forward` returns: each value a list over the views, large ones first."""
         raise NotImplementedError
 
     # ---- forward ----
@@ -230,10 +220,9 @@ class BaseMethod(SoloModule):
         self.require_finite({self.metric: loss, "train_class_loss": out["loss"]})
         self.log_metrics({self.metric: loss})
         hidden = ("superclass_share",) if self.config.data.no_labels else ()
-        stats = {f"hex/{name}": value for name, value in self.hex.seen.items() if name not in hidden}
-        self.log_metrics(stats, on_step=False)
-        found = self.hex.found | self.hex.whom
-        self.log_metrics({f"hex/{name}": value for name, value in found.items()}, on_step=False)
+        seen = {name: value for name, value in self.hex.seen.items() if name not in hidden}
+        for stats in (seen, self.hex.found | self.hex.whom):
+            self.log_metrics({f"hex/{name}": value for name, value in stats.items()}, on_step=False)
         return loss + out["loss"]  # type: ignore[no-any-return]
 
     def view_outputs(self, batch: Any) -> Outputs:
@@ -311,10 +300,14 @@ class BaseMethod(SoloModule):
         out = self.base_validation_step(X, targets)
         if self.knn_eval and not (self.attached and self.trainer.sanity_checking):
             self.knn(test_features=out["feats"].detach(), test_targets=self.knn_labels(targets))
-        metrics = self.validation_record(out, targets)
+        metrics = {**self.validation_record(out, targets), **self.slow_record(X, targets)}
         if update_validation_step_outputs:
             self.validation_step_outputs.append(metrics)
         return metrics
+
+    def slow_record(self, X: Tensor, targets: Tensor) -> dict[str, Any]:
+        """What a slow copy adds to the record of a batch."""
+        return {}
 
     def on_validation_epoch_end(self) -> None:
         """Log the means over all validation rows, and the k-NN's accuracies."""

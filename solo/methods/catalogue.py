@@ -256,13 +256,15 @@ _NEEDS_LABELS: dict[str, Any] = {"labels": "needed", "least_views": 1, **_ANY_VI
 USUAL = "simclr"  # the method of a recipe that names none, as `hex` and `paper` do
 CATALOGUE: dict[str, MethodFacts] = {
     "all4one": _row("contrastive:All4One", NNCLRKwargs, hex="replaces", momentum=True, negatives="view"),
-    "barlow_twins": _row("decorrelation:BarlowTwins", BarlowTwinsKwargs, recipe="barlow", quick=True, **_DECORRELATED),
-    "byol": _row("siamese:BYOL", PredictorKwargs, hex="blends", momentum=True, quick=True, **_DISTILLED, **_ANY_VIEWS),
+    "barlow_twins": _row("agreement:BarlowTwins", BarlowTwinsKwargs, recipe="barlow", quick=True, **_DECORRELATED),
+    "byol": _row(
+        "agreement:BYOL", PredictorKwargs, hex="blends", momentum=True, quick=True, **_DISTILLED, **_ANY_VIEWS
+    ),
     "crossentropy": _row("classifiers:CrossEntropy", CrossEntropyKwargs, **_NEEDS_LABELS),
-    "deepclusterv2": _row("clustering:DeepClusterV2", DeepClusterV2Kwargs, per_image=True, whole=True, **_ANY_VIEWS),
-    "dino": _row("dino:DINO", DINOKwargs, momentum=True, **_DISTILLED, **_ANY_VIEWS),
-    "frossl": _row("decorrelation:FroSSL", FroSSLKwargs, most_views=None, **_DECORRELATED),
-    "dinov2": _row("dino:DINOv2", DINOv2Kwargs, momentum=True, collapse="prediction", masked=True, **_ANY_VIEWS),
+    "deepclusterv2": _row("prototypes:DeepClusterV2", DeepClusterV2Kwargs, per_image=True, whole=True, **_ANY_VIEWS),
+    "dino": _row("prototypes:DINO", DINOKwargs, momentum=True, **_DISTILLED, **_ANY_VIEWS),
+    "frossl": _row("agreement:FroSSL", FroSSLKwargs, most_views=None, **_DECORRELATED),
+    "dinov2": _row("prototypes:DINOv2", DINOv2Kwargs, momentum=True, collapse="prediction", masked=True, **_ANY_VIEWS),
     "guided": _row("classifiers:Guided", GuidedKwargs, **_NEEDS_LABELS),
     "haframe": _row("classifiers:HAFrame", HAFrameKwargs, **_NEEDS_LABELS),
     "happier": _row("classifiers:Happier", HappierKwargs, **_NEEDS_LABELS),
@@ -272,34 +274,34 @@ CATALOGUE: dict[str, MethodFacts] = {
     "himulcone": _row("contrastive:HiMulConE", HierarchicalKwargs, **_LEVELS),
     "hxe": _row("classifiers:HXE", HXEKwargs, **_NEEDS_LABELS),
     "hypstructure": _row("classifiers:HypStructure", HypStructureKwargs, **_NEEDS_LABELS),
-    "lejepa": _row("decorrelation:LeJEPA", LeJEPAKwargs, **_DECORRELATED, **_ANY_VIEWS),
+    "lejepa": _row("agreement:LeJEPA", LeJEPAKwargs, **_DECORRELATED, **_ANY_VIEWS),
     "ijepa": _row("masked:IJEPA", IJEPAKwargs, momentum=True, vit="ijepa", **_MASKED, **_DISTILLED),
     "levelcontrast": _row("classifiers:LevelContrast", LevelContrastKwargs, **_NEEDS_LABELS),
     "levelheads": _row("classifiers:LevelHeads", CrossEntropyKwargs, **_NEEDS_LABELS),
-    "lightly": _row("lightly:Lightly", LightlyKwargs, hex="blends", momentum=True),
+    "lightly": _row("agreement:Lightly", LightlyKwargs, hex="blends", momentum=True),
     "lorentz": _row("classifiers:LorentzHeads", LorentzKwargs, **_NEEDS_LABELS),
     "mae": _row("masked:MAE", MAEKwargs, per_image=True, least_batch=1, vit="mae", **_MASKED),
     "mocov2plus": _row("contrastive:MoCoV2Plus", MoCoV2PlusKwargs, hex="replaces", momentum=True, negatives="queue"),
     "mocov3": _row(
         "contrastive:MoCoV3", MoCoV3Kwargs, momentum=True, negatives="view", collapse="prediction", vit="mocov3"
     ),
-    "nnbyol": _row("siamese:NNBYOL", NNPredictorKwargs, momentum=True, **_DISTILLED),
+    "nnbyol": _row("agreement:NNBYOL", NNPredictorKwargs, momentum=True, **_DISTILLED),
     "nnclr": _row("contrastive:NNCLR", NNCLRKwargs, hex="replaces", negatives="view", small_views=True, quick=True),
-    "nnsiam": _row("siamese:NNSiam", NNPredictorKwargs, **_DISTILLED),
+    "nnsiam": _row("agreement:NNSiam", NNPredictorKwargs, **_DISTILLED),
     "ressl": _row("contrastive:ReSSL", ReSSLKwargs, momentum=True, collapse="prediction", small_views=True),
     "siglip": _row("contrastive:SigLIP", SigLIPKwargs, hex="blends"),
     "simclr": _row(
         "contrastive:SimCLR", SimCLRKwargs, hex="replaces", negatives="rows", ring=True, quick=True, **_ANY_VIEWS
     ),
-    "simsiam": _row("siamese:SimSiam", PredictorKwargs, hex="blends", **_DISTILLED),
+    "simsiam": _row("agreement:SimSiam", PredictorKwargs, hex="blends", **_DISTILLED),
     "softlabels": _row("classifiers:SoftLabels", SoftLabelsKwargs, **_NEEDS_LABELS),
     "supcon": _row(
         "contrastive:SupCon", SimCLRKwargs, hex="replaces", labels="used", negatives="rows", ring=True, **_ANY_VIEWS
     ),
-    "swav": _row("clustering:SwAV", SwAVKwargs, small_views=True, whole=True),
-    "vibcreg": _row("decorrelation:VIbCReg", VIbCRegKwargs, collapse="decorrelation"),
-    "vicreg": _row("decorrelation:VICReg", VICRegKwargs, **_DECORRELATED),
-    "wmse": _row("decorrelation:WMSE", WMSEKwargs, collapse="decorrelation", most_views=None),
+    "swav": _row("prototypes:SwAV", SwAVKwargs, small_views=True, whole=True),
+    "vibcreg": _row("agreement:VIbCReg", VIbCRegKwargs, collapse="decorrelation"),
+    "vicreg": _row("agreement:VICReg", VICRegKwargs, **_DECORRELATED),
+    "wmse": _row("agreement:WMSE", WMSEKwargs, collapse="decorrelation", most_views=None),
 }
 ROWS = {facts.path: facts for facts in CATALOGUE.values()}  # by the paths of their classes
 

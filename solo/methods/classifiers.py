@@ -15,7 +15,7 @@ from solo.losses.targets import cross_entropy_loss_func
 from solo.losses.tree_geometry import GuidedLoss
 from solo.methods import catalogue as of
 from solo.methods.base import BaseMethod, MlpHeads, Outputs, TrainStep
-from solo.nn.heads import mlp
+from solo.nn.networks import mlp
 from solo.taxonomy import Taxonomy
 
 
@@ -92,7 +92,6 @@ class TreeHead(BaseMethod):
         return {"z": self.head(feats)}
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        """The loss over all views together."""
         loss: Tensor = self.criterion(torch.cat(out["z"]), step.labels.repeat(len(out["z"]), 1))
         return loss
 

@@ -17,8 +17,8 @@ from solo.losses.targets import ressl_loss_func
 from solo.methods import catalogue as of
 from solo.methods.base import BaseMethod, MlpHeads, NeighbourQueue, Outputs, TrainStep
 from solo.methods.momentum import BaseMomentumMethod
-from solo.nn.heads import mlp
 from solo.nn.memory import QueueMixin
+from solo.nn.networks import mlp
 from solo.nn.vit import PositionalEncodingPermute1D, Summer
 from solo.precision import at_least_float32, full_precision
 
@@ -73,7 +73,6 @@ class HiMulConE(SimCLR):
     kind: ClassVar[Kind] = "himulcone"
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        """The multi-label loss over all views."""
         labels = step.labels
         if self.instance:
             labels = torch.cat((labels, step.ids[:, None].to(labels)), dim=1)
@@ -115,7 +114,6 @@ class SigLIP(MlpHeads, BaseMethod):
         self.scale = nn.ParameterDict({name: nn.Parameter(torch.tensor([value])) for name, value in first.items()})
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        """The sigmoid loss of the two views, with HEX's share."""
         (z1, z2), scale = map(at_least_float32, out["z"]), self.scale  # once, for both losses: their gradients add up
         self.log_metrics({"train_temperature": (-scale["log_scale"]).exp(), "train_bias": scale["bias"]})
         return self.hex.blend(partial(siglip_loss_func, z1, z2, scale["log_scale"], scale["bias"]), [z1, z2], step)
@@ -189,7 +187,6 @@ class MoCoV3(BaseMomentumMethod):
         return {"k": self.momentum_projector(feats)}
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        """Sum of the two directions."""
         (q1, q2), (k1, k2) = out["q"], out["momentum_k"]
         return mocov3_loss_func(q1, k2, self.temperature) + mocov3_loss_func(q2, k1, self.temperature)
 

@@ -11,14 +11,13 @@ from solo.args.schema import PretrainCfg
 from solo.losses.pairs import unit
 from solo.methods import settings
 from solo.methods.base import BaseMethod, Outputs
-from solo.nn.momentum import MomentumUpdater, initialize_momentum_params
+from solo.nn.networks import MomentumUpdater, initialize_momentum_params
 
 
 class BaseMomentumMethod(BaseMethod):
     """Adds `momentum_backbone`, copies of the heads named in `averaged`, and their update after each optimizer step.
 
-    Args:
-        cfg: config of pretraining, see `BaseMethod`; reads also `momentum.base_tau`, `.final_tau`, `.classifier`.
+    Its section of the config is `momentum`: `base_tau`, `final_tau`, `classifier`.
     """
 
     _SECTIONS = (*BaseMethod._SECTIONS, "momentum")
@@ -45,9 +44,8 @@ class BaseMomentumMethod(BaseMethod):
         """Adds `momentum_classifier`, if there is one."""
         groups = super().learnable_params
         if self.momentum_classifier is not None:
-            params = self.momentum_classifier.parameters()
-            group = {"name": "momentum_classifier", "params": params, "lr": self.classifier_lr, "weight_decay": 0}
-            groups.append(group)
+            own = {"name": "momentum_classifier", "params": self.momentum_classifier.parameters()}
+            groups.append({**own, "lr": self.classifier_lr, "weight_decay": 0})
         return groups
 
     @property
@@ -103,26 +101,25 @@ class BaseMomentumMethod(BaseMethod):
         if not self.has_teacher:
             return out
         _, X, targets = batch
-        X = [X] if isinstance(X, Tensor) else X[: self.num_large_crops]
-        views = [self._shared_step_momentum(x, targets) for x in X]
+        large = [X] if isinstance(X, Tensor) else X[: self.num_large_crops]
+        views = [self._shared_step_momentum(x, targets) for x in large]
         out |= {f"momentum_{key}": [view[key] for view in views] for key in views[0]}
         if self.momentum_classifier is not None:
-            for key in ("loss", "acc1", "acc5"):
-                out[f"momentum_{key}"] = sum(views[view][key] for view in self.own_views) / len(self.own_views)
-            self.log_classification({key: out[f"momentum_{key}"] for key in ("loss", "acc1", "acc5")}, "momentum_")
-            out["loss"] = out["loss"] + out["momentum_loss"]
+            own = self.own_views
+            means = {key: sum(views[view][key] for view in own) / len(own) for key in ("loss", "acc1", "acc5")}
+            self.log_classification(means, "momentum_")
+            out |= {f"momentum_{key}": value for key, value in means.items()}
+            out["loss"] = out["loss"] + means["loss"]
         return out
 
     def on_train_start(self) -> None:
-        """Start counting optimizer steps: at 0, or where a resumed run is."""
-        self.last_step = self.trainer.global_step
+        self.last_step = self.trainer.global_step  # 0, or where a resumed run is
 
     def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
         """Update the momentum network once for each optimizer step."""
         step = self.trainer.global_step
         if step > self.last_step and self.has_teacher:
             total = int(self.trainer.estimated_stepping_batches)
-            # From the step alone, so that a resumed run continues with the same rate.
             self.momentum_updater.update_tau(step - 1, total)
             for online, momentum in self.momentum_pairs:
                 self.momentum_updater.update(online, momentum)
@@ -130,14 +127,9 @@ class BaseMomentumMethod(BaseMethod):
             self.momentum_updater.update_tau(step, total)
         self.last_step = step
 
-    def validation_step(
-        self, batch: Any, batch_idx: int, dataloader_idx: int | None = None, update_validation_step_outputs: bool = True
-    ) -> dict[str, Any]:
-        """Adds `momentum_val_loss`, `momentum_val_acc1` and `momentum_val_acc5`, if there is a momentum classifier."""
-        metrics = super().validation_step(batch, batch_idx, dataloader_idx, update_validation_step_outputs=False)
-        if self.momentum_classifier is not None:
-            out = self._shared_step_momentum(*batch)
-            metrics |= {f"momentum_val_{key}": out[key] for key in ("loss", "acc1", "acc5")}
-        if update_validation_step_outputs:
-            self.validation_step_outputs.append(metrics)
-        return metrics
+    def slow_record(self, X: Tensor, targets: Tensor) -> dict[str, Any]:
+        """`momentum_val_loss`, `momentum_val_acc1` and `momentum_val_acc5`, if there is a momentum classifier."""
+        if self.momentum_classifier is None:
+            return {}
+        out = self._shared_step_momentum(X, targets)
+        return {f"momentum_val_{key}": out[key] for key in ("loss", "acc1", "acc5")}

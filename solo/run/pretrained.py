@@ -32,6 +32,7 @@ from solo.taxonomy import Taxonomy
 from solo.weights import load_weights
 
 _READING = tuple(item.name for item in dataclasses.fields(ImageReading) if item.name != "channels")
+_OF_THE_HUB = ("revision", "token", "cache_dir", "force_download", "local_files_only")
 _STATISTICS = ("image_size", "channels", "mean", "std")
 
 
@@ -124,10 +125,7 @@ class PretrainedModel:
         return predictions(logits, tree, k, level, within)
 
     def read(self, image: Any) -> Tensor:
-        """What the backbone sees of one image (a path, `PIL.Image`, array or ready tensor): (C, H, W).
-
-        Raises a `BrokenImageError` for a file that can't be decoded, a `UserError` for something that is no image.
-        """
+        """What the backbone sees of one image (path, `PIL.Image`, array, ready tensor): (C, H, W); or a `UserError`."""
         if not isinstance(image, Tensor):
             return self.transform(as_image(image, self.reading))
         if image.ndim != 3 or not image.is_floating_point() or len(image) != self.channels:
@@ -145,11 +143,7 @@ class PretrainedModel:
         return model_card(self.bundle())
 
     def export(self, to: str, out: str | Path) -> Exported:
-        """Write a folder that another program reads, see `solo.export`.
-
-        `to` is `safetensors`, `timm`, `hf`, `torchvision`, `onnx`, `torch_export` or `detectron2`. Raises a
-        `UserError`: that doesn't know such a network, or its package is missing.
-        """
+        """Write a folder that another program reads: `to` is one of `solo.export.TARGETS`; or a `UserError`."""
         return export(self.bundle(), to, out)
 
     def bundle(self) -> Bundle:
@@ -173,58 +167,34 @@ class PretrainedModel:
         self._save(save_directory)
         return self.push_to_hub(repo_id or Path(save_directory).name, **options) if push_to_hub else None
 
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        commit_message: str = "Backbone, label tree and card, written by solo",
-        private: bool | None = None,
-        token: str | None = None,
-        branch: str | None = None,
-        create_pr: bool | None = None,
-        allow_patterns: list[str] | str | None = None,
-        ignore_patterns: list[str] | str | None = None,
-        delete_patterns: list[str] | str | None = None,
-    ) -> str:
+    def push_to_hub(self, repo_id: str, *, branch: str | None = None, **options: Any) -> str:
         """Upload backbone, label tree and card to the Hugging Face hub, `solo.load("hf://REPO")` reads it.
 
         Arguments are those of `huggingface_hub.ModelHubMixin.push_to_hub`; returns the address. Raises a `UserError`.
         """
         from huggingface_hub import HfApi
 
-        options: dict[str, Any] = {"commit_message": commit_message, "revision": branch, "create_pr": create_pr}
-        options |= {"allow_patterns": allow_patterns, "ignore_patterns": ignore_patterns}
-        options = {k: v for k, v in {**options, "delete_patterns": delete_patterns}.items() if v is not None}
+        options = {"commit_message": "Backbone, label tree and card, written by solo", **options}
+        options |= {"revision": branch} if branch is not None else {}
         with tempfile.TemporaryDirectory() as folder:
             self._save(folder)
             try:
-                api = HfApi(token=token)
-                api.create_repo(repo_id, private=private, exist_ok=True)
+                api = HfApi(token=options.pop("token", None))
+                api.create_repo(repo_id, private=options.pop("private", None), exist_ok=True)
                 return str(api.upload_folder(repo_id=repo_id, folder_path=folder, **options))
             except Exception as error:  # whatever the hub and the way there raise
                 text = f"{repo_id} can't be written to the hub ({reason(error)}); log in with `hf auth login`"
                 raise UserError(text) from error
 
     @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | Path,
-        *,
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: str | Path | None = None,
-        force_download: bool = False,
-        local_files_only: bool = False,
-        **data: Any,
-    ) -> "PretrainedModel":
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **data: Any) -> "PretrainedModel":
         """`solo.load`, where `NAME/REPOSITORY` alone is a repository of the hub unless there is such a folder.
 
-        Arguments are those of `huggingface_hub.ModelHubMixin.from_pretrained`, `data` and errors those of `solo.load`.
+        Arguments are those of `huggingface_hub.ModelHubMixin.from_pretrained` and those of `solo.load`, as are errors.
         """
-        name = str(pretrained_model_name_or_path)
+        name, options = str(pretrained_model_name_or_path), {key: data.pop(key) for key in _OF_THE_HUB if key in data}
         if not Path(name).expanduser().exists() and name.removeprefix("hf://").partition("://")[2] == "":
-            options = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-            name = str(fetch(name.removeprefix("hf://"), revision=revision, force_download=force_download, **options))
+            name = str(fetch(name.removeprefix("hf://"), **options))
         return load_pretrained(name, **data)
 
 

@@ -15,7 +15,7 @@ from solo.losses import info_nce, pairs
 from solo.losses.hierarchical import hierarchical_contrastive_loss
 from solo.losses.hierarchical_rows import numbered
 from solo.losses.pairs import Pairs
-from solo.nn.clusters import SinkhornKnopp
+from solo.nn.memory import SinkhornKnopp
 
 GENERATOR = torch.Generator().manual_seed(0)
 Z = torch.randn(24, 6, dtype=torch.float64, generator=GENERATOR)

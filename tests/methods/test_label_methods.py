@@ -9,7 +9,7 @@ from torch import nn
 from solo.errors import UserError
 from solo.losses import HierarchicalContrastiveLoss, cross_entropy_loss_func, simclr_loss_func
 from solo.methods import METHODS
-from solo.nn.momentum import freeze_layers
+from solo.nn.networks import freeze_layers
 
 KINDS = ["himulcon", "hicone", "himulcone"]
 PATHS = torch.tensor([[0, 0], [0, 0], [0, 2], [1, 3], [1, -1], [-1, -1], [-1, -1], [2, 9]])

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from solo.methods.base import TrainStep
 from solo.methods.momentum import BaseMomentumMethod
-from solo.nn.heads import mlp
+from solo.nn.networks import mlp
 
 
 class _Toy(BaseMomentumMethod):

@@ -12,8 +12,8 @@ from torch.nn import functional as F
 from solo.errors import UserError
 from solo.losses import mae_loss_func, ressl_loss_func, simclr_loss_func, wmse_loss_func
 from solo.methods import METHODS
-from solo.methods.dino import DINOHead
 from solo.methods.masked import MAEDecoder
+from solo.methods.prototypes import DINOHead
 
 VIT = {"name": "vit_tiny", "kwargs": {"patch_size": 4, "img_size": 12, "embed_dim": 24, "num_heads": 2, "depth": 1}}
 

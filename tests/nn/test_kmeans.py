@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from solo.nn.clusters import KMeans
+from solo.nn.memory import KMeans
 
 
 def reference(rows: Tensor, centroids: Tensor, iterations: int) -> tuple[list[int], Tensor]:

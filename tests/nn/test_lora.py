@@ -12,7 +12,7 @@ from torch import nn
 
 from solo.errors import UserError
 from solo.methods import METHODS
-from solo.nn.momentum import MomentumUpdater
+from solo.nn.networks import MomentumUpdater
 from solo.nn.vit import add_adapters
 from solo.run.source import adapt
 from tests.methods.conftest import TINY_VIT, make_batch, make_cfg

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from solo.nn.momentum import MomentumUpdater, initialize_momentum_params
+from solo.nn.networks import MomentumUpdater, initialize_momentum_params
 
 
 def test_copy_then_follow() -> None:

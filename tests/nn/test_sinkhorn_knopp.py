@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from solo.nn.clusters import SinkhornKnopp
+from solo.nn.memory import SinkhornKnopp
 
 
 def test_against_a_loop() -> None:

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from torch.nn.utils import parametrizations
 
-from solo.nn.heads import WeightNormLinear
+from solo.nn.networks import WeightNormLinear
 
 
 def test_the_same_as_torchs_and_loads_its_names() -> None:

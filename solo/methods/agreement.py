@@ -1,0 +1,318 @@
+"""Methods without negatives: views predict each other, or their features are kept from collapsing by decorrelation."""
+
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import combinations
+
+import torch
+from torch import Tensor, nn
+
+from solo import distributed
+from solo.errors import UserError
+from solo.eval.metrics import mean_std
+from solo.losses.pairs import unit
+from solo.losses.views import (
+    barlow_loss_func,
+    byol_loss_func,
+    correlation_loss,
+    frossl_loss_func,
+    lejepa_loss_func,
+    simsiam_loss_func,
+    vicreg_loss_func,
+    weigh,
+    wmse_loss_func,
+)
+from solo.methods import catalogue as of
+from solo.methods import lightly_losses
+from solo.methods.base import BaseMethod, MlpHeads, NeighbourQueue, Outputs, TrainStep
+from solo.methods.momentum import BaseMomentumMethod
+from solo.nn.networks import mlp
+from solo.nn.norms import LateIterNorm, Whitening2d
+from solo.precision import at_least_float32, full_precision
+
+
+class BYOL(MlpHeads, BaseMomentumMethod):
+    """BYOL: predict what a slow copy of the network says of the other view.
+
+    Grill et al.: Bootstrap your own latent, https://arxiv.org/abs/2006.07733. `type: HEX_*` blends HEX on the online
+    projections in: `(1 - alpha) * BYOL + alpha * HEX`.
+    """
+
+    trainable = ("projector", "predictor")
+    averaged = ("projector",)
+    metric = "train_neg_cos_sim"
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        """Sum over the pairs of a large view and any other view, with HEX's share."""
+        self.log_metrics({"train_z_std": mean_std(torch.stack(out["z"][: self.num_large_crops]))})
+        pairs = ((p, m) for i, m in enumerate(out["momentum_z"]) for j, p in enumerate(out["p"]) if i != j)
+        own = torch.stack([byol_loss_func(p, target) for p, target in pairs]).sum()
+        return self.hex.blend(own, out["z"], step)
+
+
+class NNBYOL(NeighbourQueue, BYOL):
+    """NNBYOL: BYOL whose target is the nearest neighbour, in a queue of earlier images, of what the slow network says.
+
+    The neighbours are those of Dwibedi et al.: With a little help from my friends, https://arxiv.org/abs/2104.14548.
+    """
+
+    unit_targets = True
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        (p1, p2), (m1, m2) = out["p"], out["momentum_z"]
+        nn1, nn2 = _neighbours(self, m1, m2, out, step)
+        return byol_loss_func(p1, nn2) + byol_loss_func(p2, nn1)
+
+
+class SimSiam(MlpHeads, BaseMethod):
+    """SimSiam: predict the other view; stopping the gradient there is enough to prevent collapse.
+
+    Chen, He: Exploring simple Siamese representation learning, https://arxiv.org/abs/2011.10566. `type: HEX_*` blends
+    HEX on the projections in: `(1 - alpha) * SimSiam + alpha * HEX`.
+    """
+
+    trainable = ("projector", "predictor")
+    group_options = {"predictor": {"static_lr": True}}  # its learning rate stays where it is
+    metric = "train_neg_cos_sim"
+    projector_form = {"depth": 3, "bias": False, "last_norm": "plain"}
+    predictor_form = {"bias": False}
+
+    def build(self, kw: of.PredictorKwargs) -> None:
+        super().build(kw)
+        self.projector[-2].bias.requires_grad_(False)  # the norm after it takes it away again
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        (z1, z2), (p1, p2) = out["z"], out["p"]
+        self.log_metrics({"train_z_std": mean_std(torch.stack([z1, z2]))})
+        own = (simsiam_loss_func(p1, z2) + simsiam_loss_func(p2, z1)) / 2
+        return self.hex.blend(own, [z1, z2], step)
+
+
+class NNSiam(NeighbourQueue, SimSiam):
+    """NNSiam: SimSiam whose target is the nearest neighbour, in a queue of earlier images, of the other view.
+
+    The neighbours are those of Dwibedi et al.: With a little help from my friends, https://arxiv.org/abs/2104.14548.
+    """
+
+    unit_outputs = True
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        (z1, z2), (p1, p2) = out["z"], out["p"]
+        nn1, nn2 = _neighbours(self, z1, z2, out, step)
+        return (simsiam_loss_func(p1, nn2) + simsiam_loss_func(p2, nn1)) / 2
+
+
+def _neighbours(
+    method: NNBYOL | NNSiam, z1: Tensor, z2: Tensor, out: Outputs, step: TrainStep
+) -> tuple[Tensor, Tensor]:
+    """Nearest neighbours of two views' projections (B, D), of which the first are put into the queue then."""
+    (places, nn1), (_, nn2) = method.find_nn(z1), method.find_nn(z2)
+    method.dequeue_and_enqueue(z1, step.targets)
+    accuracy = method.neighbour_accuracy(places, step.targets, method.labelled(step.targets))
+    method.log_metrics({"train_z_std": mean_std(torch.stack(out["z"])), "train_nn_acc": accuracy})
+    return nn1, nn2
+
+
+class BarlowTwins(MlpHeads, BaseMethod):
+    """Barlow Twins: the cross-correlation of two views should be the identity.
+
+    Zbontar, Jing, Misra, LeCun, Deny: Barlow Twins: Self-supervised learning via redundancy reduction,
+    https://arxiv.org/abs/2103.03230. `type: HEX_*` blends HEX in: `(1 - alpha) * Barlow + alpha * HEX`.
+    """
+
+    metric = "train_barlow_loss"
+    projector_form = {"depth": 3}
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        z1, z2 = out["z"]
+        own = partial(barlow_loss_func, z1, z2, lamb=self.lamb, scale_loss=self.scale_loss)
+        return self.hex.blend(own, [z1, z2], step)
+
+
+class VICReg(MlpHeads, BaseMethod):
+    """VICReg: views agree, features vary and do not repeat each other.
+
+    Bardes, Ponce, LeCun: VICReg: Variance-invariance-covariance regularization for self-supervised learning,
+    https://arxiv.org/abs/2105.04906. `type: HEX_*` blends HEX in: `(1 - alpha) * VICReg + alpha * 5 * HEX`.
+    """
+
+    metric = "train_vicreg_loss"
+    hex_scale = 5.0  # the release's, hidden in its code; VICReg's loss is large
+    projector_form = {"depth": 3}
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        (z1, z2), weights = out["z"], (self.sim_loss_weight, self.var_loss_weight, self.cov_loss_weight)
+        return self.hex.blend(partial(vicreg_loss_func, z1, z2, *weights), [z1, z2], step)
+
+
+class VIbCReg(MlpHeads, BaseMethod):
+    """VIbCReg: VICReg with a normalised covariance term, and whitened projections if wanted.
+
+    Lee, Aune: VIbCReg: Variance-invariance-better-covariance regularization, https://arxiv.org/abs/2109.00783.
+    """
+
+    metric = "train_vibcreg_loss"
+    projector_form = {"depth": 3, "activation": nn.GELU}
+
+    def build(self, kw: of.VIbCRegKwargs) -> None:
+        super().build(kw)
+        norm = LateIterNorm(kw.proj_output_dim, num_groups=64, T=5, dim=2) if kw.iternorm else nn.Identity()
+        self.projector.append(norm)
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        (z1, z2), weights = out["z"], (self.sim_loss_weight, self.var_loss_weight, self.cov_loss_weight)
+        return weigh(z1, z2, weights, correlation_loss, getattr(self.projector[-1], "whiten", None))
+
+
+class WMSE(MlpHeads, BaseMethod):
+    """W-MSE: whitened projections of views should be the same; whitening keeps them from collapsing.
+
+    Ermolov, Siarohin, Sangineto, Sebe: Whitening for self-supervised representation learning,
+    https://arxiv.org/abs/2007.06346. Any number of large views.
+    """
+
+    metric = "train_wmse_loss"
+
+    def build(self, kw: of.WMSEKwargs) -> None:
+        super().build(kw)
+        self.whitening = Whitening2d(kw.proj_output_dim, eps=kw.whitening_eps)
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        """Mean over random partitions of all processes' batch, whose parts they share, and over pairs of views."""
+        batch = len(out["z"][0])
+        if batch % self.whitening_size:
+            raise UserError(
+                f"a batch of {batch} can't be cut into parts of method_kwargs.whitening_size={self.whitening_size}; "
+                "choose a divisor of optimizer.batch_size"
+            )
+        views = distributed.gather_each(*map(at_least_float32, out["z"][: self.num_large_crops]))
+        number, device, losses = len(views[0]), views[0].device, []
+        drawn = torch.stack([torch.randperm(number, device=device) for _ in range(self.whitening_iters)])
+        for order in distributed.of_first(drawn):
+            parts = distributed.own_rows(order.view(-1, self.whitening_size))
+            white = [torch.cat([self.whitening(z[part]) for part in parts]) for z in views]
+            losses += [wmse_loss_func(a, b) for a, b in combinations(white, 2)]
+        return torch.stack(losses).mean()
+
+
+class FroSSL(MlpHeads, BaseMethod):
+    """FroSSL: views agree, and the Frobenius norm of their covariance is small, which makes its eigenvalues equal.
+
+    Skean, Dhakal, Jacobs, Sanchez Giraldo: FroSSL: Frobenius norm minimization for efficient multiview self-supervised
+    learning, https://arxiv.org/abs/2310.02903. Any number of large views. `type: HEX_*` blends HEX in:
+    `(1 - alpha) * FroSSL + alpha * HEX`.
+    """
+
+    metric = "train_frossl_loss"
+    projector_form = {"depth": 3}
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        z = [at_least_float32(view) for view in out["z"]]  # once, for both losses: their gradients add up
+        return self.hex.blend(partial(frossl_loss_func, z, self.invariance_weight), z, step)
+
+
+class LeJEPA(MlpHeads, BaseMethod):
+    """LeJEPA: embeddings of views agree, and are kept from collapsing by being an isotropic Gaussian; nothing else.
+
+    Balestriero, LeCun: LeJEPA: Provable and scalable self-supervised learning without the heuristics,
+    https://arxiv.org/abs/2511.08544. No slow copy, no stopped gradient, no queue: random slices of the embeddings are
+    compared with a Gaussian (SIGReg). `type: HEX_*` blends HEX in: `(1 - alpha) * LeJEPA + alpha * HEX`.
+    """
+
+    metric = "train_lejepa_loss"
+    projector_form = {"depth": 3}
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        """LeJEPA on all views, with HEX's share; slices are drawn in each step, the same on all processes."""
+        z = out["z"]
+        directions = distributed.of_first(torch.randn(z[0].shape[1], self.num_slices, device=z[0].device))
+        own = partial(lejepa_loss_func, z, directions.to(z[0].dtype), self.lamb, self.num_large_crops)
+        return self.hex.blend(own, z, step)
+
+
+class Lightly(MlpHeads, BaseMomentumMethod):
+    """lightly: any loss of the package of that name that compares two views of an image.
+
+    `method_kwargs.loss` names a class of `lightly.loss`, `method_kwargs.loss_kwargs` has its settings; those of the
+    installed version are listed by `--help method=lightly`. A loss that was published with a slow copy of the network
+    has one here, too (`method_kwargs.teacher`); with a slow copy or a predictor the loss is the mean of both
+    directions, and its target gets no gradient. Every loss sees the rows of all processes, gathered with gradient, so
+    that its value doesn't depend on their number. `type: HEX_*` blends HEX in: `(1 - alpha) * own + alpha * HEX`.
+    """
+
+    trainable = ("projector", "predictor")
+    averaged = ("projector",)
+    metric = "train_lightly_loss"
+
+    def build(self, kw: lightly_losses.LightlyKwargs) -> None:
+        self.known = lightly_losses.losses()[kw.loss]
+        self.has_teacher = lightly_losses.has_teacher(vars(kw))
+        self.predicts = kw.pred_hidden_dim is not None
+        width = kw.proj_output_dim or self.features_dim
+        projector = mlp(self.features_dim, kw.proj_hidden_dim, width, depth=3) if kw.proj_output_dim else nn.Identity()
+        self.projector = projector
+        self.predictor = mlp(width, kw.pred_hidden_dim, width) if kw.pred_hidden_dim else nn.Identity()
+        self.criterion = self._criterion(kw, width)
+
+    def _criterion(self, kw: lightly_losses.LightlyKwargs, width: int) -> nn.Module:
+        """The loss, whose state is all in buffers. Raises a `UserError` if it refuses its settings."""
+        from lightly import loss
+
+        # DCLWLoss copies a tensor in a way that torch warns of, in every step.
+        warnings.filterwarnings("ignore", "To copy construct from a tensor", module=r"lightly\.")
+        given = {name: width if value == "width" else value for name, value in self.known.given.items()}
+        try:
+            criterion: nn.Module = getattr(loss, kw.loss)(**{**kw.loss_kwargs, **given})
+        except (TypeError, ValueError) as error:
+            raise UserError(f"method_kwargs.loss_kwargs: {kw.loss} says: {' '.join(str(error).split())}") from error
+        if self.known.state is not None:
+            delattr(criterion, self.known.state)
+            criterion.register_buffer(self.known.state, torch.zeros(width, width))
+        return criterion
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        """The loss of the two views, or of each prediction and the other view's target, with HEX's share."""
+        z1, z2 = map(at_least_float32, out["z"])  # once, for both losses: their gradients add up
+        if self.has_teacher or self.predicts:
+            t1, t2 = (t.detach() for t in (out["momentum_z"] if self.has_teacher else (z1, z2)))
+            p1, p2 = out["p"] if self.predicts else (z1, z2)
+            views = [p1, t2, p2, t1]
+        else:
+            views = [z1, z2]
+        return self.hex.blend(lambda: self.compare(*views), [z1, z2], step)
+
+    def compare(self, *views: Tensor) -> Tensor:
+        """The mean loss of pairs of views (N, D), one after the other, of all processes' rows.
+
+        Raises a `UserError` if it refuses such a batch.
+        """
+        try:
+            found = distributed.gather_each(*map(at_least_float32, views))
+            return torch.stack([self._of_all(a, b) for a, b in zip(found[::2], found[1::2], strict=True)]).mean()
+        except (ValueError, AssertionError) as error:
+            raise UserError(f"{type(self.criterion).__name__}: {' '.join(str(error).split())}") from error
+
+    @full_precision
+    def _of_all(self, a: Tensor, b: Tensor) -> Tensor:
+        if self.known.unit:
+            a, b = unit(a)[:, None], unit(b)[:, None]
+        with self._same_numbers(a):
+            if self.known.how == "pair":
+                return self.criterion(a, b)  # type: ignore[no-any-return]
+            if self.known.how == "large and small":  # the same views twice: the means over views are those of two
+                both = torch.stack((a, b))
+                return self.criterion(global_proj=both, local_proj=both)  # type: ignore[no-any-return]
+            return self.criterion([a, b] if self.known.how == "list" else torch.cat((a, b)))  # type: ignore[no-any-return]
+
+    @contextmanager
+    def _same_numbers(self, like: Tensor) -> Iterator[None]:
+        """What the loss draws is the same on all processes."""
+        if not self.known.random:
+            yield
+            return
+        seed = int(distributed.of_first(torch.randint(2**31, (), device=like.device)))
+        with torch.random.fork_rng([like.device] if like.is_cuda else []):
+            torch.manual_seed(seed)
+            yield
