@@ -50,9 +50,7 @@ class DatasetSpec:
     on_error: Literal["raise", "skip"] = "raise"  # what is done with files that can't be decoded
     layout: str | None = None  # `"module:NAME"` of a `Layout`, by which classes and label tree come from its own files
     reading: ReadingKeys = ReadingKeys()  # how files become images
-    # what happens to validation images of new classes: an error, they are left out, or they keep the labels that they
-    # share with the training data
-    unknown_classes: Literal["raise", "drop", "label"] = "raise"
+    unknown_classes: Literal["raise", "drop", "label"] = "raise"  # label: images keep what they share with training's
     holdout: tuple[float, str | None] = (0.0, None)  # share of the training images that validate, and where these are
     sample: Sample = Sample()  # of own training images
     notes: tuple[str, ...] = ()  # what was found in own images and has to be said, a line each

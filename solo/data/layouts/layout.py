@@ -1,8 +1,8 @@
 """What the readers share: find a data set on disk, read its lists into files and classes, number the classes."""
 
 import functools
-import importlib
 import os
+import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -41,8 +41,7 @@ class Layout:
     about: About
     # files and folders that it must have, alternatives apart by `|`; without any, it is published as class folders
     markers: tuple[str, ...] = ()
-    # root -> what its files call each class, in official order, and its name path, coarse first; None: what `images`
-    # call them, sorted, is a name or the path
+    # root -> what its files call each class, in official order, and its name path; None: as `images` call them, sorted
     classes: Callable[[Path], Classes] | None = None
     # (root, whether training images are wanted) -> image file and what they call its class
     images: Images | None = None
@@ -148,8 +147,7 @@ class Layout:
 
 def find_layout(place: str) -> Layout:
     """The layout that an import path names, `module:NAME`."""
-    module, _, name = place.partition(":")
-    return cast(Layout, getattr(importlib.import_module(module), name))
+    return cast(Layout, pkgutil.resolve_name(place))
 
 
 def lines(path: Path, columns: int = 1) -> Iterator[list[str]]:

@@ -11,8 +11,8 @@ hand any data set of items `(PIL image, int)` to the loaders instead; views and 
 """
 
 import dataclasses
-import importlib
 import logging
+import pkgutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence, Sized
 from dataclasses import dataclass
@@ -280,8 +280,7 @@ def load(
         if data_format == "h5":
             images = H5Dataset(spec.name, cast(Path, folder), transform, target_transform)
         else:
-            module, _, name = spec.source.partition(":")
-            source = getattr(importlib.import_module(module), name)
+            source = pkgutil.resolve_name(spec.source)
             images = source(spec, Request(split, folder, download, transform, target_transform))
             if spec.channels not in (1, 3) and not isinstance(images, ImageFiles):
                 what = f"data.channels={spec.channels}, but images of {spec.name} have 1 or 3"

@@ -190,8 +190,7 @@ class ReadingKeys:
     # the values that are black and white; what lies outside is cut off. Of images with more than 8 bits a value, and of
     # all if white is at most 255. None: 0 to 65,535 in integers, 0 to 1 in floating point, others are refused.
     range: tuple[float, float] | None = None
-    # turn pictures as their EXIF says and viewers show them. (What a TIFF file says Pillow always obeys.)
-    exif: bool = True
+    exif: bool = True  # turn pictures as their EXIF says and viewers show them; TIFF files Pillow always turns
     background: tuple[int, int, int] = (255, 255, 255)  # red, green, blue behind transparent pictures
     max_pixels: int = 178_956_970  # of one image; larger ones are refused, a small file may unpack to any size
 

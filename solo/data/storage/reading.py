@@ -45,10 +45,6 @@ class Head:
     transparent: bool = False  # whether something of what lies behind it is seen
 
 
-class _ChannelsError(ValueError):
-    """An image of another number of channels: how many, and what else to say."""
-
-
 class ImageReading(ReadingKeys):
     """Reads files as the keys say."""
 
@@ -65,18 +61,25 @@ class ImageReading(ReadingKeys):
         files are decoded at 1/2, 1/4 or 1/8. Raises a `BrokenImageError`, which names it by `name`, default its path:
         missing, truncated, too large, no image, or of other channels.
         """
+        pictures = self.channels in (1, 3)
+        wanted = (1, 3, 4) if pictures else (self.channels,)
         with _opened(source, name) as file:
-            if self.channels in (1, 3):
-                return self._picture(file, at_least)
             if _is_npy(file):
-                planes = _read_npy(file, (self.channels,), self.max_pixels)
+                planes = _read_npy(file, wanted, self.max_pixels)
             else:
                 with _pillow(file, self.max_pixels) as image:
+                    if pictures:
+                        return self._picture(image, file, at_least)
                     pages = [np.asarray(self._shallow(page)) for page in ImageSequence.Iterator(image)]
                 planes = np.concatenate([page[..., None] if page.ndim == 2 else page for page in pages], axis=2)
-            if planes.shape[2] != self.channels:
-                raise _ChannelsError(planes.shape[2], f", and data.channels={self.channels}")
-            return cast(Array, np.ascontiguousarray(self.eight_bits(planes)))
+            if (found := planes.shape[2]) not in wanted:
+                what = f"{printable(name or source)} has {found} channels"
+                what += "" if pictures else f", and data.channels={self.channels}"
+                raise BrokenImageError(f"{what}; set data.channels={found}, and as many data.mean and data.std")
+            planes = self.eight_bits(planes)
+            if not pictures:
+                return cast(Array, np.ascontiguousarray(planes))
+            return self.flat(Image.fromarray(planes[..., 0] if planes.shape[2] == 1 else planes))
 
     def head(self, source: File, name: str | None = None) -> Head:
         """What the file says of its image, without decoding it; raises as `read`."""
@@ -132,21 +135,15 @@ class ImageReading(ReadingKeys):
             image = Image.alpha_composite(behind, image.convert("RGBA"))
         return image.convert("RGB") if turn is None else image.convert("RGB").transpose(turn)
 
-    def _picture(self, file: BinaryIO, at_least: int | None) -> Image.Image:
-        if _is_npy(file):
-            array = self.eight_bits(_read_npy(file, (1, 3, 4), self.max_pixels))
-            if array.shape[2] not in (1, 3, 4):
-                raise _ChannelsError(array.shape[2], "")
-            return self.flat(Image.fromarray(array[..., 0] if array.shape[2] == 1 else array))
-        with _pillow(file, self.max_pixels) as image:
-            if at_least is not None and min(image.size) > at_least:
-                scale = at_least / min(image.size)
-                image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
-            if self.range is None or image.format != "PNG" or not _deep_colours(image):
-                return self.picture(image)
-            turn = _turn_of(image) if self.exif else None
-            values = self.eight_bits(_png_values(file))
-            return self.flat(Image.fromarray(values, "LA" if values.shape[2] == 2 else None), turn)
+    def _picture(self, image: Image.Image, file: BinaryIO, at_least: int | None) -> Image.Image:
+        if at_least is not None and min(image.size) > at_least:
+            scale = at_least / min(image.size)
+            image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
+        if self.range is None or image.format != "PNG" or not _deep_colours(image):
+            return self.picture(image)
+        turn = _turn_of(image) if self.exif else None
+        values = self.eight_bits(_png_values(file))
+        return self.flat(Image.fromarray(values, "LA" if values.shape[2] == 2 else None), turn)
 
     def _stored(self, source: File) -> Values:
         """The numbers of an image as they are stored, in any order."""
@@ -227,7 +224,7 @@ def as_picture(image: Any) -> Image.Image:
 @contextmanager
 def _opened(source: File, name: str | None = None) -> Iterator[BinaryIO]:
     """The bytes of an image file; whatever is wrong with it becomes a `BrokenImageError` that names it."""
-    name = printable(str(name or source))
+    name = printable(name or source)
     try:
         if not isinstance(source, (str, Path)):
             yield BytesIO(source.read())
@@ -242,10 +239,6 @@ def _opened(source: File, name: str | None = None) -> Iterator[BinaryIO]:
             yield file
     except BrokenImageError:  # what holds the file has named it
         raise
-    except _ChannelsError as error:
-        found, more = error.args
-        advice = f"set data.channels={found}, and as many data.mean and data.std"
-        raise BrokenImageError(f"{name} has {found} channels{more}; {advice}") from error
     except Exception as error:  # of foreign code on foreign bytes: what plug-ins raise has no common type
         what = reason(error)
         if isinstance(error, UnidentifiedImageError):
