@@ -6,7 +6,6 @@ LARS: You, Gitman, Ginsburg: Large batch training of convolutional networks, htt
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -228,37 +227,26 @@ class LinearWarmupCosineAnnealingLR(PureLR):
         return [self.eta_min + (base - self.eta_min) * (1 + math.cos(math.pi * done)) / 2 for base in bases]
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """What a schedule needs to know."""
+def build_scheduler(of: Any, optimizer: Optimizer, choices: Sequence[str], total_steps: float | None) -> Scheduler:
+    """The scheduler that a module's attributes (`scheduler`, `warmup_epochs`, ...) ask for, as Lightning takes it.
 
-    name: str  # warmup_cosine, step, exponential, reduce
-    interval: str  # whether warmup_cosine moves by `step` or by `epoch`
-    max_epochs: int  # length of the run
-    total_steps: float | None  # optimizer steps of the run; None outside of a run, where `interval` is then `epoch`
-    lr: float  # where a cosine without warm-up starts
-    warmup_start_lr: float  # of warmup_cosine, as the next two
-    warmup_epochs: float
-    min_lr: float
-    decay_steps: Sequence[int] | None  # epochs at which `step` divides by 10
-    gamma: float  # factor of each epoch of `exponential`
-
-    def build(self, optimizer: Optimizer, choices: Sequence[str]) -> Scheduler:
-        """The scheduler in the form that Lightning takes. Raises a `UserError` if `name` is not among the choices."""
-        if self.name not in choices:
-            raise UserError(f"scheduler.name={self.name!r} is unknown; choose one of {', '.join(choices)}, none")
-        if self.name == "warmup_cosine":
-            steps = self.total_steps if self.interval == "step" else None
-            unit = 1 if steps is None else steps / self.max_epochs
-            start = self.warmup_start_lr if self.warmup_epochs > 0 else self.lr
-            lengths = self.warmup_epochs * unit, self.max_epochs * unit
-            scheduler = LinearWarmupCosineAnnealingLR(optimizer, *lengths, start, self.min_lr)
-            return {"scheduler": scheduler, "interval": "epoch" if steps is None else "step", "frequency": 1}
-        if self.name == "step":
-            return PureMultiStepLR(optimizer, list(self.decay_steps or []))
-        if self.name == "exponential":
-            return PureExponentialLR(optimizer, self.gamma)
-        return ReduceLROnPlateau(optimizer)
+    `total_steps` are the optimizer steps of the run; None outside of one, where epochs are counted. Raises a
+    `UserError` if its name is not among the choices.
+    """
+    if of.scheduler not in choices:
+        raise UserError(f"scheduler.name={of.scheduler!r} is unknown; choose one of {', '.join(choices)}, none")
+    if of.scheduler == "warmup_cosine":
+        steps = total_steps if of.scheduler_interval == "step" else None
+        unit = 1 if steps is None else steps / of.max_epochs
+        start = of.warmup_start_lr if of.warmup_epochs > 0 else of.lr
+        lengths = of.warmup_epochs * unit, of.max_epochs * unit
+        scheduler = LinearWarmupCosineAnnealingLR(optimizer, *lengths, start, of.min_lr)
+        return {"scheduler": scheduler, "interval": "epoch" if steps is None else "step", "frequency": 1}
+    if of.scheduler == "step":
+        return PureMultiStepLR(optimizer, list(of.lr_decay_steps or []))
+    if of.scheduler == "exponential":
+        return PureExponentialLR(optimizer, of.scheduler_gamma)
+    return ReduceLROnPlateau(optimizer)
 
 
 def keep_own_settings(
