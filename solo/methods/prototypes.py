@@ -319,7 +319,7 @@ class DINOv2(DINO):
 
 
 def hidden_patches(rows: int, side: int, ratio: float, device: torch.device) -> Tensor:
-    """Places (rows, k) of the patches to hide, of grids of `side` x `side`, one at least: where blurred noise is highest.
+    """Places (rows, k) of the patches to hide, of grids of side x side, one at least: where blurred noise is highest.
 
     Drawn for the rows of all processes, which are seeded alike.
     """

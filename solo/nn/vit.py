@@ -110,22 +110,23 @@ def add_adapters(model: nn.Module, part: str, rank: int) -> list[str]:
         weight.requires_grad_(False)
     names = [f"{part}.{name}" for name in layers]
 
+    inner = {"weight": "original", "a": "0.a", "b": "0.b"}
+    places = {f"lora.{name}.{key}": f"{name}.parametrizations.weight.{inner[key]}" for name in names for key in inner}
+
     def merge(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+        for outside, inside in places.items():
+            state[prefix + outside] = state.pop(prefix + inside)
         for name in names:
-            inner = f"{prefix}{name}.parametrizations.weight"
-            held = {"weight": state.pop(f"{inner}.original")} | {x: state.pop(f"{inner}.0.{x}") for x in "ab"}
             state[f"{prefix}{name}.weight"] = parameters_like(module, [f"{name}.weight"])[0].detach()
-            state |= {f"{prefix}lora.{name}.{key}": value for key, value in held.items()}
 
     def split(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
         for name in names:
-            inner = f"{prefix}{name}.parametrizations.weight"
             merged = state.pop(f"{prefix}{name}.weight", None)
-            places = {"weight": f"{inner}.original", "a": f"{inner}.0.a", "b": f"{inner}.0.b"}
-            for key, place in places.items():
-                value = state.pop(f"{prefix}lora.{name}.{key}", merged if key == "weight" else None)
-                if value is not None:
-                    state[place] = value
+            if merged is not None:
+                state.setdefault(f"{prefix}lora.{name}.weight", merged)
+        for outside, inside in places.items():
+            if prefix + outside in state:
+                state[prefix + inside] = state.pop(prefix + outside)
 
     if names:
         model.register_state_dict_post_hook(merge)  # type: ignore[no-untyped-call]
