@@ -7,9 +7,10 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pkgutil import resolve_name
 from typing import Any, TypeVar
 
 import solo
@@ -51,7 +52,7 @@ from solo.args.show import (
     usage,
 )
 from solo.compat import twin
-from solo.compat.flags import has_flags, read_flags
+from solo.compat.args import has_flags, read_flags
 from solo.cores import fitting_workers
 from solo.errors import ConfigError, UserError, refusal
 from solo.plugin import permit
@@ -166,10 +167,10 @@ def _dispatch(words: list[str]) -> int:
     if command.own is not None:
         settings = read_words(name, command.own, words[1:])
         if settings is not None:
-            _function(command.call)(settings)
+            resolve_name(f"solo.{command.call}")(settings)
         return 0
     if command.schema is None:
-        return int(_function(command.call)(words[1:]))
+        return int(resolve_name(f"solo.{command.call}")(words[1:]))
     return _run(name, command, command.schema, words[1:])
 
 
@@ -227,12 +228,6 @@ def _run(name: str, command: Command, schema: type, words: list[str]) -> int:
     return 0
 
 
-def _function(call: str) -> Callable[..., Any]:
-    module, _, name = call.partition(":")
-    found: Callable[..., Any] = getattr(importlib.import_module(f"solo.{module}"), name)
-    return found
-
-
 def execute(call: str, parsed: Parsed, **more: Any) -> Any:
     """Say what is going to be run, and run it with its config; what the command's function returns."""
     if is_first_process():
@@ -242,8 +237,8 @@ def execute(call: str, parsed: Parsed, **more: Any) -> Any:
         if fitting_workers(asked) < asked:
             say_error(f"note: data.num_workers={asked}: {fitting_workers(asked)} are started, one for each core")
         sys.stdout.write("".join(f"{shown(line)}\n" for line in describe(parsed.values)))
-    function = _function(call)
-    with importlib.import_module("solo.run.report").explained():
+    function = resolve_name(f"solo.{call}")
+    with resolve_name("solo.run.report:explained")():
         if parsed.fetch is not None:
             parsed = parsed.fetch()
         return function(parsed.config, **more)

@@ -32,10 +32,7 @@ def world_size() -> int:
 
 @contextmanager
 def process_group(index: int, processes: int, meeting: Path) -> Iterator[None]:
-    """Belong to a group of processes on this machine's CPU (gloo), until the block ends; of one process there is none.
-
-    `meeting` is a file that isn't there yet, the same for all of them.
-    """
+    """Belong to a group of processes on this CPU (gloo), that of one is none; `meeting` is a file not there yet."""
     if processes == 1:
         yield
         return
@@ -52,8 +49,8 @@ def process_group(index: int, processes: int, meeting: Path) -> Iterator[None]:
 def leave_when_the_program_ends() -> None:
     """Leave the process group that is up, if one is, before the interpreter takes its modules apart.
 
-    For a program that ended well: Lightning does so for NCCL alone. The threads of gloo hold Python objects, and one
-    that lets go of them too late ends a finished program with "terminate called without an active exception".
+    Lightning does so for NCCL alone; a thread of gloo that lets go of a Python object too late ends a finished program
+    with "terminate called without an active exception".
     """
     atexit.unregister(_leave)
     atexit.register(_leave)
@@ -149,10 +146,7 @@ class _Sum(torch.autograd.Function):
 
 
 def sum_with_grad(x: Tensor) -> Tensor:
-    """Sum over processes, with gradient: that of one process on the whole batch, once DDP has averaged it.
-
-    Where something waits to be gathered, it travels with it.
-    """
+    """Sum over processes, with the gradient as of `gather`; where something waits to be gathered, it travels along."""
     if _waiting:
         return gather(x[None]).sum(dim=0)
     return _Sum.apply(x) if is_distributed() else x  # type: ignore[no-any-return]
@@ -177,11 +171,6 @@ def pass_on(tensors: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
 def own_rows(x: Tensor) -> Tensor:
     """This process's rows of a tensor that all processes have alike: (N * world_size, ...) -> (N, ...)."""
     return x.chunk(world_size())[rank()] if is_distributed() else x
-
-
-def own_share(x: Any) -> Any:
-    """What this process holds of a parameter that FSDP has shared out; anything else as it is."""
-    return x.to_local() if hasattr(x, "to_local") else x
 
 
 @torch.no_grad()
@@ -236,12 +225,3 @@ def gather_plain(value: Any) -> list[Any]:
     found: list[Any] | None = [None] * world_size() if rank() == 0 else None
     dist.gather_object(value, found)
     return found or []
-
-
-def gather_lines(lines: list[str]) -> list[str]:
-    """Texts of all processes, in rank order; every process must call it."""
-    if not is_distributed():
-        return list(lines)
-    found: list[Any] = [None] * world_size()
-    dist.all_gather_object(found, lines)
-    return [line for part in found for line in part]

@@ -53,10 +53,7 @@ class LARS(Optimizer):
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
         """One step; returns what the closure returns."""
-        loss = None
-        if closure is not None:
-            with torch.enable_grad():
-                loss = closure()
+        loss = None if closure is None else torch.enable_grad()(closure)()
         for group in self.param_groups:
             spared = 1 if group["exclude_bias_n_norm"] else -1  # number of dimensions
             plain = [p for p in group["params"] if p.grad is not None and p.ndim == spared]
@@ -125,8 +122,7 @@ def fused_on_gpu(name: str, kwargs: Mapping[str, Any], device: str, clips: bool)
 def layer_groups(backbone: nn.Module, lr: float, weight_decay: float, decay: float) -> list[dict[str, Any]]:
     """The parameter group `backbone`, or where `decay` isn't 0 some whose rate falls by it from layer to layer.
 
-    These are timm's: biases and norms have no weight decay, frozen parameters are in none; `name` and `lr` are set.
-    Raises a `UserError`: a backbone that doesn't know its layers.
+    These are timm's: biases and norms have no weight decay. A `UserError` for a backbone that doesn't know its layers.
     """
     if not decay:
         return [{"name": "backbone", "params": backbone.parameters()}]
@@ -141,10 +137,7 @@ def layer_groups(backbone: nn.Module, lr: float, weight_decay: float, decay: flo
 
 
 def remove_bias_and_norm_from_weight_decay(parameter_groups: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Split each group (`params`, any iterable, and optionally `name`, `lr`, ...) in two.
-
-    Parameters of one dimension (biases, norms) go to `<name>_no_decay`, without weight decay.
-    """
+    """Split each group in two: what has one dimension (biases, norms) in `<name>_no_decay`, without weight decay."""
     groups = []
     for group in parameter_groups:
         params: Sequence[nn.Parameter] = list(group["params"])
@@ -166,10 +159,7 @@ def static_lr(
 
 
 class PureLR(LRScheduler):
-    """A scheduler whose rates are a function of the step and of its own settings alone.
-
-    After a change of the settings (a longer run), a resumed run follows the new curve.
-    """
+    """A scheduler whose rates are a function of the step and its own settings: a resumed run follows changed ones."""
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Take over the step of a checkpoint, and no setting."""
@@ -227,44 +217,23 @@ class LinearWarmupCosineAnnealingLR(PureLR):
         return [self.eta_min + (base - self.eta_min) * (1 + math.cos(math.pi * done)) / 2 for base in bases]
 
 
-def build_scheduler(of: Any, optimizer: Optimizer, choices: Sequence[str], total_steps: float | None) -> Scheduler:
-    """The scheduler that a module's attributes (`scheduler`, `warmup_epochs`, ...) ask for, as Lightning takes it.
+def build_scheduler(model: Any, optimizer: Optimizer, total_steps: float | None, choices: Sequence[str]) -> Scheduler:
+    """The scheduler that a module's attributes ask for (`scheduler`, `warmup_epochs`, ...), in Lightning's form.
 
-    `total_steps` are the optimizer steps of the run; None outside of one, where epochs are counted. Raises a
-    `UserError` if its name is not among the choices.
+    `total_steps` are the optimizer steps of the run; None outside of one, where epochs move it. Raises a `UserError` if
+    `model.scheduler` is not among the choices.
     """
-    if of.scheduler not in choices:
-        raise UserError(f"scheduler.name={of.scheduler!r} is unknown; choose one of {', '.join(choices)}, none")
-    if of.scheduler == "warmup_cosine":
-        steps = total_steps if of.scheduler_interval == "step" else None
-        unit = 1 if steps is None else steps / of.max_epochs
-        start = of.warmup_start_lr if of.warmup_epochs > 0 else of.lr
-        lengths = of.warmup_epochs * unit, of.max_epochs * unit
-        scheduler = LinearWarmupCosineAnnealingLR(optimizer, *lengths, start, of.min_lr)
+    if model.scheduler not in choices:
+        raise UserError(f"scheduler.name={model.scheduler!r} is unknown; choose one of {', '.join(choices)}, none")
+    if model.scheduler == "warmup_cosine":
+        steps = total_steps if model.scheduler_interval == "step" else None
+        unit = 1 if steps is None else steps / model.max_epochs
+        start = model.warmup_start_lr if model.warmup_epochs > 0 else model.lr
+        lengths = model.warmup_epochs * unit, model.max_epochs * unit
+        scheduler = LinearWarmupCosineAnnealingLR(optimizer, *lengths, start, model.min_lr)
         return {"scheduler": scheduler, "interval": "epoch" if steps is None else "step", "frequency": 1}
-    if of.scheduler == "step":
-        return PureMultiStepLR(optimizer, list(of.lr_decay_steps or []))
-    if of.scheduler == "exponential":
-        return PureExponentialLR(optimizer, of.scheduler_gamma)
+    if model.scheduler == "step":
+        return PureMultiStepLR(optimizer, list(model.lr_decay_steps or []))
+    if model.scheduler == "exponential":
+        return PureExponentialLR(optimizer, model.scheduler_gamma)
     return ReduceLROnPlateau(optimizer)
-
-
-def keep_own_settings(
-    optimizer: Optimizer, schedulers: Sequence[Any], fresh: Sequence[dict[str, Any]], static: Sequence[int]
-) -> None:
-    """Let a resumed run follow its own settings where they differ from the stored ones; else nothing changes.
-
-    The checkpoint was loaded into the optimizer and its schedulers; `fresh` are its parameter groups' settings as they
-    were before, `static` the indexes of those that don't follow the schedule.
-    """
-    for group, new in zip(optimizer.param_groups, fresh, strict=True):
-        old_base, base = (float(part.get("initial_lr", part["lr"])) for part in (group, new))
-        if base != old_base:
-            group["lr"] = group["lr"] * (base / old_base) if old_base else base
-        own = ("lr", "fused", "foreach")  # how it computes follows from where its state lies
-        group.update({key: value for key, value in new.items() if key not in own})
-    for scheduler in schedulers:
-        if isinstance(scheduler, PureLR):
-            for index, (group, rate) in enumerate(zip(optimizer.param_groups, scheduler.get_lr(), strict=True)):
-                if index not in static:
-                    group["lr"] = rate

@@ -5,6 +5,7 @@ it, on the command line or in a program; one in a file is refused until the user
 """
 
 import importlib
+import itertools
 import os
 import re
 import sys
@@ -33,12 +34,6 @@ def forbid(paths: Iterable[str]) -> None:
     _permitted.difference_update(paths)
 
 
-def is_permitted(path: str) -> bool:
-    """Whether the user has named this import path, its module or a package around it."""
-    parts = path.partition(":")[0].split(".")
-    return path in _permitted or any(".".join(parts[: i + 1]) in _permitted for i in range(len(parts)))
-
-
 def load_callable(path: str, key: str, makes: str) -> Callable[..., Any]:
     """As `load`, of a function or class that returns what `makes` says."""
     found = load(path, key)
@@ -53,7 +48,8 @@ def load(path: str, key: str) -> Any:
     Raises a `UserError`: nobody permitted it, the module or the name is missing, or the module can't be imported.
     """
     module, _, name = path.partition(":")
-    if not is_permitted(path):
+    packages = itertools.accumulate(module.split("."), "{}.{}".format)
+    if _permitted.isdisjoint([path, *packages]):  # neither it, its module nor a package around it
         raise UserError(
             f"{key}={path} would run code of the module {module}, which a file names and not you; if you trust it, "
             f"give {key}={path} or trust=[{module.partition('.')[0]}] on the command line"

@@ -10,11 +10,11 @@ from typing import Any
 import torch
 
 from solo.analysis.drawing import Images, draw
-from solo.analysis.embedding import embed
 from solo.analysis.figure import Figure, run_colour
 from solo.analysis.figures import nearest_in_batch, snapshot_figures, trend_figures
 from solo.analysis.labelling import find_labelling
 from solo.analysis.numbers import Analysis, Numbers, Options, Run, Snapshot, choose_views, measure, time_of
+from solo.analysis.plots import embed
 from solo.analysis.report import protocol_of, record, write_report
 from solo.errors import UserError
 from solo.eval.features import Features

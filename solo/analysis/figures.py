@@ -4,17 +4,18 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from operator import methodcaller
 
 import numpy as np
 
 from solo.analysis import figure as fig
-from solo.analysis.embedding import TITLES
 from solo.analysis.numbers import SPACES, Analysis, Numbers, Run, View, time_of
+from solo.analysis.plots import TITLES
 from solo.eval.features import Array, unit
 from solo.eval.tree import EmergentTree, robinson_foulds, tree_similarity
 
-# A number, or its lower end, itself and its upper end.
-Value = Callable[[Numbers], "float | tuple[float, float, float]"]
+# A number's path, or what gives it, or its lower end, itself and its upper end.
+Value = str | Callable[[Numbers], "float | tuple[float, float, float]"]
 
 
 def trend_figures(analysis: Analysis) -> list[fig.Figure]:
@@ -23,25 +24,21 @@ def trend_figures(analysis: Analysis) -> list[fig.Figure]:
     found: defaultdict[str, list[fig.Plot]] = defaultdict(list)
     for level in analysis.labelling.levels[-3:]:
         found["knn"].append(trend(level, "accuracy (%)", analysis.spaces[0], _accuracy(level)))
-    ranks = {"all images": lambda n: n.effective_rank, f"inside a {superlevel}": lambda n: n.local_rank}
-    cosines = {
-        f"same {superlevel}": lambda n: n.cosine.same.mean if n.cosine else math.nan,
-        "other": lambda n: n.cosine.other.mean if n.cosine else math.nan,
-    }
+    ranks = {"all images": "effective_rank", f"inside a {superlevel}": "local_rank"}
+    cosines = {f"same {superlevel}": "cosine.same.mean", "other": "cosine.other.mean"}
     for space in analysis.spaces:
         name = SPACES[space]
         found["effective-rank"].append(trend(f"Effective rank, {name}", "directions", space, ranks))
-        found["effective-rank"].append(trend(f"Local over global, {name}", "ratio", space, lambda n: n.mean_ratio))
-        found["lidar"].append(trend(name.capitalize(), "LiDAR", space, lambda n: n.lidar))
+        found["effective-rank"].append(trend(f"Local over global, {name}", "ratio", space, "mean_ratio"))
+        found["lidar"].append(trend(name.capitalize(), "LiDAR", space, "lidar"))
         found["cosine"].append(trend(name.capitalize(), "mean cosine", space, cosines))
         if any(math.isfinite(_ratio(run.last.spaces[space])) for run in analysis.runs):
             found["cosine-ratio"].append(trend(f"Ratio, {name}", "same / other", space, _ratio))
-        gap: Value = lambda n: n.cosine.gap if n.cosine else math.nan  # noqa: E731
-        found["cosine-ratio"].append(trend(f"Difference, {name}", "same − other", space, gap))
+        found["cosine-ratio"].append(trend(f"Difference, {name}", "same − other", space, "cosine.gap"))
     found["threshold"] = [
-        trend("Adaptive threshold", "cosine", space, lambda n: n.selection.threshold),
-        trend("Images above it", "per anchor", space, lambda n: n.selection.selected),
-        trend("Of these, same superclass", "%", space, lambda n: 100 * n.selection.precision),
+        trend("Adaptive threshold", "cosine", space, "selection.threshold"),
+        trend("Images above it", "per anchor", space, "selection.selected"),
+        trend("Of these, same superclass", "%", space, "relatives"),
     ]
     found["tree-drift"] = _tree_over_time(analysis, trend)
     if sizes := _batch_sizes(analysis):
@@ -64,13 +61,9 @@ def _ratio(numbers: Numbers) -> float:
 def _tree_over_time(analysis: Analysis, trend: Callable[..., fig.Plot]) -> list[fig.Plot]:
     """Agreement of the emergent tree with the labels, and its drift."""
     space = analysis.spaces[0]
-
-    def agreed(name: str) -> Value:
-        return lambda n: getattr(n.agreement, name, math.nan)
-
     panels = [
-        trend("Agreement with the labels", "cophenetic correlation", space, agreed("cophenetic")),
-        trend("Agreement of ranks", "Baker's gamma", space, agreed("gamma")),
+        trend("Agreement with the labels", "cophenetic correlation", space, "agreement.cophenetic"),
+        trend("Agreement of ranks", "Baker's gamma", space, "agreement.gamma"),
     ]
     if analysis.over_time:
         of = [[snapshot.spaces[space] for snapshot in run.snapshots] for run in analysis.runs]
@@ -117,7 +110,8 @@ def _trend(analysis: Analysis, title: str, y: str, space: str, values: Value | M
     """
     found: dict[str, list[list[tuple[float, float, float]]]] = {}  # name -> runs -> snapshots
     for name, of in (values if isinstance(values, Mapping) else {"": values}).items():
-        each = [[of(snapshot.spaces[space]) for snapshot in run.snapshots] for run in analysis.runs]
+        take = methodcaller("at", of) if isinstance(of, str) else of
+        each = [[take(snapshot.spaces[space]) for snapshot in run.snapshots] for run in analysis.runs]
         found[name] = [[one if isinstance(one, tuple) else (one, one, one) for one in run] for run in each]
     if not analysis.over_time:
         marks = {

@@ -75,8 +75,12 @@ def find_labelling(reference: Features, superclass: str | int | None, clusters: 
     """
     labels, levels, features = reference.val.labels.numpy(), reference.levels, reference.val.features.numpy()
     if not levels or (labels < 0).all():
-        fine = _clusters(reference, clusters, seed)
-        count = int(fine.max()) + 1
+        n = len(features)
+        if n < 8:
+            raise UserError(f"{reference.name}: {n} images are too few to look for clusters; give at least 8")
+        members = kmeans(features, min(clusters or max(10, min(60, n // 20)), n // 2), seed)
+        _, numbers, sizes = np.unique(members, return_inverse=True, return_counts=True)
+        fine, count = np.argsort(np.argsort(-sizes, kind="stable"))[numbers], len(sizes)  # the largest cluster first
         where = f"{count} k-means clusters of unit features of {reference.name} (seed {seed})"
         text = f"no labels; {where}, the same for all models"
         clustered = tuple(f"cluster {number + 1}" for number in range(count))
@@ -100,16 +104,6 @@ def find_labelling(reference: Features, superclass: str | int | None, clusters: 
         return found
     how = f"groups of classes, cut from the tree of class centroids of {reference.name}, the same for all models"
     return _grouped(found, features, f"{given}; superclasses are not given: {how}")
-
-
-def _clusters(reference: Features, clusters: int | None, seed: int) -> Array:
-    """(n,) number of each image's k-means cluster, the largest cluster first."""
-    n = len(reference.val)
-    if n < 8:
-        raise UserError(f"{reference.name}: {n} images are too few to look for clusters; give at least 8")
-    found = kmeans(reference.val.features.numpy(), min(clusters or max(10, min(60, n // 20)), n // 2), seed)
-    _, numbers, sizes = np.unique(found, return_inverse=True, return_counts=True)
-    return np.asarray(np.argsort(np.argsort(-sizes, kind="stable"))[numbers])
 
 
 def _grouped(flat: Labelling, features: Array, protocol: str) -> Labelling:

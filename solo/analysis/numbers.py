@@ -70,6 +70,13 @@ class Numbers:
     mixing: Array  # (m, m) of the classes, empty for more than 200
     pairs: list[by_class.ConfusablePair]  # classes that collapse onto each other, the worst first
 
+    def at(self, path: str) -> Any:
+        """The number at a path such as `cosine.gap`; NaN where a part of it isn't there."""
+        found: Any = self
+        for name in path.split("."):
+            found = getattr(found, name, math.nan)
+        return found
+
     @property
     def superclasses(self) -> list[by_class.NodeRank]:
         """The profile's superclasses of enough images to compare local with global rank."""
@@ -88,6 +95,16 @@ class Numbers:
         found = [node.ratio for node in self.superclasses]
         return sum(found) / len(found) if found else math.nan
 
+    @property
+    def relatives(self) -> float:
+        """Share of the images above the threshold that are of the anchor's superclass, in percent."""
+        return 100 * self.selection.precision
+
+    @property
+    def worst_mixing(self) -> float:
+        """Of any two classes; NaN where it isn't known."""
+        return self.pairs[0].mixing if self.pairs else math.nan
+
     def mixing_of(self, a: int, b: int) -> float:
         """Of two classes, a < b; NaN where it isn't known."""
         if len(self.mixing):
@@ -102,7 +119,15 @@ def measure(features: Tensor, labelling: Labelling, options: Options, views: Ten
     near = by_class.neighbours(rows, options.k, options.max_anchors, options.seed)
     labels = torch.from_numpy(labelling.labels)
     fine, coarse = labelling.fine, torch.from_numpy(labelling.coarse.copy())
-    accuracies, intervals = _knn(features, labels, near, options)
+    similarity, found = torch.from_numpy(near.similarity), torch.from_numpy(near.rows)
+    votes = level_rankings(similarity, found, labels, labels, temperature=options.temperature)
+    right = hits(votes, labels[torch.from_numpy(near.queries)])  # leave-one-out, of each level
+    accuracies = [100 * float(one["acc1"].double().mean()) if len(one["acc1"]) else math.nan for one in right]
+    intervals = [UNDEFINED] * len(right)
+    if len(near.queries) == len(features):
+        table, halves = FeatureTable(features, labels), cuts(len(features), options.seed)
+        ends = neighbour_intervals(table, right, options.k, options.temperature, halves, features.device)
+        intervals = [(100 * one["acc1"][0], 100 * one["acc1"][1]) for one in ends]
     means, classes, _ = centroids(rows, fine)
     tree = emergent_tree(means) if 2 <= len(classes) <= 10_000 else None
     paths = labelling.paths(classes.tolist()) if labelling.given > 1 else None
@@ -129,21 +154,6 @@ def measure(features: Tensor, labelling: Labelling, options: Options, views: Ten
         mixing=by_class.mixing_matrix(fine, near, classes) if 0 < len(classes) <= 200 else np.empty((0, 0)),
         pairs=by_class.confusable_pairs(rows, fine, near),
     )
-
-
-def _knn(
-    features: Tensor, labels: Tensor, near: by_class.Neighbours, options: Options
-) -> tuple[list[float], list[Interval]]:
-    """Leave-one-out accuracy of each level, and its interval, in percent."""
-    similarity, rows = torch.from_numpy(near.similarity), torch.from_numpy(near.rows)
-    best = level_rankings(similarity, rows, labels, labels, temperature=options.temperature)
-    right = hits(best, labels[torch.from_numpy(near.queries)])
-    ends = [UNDEFINED] * len(right)
-    if len(near.queries) == len(features):
-        table, halves = FeatureTable(features, labels), cuts(len(features), options.seed)
-        found = neighbour_intervals(table, right, options.k, options.temperature, halves, features.device)
-        ends = [(100 * one["acc1"][0], 100 * one["acc1"][1]) for one in found]
-    return [100 * float(one["acc1"].double().mean()) if len(one["acc1"]) else math.nan for one in right], ends
 
 
 @dataclass(frozen=True)

@@ -15,25 +15,56 @@ from solo.methods.catalogue import CATALOGUE, facts_of, has_slow_copy, names
 from solo.plugin import is_path
 
 
-def check_method(values: dict[str, Any], any_method: bool = False) -> list[Problem]:
-    """Method, `method_kwargs` (checked and completed in place) and the objective of a checked config.
+def check_method(values: dict[str, Any], any_method: bool = False) -> Iterator[Problem]:
+    """Method, `method_kwargs` (checked and completed in place), its objective and how views go with it.
 
     With `any_method` one that isn't ours, and its `method_kwargs`, are the caller's to check.
     """
-    problems: list[Problem] = []
-    if values.get("method") is not None:
-        facts = facts_of(values["method"])
-        if facts and facts.kwargs:
-            values["method_kwargs"], problems = check_kwargs(values["method_kwargs"] or {}, facts.kwargs)
-        elif not facts and not any_method:
-            problems.append(("method", unknown(values["method"], CATALOGUE)))
-    trained = values.get("pretrain_method")
+    method, trained = facts_of(values.get("method")), values.get("pretrain_method")
+    if method and method.kwargs:
+        values["method_kwargs"], problems = check_kwargs(values["method_kwargs"] or {}, method.kwargs)
+        yield from problems
+    elif not method and values.get("method") is not None and not any_method:
+        yield "method", unknown(values["method"], CATALOGUE)
     if trained is not None and not facts_of(trained):
-        problems.append(("pretrain_method", unknown(trained, CATALOGUE)))
-    problems += check_policy(
-        values.get("method"), *(get(values, f"hex.{name}") for name in ("policy", "action", "show"))
-    )
-    return [*problems, *check_accumulate(values), *_settings(values)]
+        yield "pretrain_method", unknown(trained, CATALOGUE)
+    policy, action, show = (get(values, f"hex.{name}") for name in ("policy", "action", "show"))
+    yield from check_policy(values.get("method"), policy, action, show)
+    yield from check_accumulate(values)
+    shares = get(values, "data.resolution_schedule")
+    if shares is not None and not shares:
+        yield "data.resolution_schedule", "=[] gives no share; give some, or leave it out"
+    if shares and shares[-1] != 1:
+        yield "data.resolution_schedule", f"={shares} must end with 1: the network is used at full size"
+    if shares and method and method.masked:
+        text = f" doesn't go with method={values['method']}, whose patches are those of the full size; leave it out"
+        yield "data.resolution_schedule", text
+    if get(values, "performance.ring_loss") and method and not method.ring:
+        able = " and ".join(name for name, known in CATALOGUE.items() if known.ring)
+        yield "performance.ring_loss", f"=True is for {able}, not for method={values['method']}; leave it out"
+    facts = policy_facts(policy)
+    action, against = action or facts.action, get(values, "hex.denominator") or facts.denominator
+    in_ring = not (facts.path and (action == "pull" or facts.kwargs or get(values, "hex.named")))
+    if get(values, "performance.ring_loss") and method and method.ring and not in_ring:
+        yield "performance.ring_loss", f"=True {NOT_IN_RING}"
+    if get(values, "performance.fused_loss") and method:
+        unknown_to_it = action not in ("weigh", "drop") or against not in ("own", "negatives") or facts.kwargs
+        if method.hex != "replaces" and not (method.hex == "blends" and facts.path):
+            able = ", ".join(names(lambda facts: facts.hex == "replaces"))
+            text = f"=True is for {able}, and for HEX where it is blended in, not for method={values['method']}"
+            yield "performance.fused_loss", f"{text}; leave it out"
+        elif facts.path and (unknown_to_it or get(values, "hex.kin") or get(values, "hex.variant") == "relative"):
+            yield "performance.fused_loss", f"=True {NOT_FUSED}"
+    if whom_shown(policy, show) and get(values, "hex.eye") == "projection":
+        yield "hex.eye", "='projection' finds relatives while it trains, too late to show them; pull them"
+    # The release removes the hierarchy negatives: that leaves nothing of HCL, and makes InfoNCE another loss.
+    if get(values, "hex.variant") == "release" and facts.variant == "reweight":
+        advice = "leave hex.variant out" if facts.selects else "DCL is the decoupled loss"
+        yield "hex.variant", f"='release' has no meaning with {policy}; {advice}"
+    start, end = get(values, "hex.distance_thresh"), get(values, "hex.distance_min")
+    if policy == "fixed" and start is not None and end is not None and start < end:
+        text = f"={end} is above hex.distance_thresh={start}, where it starts; the threshold goes down, exchange them"
+        yield "hex.distance_min", text
 
 
 def check_kwargs(given: Values, schema: type) -> tuple[dict[str, Any], list[Problem]]:
@@ -70,44 +101,6 @@ def check_policy(method: Any, policy: Any, action: Any = None, show: str | None 
         return []
     places = ", ".join(names(lambda facts: facts.hex))
     return [("hex.policy", f"={policy!r} does nothing in method={method}; take standard, or one of {places}")]
-
-
-def _settings(values: Values) -> Iterator[Problem]:
-    """Sides of views, keys in a ring, kernels, a variant that the policy hasn't, a threshold that goes up."""
-    shares, method = get(values, "data.resolution_schedule"), facts_of(values.get("method"))
-    if shares is not None and not shares:
-        yield "data.resolution_schedule", "=[] gives no share; give some, or leave it out"
-    if shares and shares[-1] != 1:
-        yield "data.resolution_schedule", f"={shares} must end with 1: the network is used at full size"
-    if shares and method and method.masked:
-        text = f" doesn't go with method={values['method']}, whose patches are those of the full size; leave it out"
-        yield "data.resolution_schedule", text
-    if get(values, "performance.ring_loss") and method and not method.ring:
-        able = " and ".join(name for name, known in CATALOGUE.items() if known.ring)
-        yield "performance.ring_loss", f"=True is for {able}, not for method={values['method']}; leave it out"
-    policy, start, end = (get(values, f"hex.{name}") for name in ("policy", "distance_thresh", "distance_min"))
-    facts = policy_facts(policy)
-    action, against = (get(values, f"hex.{name}") or getattr(facts, name) for name in ("action", "denominator"))
-    in_ring = not (facts.path and (action == "pull" or facts.kwargs or get(values, "hex.named")))
-    if get(values, "performance.ring_loss") and method and method.ring and not in_ring:
-        yield "performance.ring_loss", f"=True {NOT_IN_RING}"
-    if get(values, "performance.fused_loss") and method:
-        unknown_to_it = action not in ("weigh", "drop") or against not in ("own", "negatives") or facts.kwargs
-        if method.hex != "replaces" and not (method.hex == "blends" and facts.path):
-            able = ", ".join(names(lambda facts: facts.hex == "replaces"))
-            text = f"=True is for {able}, and for HEX where it is blended in, not for method={values['method']}"
-            yield "performance.fused_loss", f"{text}; leave it out"
-        elif facts.path and (unknown_to_it or get(values, "hex.kin") or get(values, "hex.variant") == "relative"):
-            yield "performance.fused_loss", f"=True {NOT_FUSED}"
-    if whom_shown(policy, get(values, "hex.show")) and get(values, "hex.eye") == "projection":
-        yield "hex.eye", "='projection' finds relatives while it trains, too late to show them; pull them"
-    # The release removes the hierarchy negatives: that leaves nothing of HCL, and makes InfoNCE another loss.
-    if get(values, "hex.variant") == "release" and facts.variant == "reweight":
-        advice = "leave hex.variant out" if facts.selects else "DCL is the decoupled loss"
-        yield "hex.variant", f"='release' has no meaning with {policy}; {advice}"
-    if policy == "fixed" and start is not None and end is not None and start < end:
-        text = f"={end} is above hex.distance_thresh={start}, where it starts; the threshold goes down, exchange them"
-        yield "hex.distance_min", text
 
 
 def check_accumulate(values: Values) -> list[Problem]:

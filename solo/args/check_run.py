@@ -50,10 +50,8 @@ def check_levels(values: Values, spec: DatasetSpec | None) -> Iterator[Problem]:
 
     `spec` is the resolved data set, `None` where it can't be read, which is said elsewhere.
     """
-    data = values["data"]
-    shares = data.get("label_fraction")
-    several = shares if isinstance(shares, list) else [shares]
-    for share in several:
+    data, shares = values["data"], values["data"].get("label_fraction")
+    for share in shares if isinstance(shares, list) else [shares]:
         if share is not None and -1 < share < 0:
             yield "data.label_fraction", f"={share} is no share; give 0 to 1, or -1 for all labels"
     if data.get("no_labels"):
@@ -183,30 +181,6 @@ _UNITS = ("weeks", "days", "hours", "minutes", "seconds")
 
 def check_run(values: Values) -> Iterator[Problem]:
     """Settings of a checked config, where a refused value is None, that can't be what is meant."""
-    yield from _top(values)
-    yield from _batches(values)
-    strategy, facts = str(values.get("strategy")), facts_of(values.get("method"))
-    if strategy.startswith("fsdp"):
-        if strategy not in ("fsdp", "fsdp2"):
-            text = "is unknown; give fsdp (FSDP2, everything stays on the GPUs) or ddp"
-            yield "strategy", f"={strategy!r} {text}"
-        if facts and facts.whole:
-            yield "strategy", f"={strategy!r} doesn't go with method={values['method']}; take strategy=ddp"
-        if values.get("finetune_lora"):
-            yield "finetune_lora", f" doesn't go with strategy={strategy}; give strategy=ddp, or leave it out"
-        if values.get("accumulate") == "exact":
-            yield "accumulate", f"=exact doesn't go with strategy={strategy}; give strategy=ddp or accumulate=plain"
-    if "finetune" in values:
-        yield from _finetuning(values)
-    # Numbers that go to someone else's function, which may not look at them.
-    for section in ("backbone.kwargs", "optimizer.kwargs"):
-        for name, value in (get(values, section) or {}).items():
-            for number in value if isinstance(value, (list, tuple)) else [value]:
-                if isinstance(number, float) and not math.isfinite(number):
-                    yield f"{section}.{name}", f"={value!r} is not finite; give a number"
-
-
-def _top(values: Values) -> Iterator[Problem]:
     devices, name = values.get("devices"), values.get("name")
     text = str(devices).strip("[]")
     several = isinstance(devices, list) or "," in text
@@ -229,15 +203,10 @@ def _top(values: Values) -> Iterator[Problem]:
     for unit in time if isinstance(time, Mapping) else ():
         if unit not in _UNITS:
             yield f"max_time.{unit}", f" is no unit of time; give {', '.join(_UNITS)}"
-
-
-def _batches(values: Values) -> Iterator[Problem]:
-    size = get(values, "optimizer.batch_size")
-    facts = facts_of(values.get("method"))
+    facts, size = facts_of(values.get("method")), get(values, "optimizer.batch_size")
     if facts and size is not None and size < facts.least_batch:
-        text = f"={size} is too small: {values['method']} compares or normalises the images of a batch; give at least "
-        text += str(facts.least_batch)
-        yield "optimizer.batch_size", text
+        what = f"{values['method']} compares or normalises the images of a batch; give at least {facts.least_batch}"
+        yield "optimizer.batch_size", f"={size} is too small: {what}"
     for key in _SHARES:
         limit = values.get(key)
         if isinstance(limit, float) and limit > 1:
@@ -251,6 +220,24 @@ def _batches(values: Values) -> Iterator[Problem]:
         yield "val_check_interval", f"={interval!r} is no duration; give DD:HH:MM:SS, batches, or a share"
     elif isinstance(interval, float) and not 0 < interval <= 1:
         yield "val_check_interval", f"={interval} is no share of an epoch; give a number in (0, 1], or an int"
+    strategy = str(values.get("strategy"))
+    if strategy.startswith("fsdp"):
+        if strategy not in ("fsdp", "fsdp2"):
+            yield "strategy", f"={strategy!r} is unknown; give fsdp (FSDP2, everything stays on the GPUs) or ddp"
+        if facts and facts.whole:
+            yield "strategy", f"={strategy!r} doesn't go with method={values['method']}; take strategy=ddp"
+        if values.get("finetune_lora"):
+            yield "finetune_lora", f" doesn't go with strategy={strategy}; give strategy=ddp, or leave it out"
+        if values.get("accumulate") == "exact":
+            yield "accumulate", f"=exact doesn't go with strategy={strategy}; give strategy=ddp or accumulate=plain"
+    if "finetune" in values:
+        yield from _finetuning(values)
+    # Numbers that go to someone else's function, which may not look at them.
+    for section in ("backbone.kwargs", "optimizer.kwargs"):
+        for name, value in (get(values, section) or {}).items():
+            for number in value if isinstance(value, (list, tuple)) else [value]:
+                if isinstance(number, float) and not math.isfinite(number):
+                    yield f"{section}.{name}", f"={value!r} is not finite; give a number"
 
 
 def _finetuning(values: Values) -> Iterator[Problem]:

@@ -13,7 +13,7 @@ import typing
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, NoReturn, Union
+from typing import Any, NamedTuple, NoReturn, Union
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override, Quote, QuotedString
@@ -62,15 +62,14 @@ def read_word(word: str, schema: type | None = None) -> Word:
             return Word(word, word[1:], None, True)
         raise ConfigError(f"command line: {word!r} is not key=value; see --help")
     key, value, removes = form["key"], form["value"], form["sign"] == "~"
-    holds = _text_keys(schema).get(key) if schema else None
-    override = _parsed(word)
+    kinds, override = _kinds(schema, key), _parsed(word)
     if override is None or override.is_sweep_override():
-        if override is not None and holds is None:
+        if override is not None and str not in kinds:
             advice = "write a list as key=[a,b], quote a text: 'a,b', and start several runs with -m"
             raise ConfigError(f"command line: {word!r} has several values; {advice}")
         return Word(word, key, literal(value), removes)
     plain = override.value()
-    if holds == "only" and not isinstance(override._value, QuotedString) and plain is not None:
+    if kinds == {str} and not isinstance(override._value, QuotedString) and plain is not None:
         plain = value
     return Word(word, override.key_or_group, plain, removes)
 
@@ -109,16 +108,11 @@ def _parsed(word: str) -> Override | None:
 
 
 @functools.cache
-def _text_keys(schema: type) -> dict[str, Literal["only", "also"]]:
-    """The keys that may hold a text: only that (or null), or other things as well."""
-    keys: dict[str, Literal["only", "also"]] = {}
-    for name, found in walk(schema):
-        kinds = {found.type}
-        if typing.get_origin(found.type) in (Union, types.UnionType):
-            kinds = set(typing.get_args(found.type)) - {type(None)}
-        if str in kinds:
-            keys[name] = "only" if kinds == {str} else "also"
-    return keys
+def _kinds(schema: type | None, key: str) -> set[Any]:
+    """What a key may hold, besides null; nothing where it is none."""
+    kind = next((found.type for name, found in walk(schema) if name == key), None) if schema else None
+    union = typing.get_origin(kind) in (Union, types.UnionType)
+    return {*(typing.get_args(kind) if union else [kind])} - {type(None), None}
 
 
 class Sweep(NamedTuple):
@@ -282,32 +276,28 @@ def complete(
     """
     if isinstance(values.get(_SHORT), (str, list)):  # in a file; `checkpoint` is a section otherwise
         values[SOURCES[0]] = values.pop(_SHORT)
-    data = values.setdefault("data", {})
-    paths = values.get(SOURCES[0])
+    data, paths = values.setdefault("data", {}), values.get(SOURCES[0])
     path = paths[0] if isinstance(paths, list) and paths else paths
     if not isinstance(data, dict):
         return []  # the check says so
+    known = keys_of(typing.cast(type, keys_of(schema)["data"].section))
     if isinstance(path, str) and Path(path).expanduser().exists() and data.get("dataset") is None:
-        saved, known = saved_data(path), _data_keys(schema)
+        saved = saved_data(path)
         for name in _OF_THE_RUN:
             if name in known and data.get(name) is None and saved.get(name) is not None:
                 data[name], origins[f"data.{name}"] = saved[name], _RUN
-    spec, told = DATASETS.get(str(data.get("dataset"))), list[str]()
-    trained = origins.get("data.train_path") == _RUN and not data.get("val_path") and "val_only" in _data_keys(schema)
-    if trained and spec is not None and spec.folders and not validation_path(spec, data["train_path"]):
-        data |= {"val_only": True, "val_path": data["train_path"]}
+    spec = DATASETS.get(str(data.get("dataset")))
+    if spec is None or not spec.folders or "val_only" not in known:
+        return []
+    train, val = data.get("train_path"), data.get("val_path")
+    if origins.get("data.train_path") == _RUN and not val and not validation_path(spec, train):
+        data |= {"val_only": True, "val_path": train}
         origins["data.val_only"] = origins["data.val_path"] = _RUN
-        told.append("the run names no other images: these are those it was trained on; data.val_path=FOLDER: others")
-    alone = spec is not None and spec.folders and data.get("val_path") and not data.get("train_path")
-    if alone and "val_only" in _data_keys(schema):
-        data |= {"val_only": True, "train_path": data["val_path"]}
+        return ["the run names no other images: these are those it was trained on; data.val_path=FOLDER: others"]
+    if val and not train:
+        data |= {"val_only": True, "train_path": val}
         origins["data.val_only"] = origins["data.train_path"] = "data.val_path"
-    return told
-
-
-def _data_keys(schema: type) -> set[str]:
-    section = keys_of(schema)["data"].section
-    return set(keys_of(section)) if section else set()
+    return []
 
 
 def check_source(values: Mapping[str, Any]) -> Iterator[Problem]:

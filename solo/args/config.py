@@ -26,22 +26,19 @@ def freeze(values: Mapping[str, Any], schema: type[Schema], kwargs: type | None 
     schema of `method_kwargs`, they stay a dict.
     """
     found: dict[str, Any] = {}
-    derived: dict[str, Any] = {}
-    for key in keys_of(schema).values():
-        value = values.get(key.name)
-        if key.section:
-            found[key.name] = freeze(value or {}, key.section)
-        elif key.item and isinstance(value, LISTS):
-            found[key.name] = tuple(freeze(entry or {}, key.item) for entry in value)
-        elif key.name == "method_kwargs" and kwargs is not None:
-            found[key.name] = freeze(value or {}, kwargs)
+    for name, key in keys_of(schema).items():
+        value, inner = values.get(name), kwargs if name == "method_kwargs" else key.section
+        if inner is not None:
+            found[name] = freeze(value or {}, inner)
+        elif isinstance(value, LISTS) and _is_tuple(key.type):
+            found[name] = tuple(freeze(entry or {}, key.item) if key.item else entry for entry in value)
         else:
-            found[key.name] = tuple(value) if isinstance(value, list) and _is_tuple(key.type) else value
+            found[name] = value
     if hasattr(schema, "EXTRA"):
-        derived["trainer"] = {name: values[name] for name in extra_keys_of(schema) if name in values}
+        found["trainer"] = {name: values[name] for name in extra_keys_of(schema) if name in values}
     if "resolved" in values:
-        derived["resolved"] = values["resolved"]
-    return typing.cast(Schema, with_own_keys(schema)(**found, **derived))
+        found["resolved"] = values["resolved"]
+    return typing.cast(Schema, with_own_keys(schema)(**found))
 
 
 def _is_tuple(kind: Any) -> bool:

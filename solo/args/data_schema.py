@@ -8,8 +8,6 @@ from solo.errors import UserError
 
 
 class RandomResizedCropCfg(Section):
-    """Cut a random part and resize it to crop_size."""
-
     enabled: bool = key(True, "false: resize the whole image")
     crop_min_scale: float = key(0.08, "smallest share of the area", gt=0, le=1)
     crop_max_scale: float = key(1.0, "largest share of the area", gt=0, le=1)
@@ -26,14 +24,10 @@ class ColorJitterCfg(Section):
 
 
 class SometimesCfg(Section):
-    """An operation without further settings."""
-
     prob: float = key(0.0, "how often", ge=0, le=1)
 
 
 class GrayscaleCfg(SometimesCfg):
-    """Replace the colours by their brightness, in all channels."""
-
     channels: bool = key(False, "true: make grey images RGB first")
 
 
@@ -57,8 +51,6 @@ class AugmentationCfg(Section):
 
 
 class CommonDataCfg(Section):
-    """What pretraining and evaluation both say of their data."""
-
     resolved: DatasetSpec | None = derived()
     # Keys of some commands.
     no_labels: bool = derived(False)
@@ -124,8 +116,6 @@ class CommonDataCfg(Section):
 
 
 class AugmentedDataCfg(CommonDataCfg):
-    """Images of which random views are made while training."""
-
     augment: Literal["batch", "sample"] | None = key(
         None, "views of whole batches, from decoded images, or image by image; null: batch if they take little room"
     )
@@ -140,8 +130,6 @@ class AugmentedDataCfg(CommonDataCfg):
 
 
 class DataCfg(AugmentedDataCfg):
-    """The images of `solo pretrain`, and what it may know of their labels."""
-
     no_labels: bool = key(False, "custom: one flat folder of images without labels")
     label_fraction: float | tuple[float, ...] = key(
         -1.0, "share of the training images that keep their labels, or one a level, coarse first; -1: all", ge=-1, le=1

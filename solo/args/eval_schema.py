@@ -11,8 +11,6 @@ from solo.args.schema import LinearBackboneCfg
 
 
 class FolderCfg(Section):
-    """Files of a run, in <dir>/<command>/<run id>/."""
-
     dir: str = key("trained_models", "parent folder of all runs")
 
 
@@ -50,8 +48,6 @@ class KnnCfg(FeatureCfg):
 
 
 class UmapCfg(FeatureCfg):
-    """All settings of `solo umap`: whose features become points, and how."""
-
     name: str = idle("umap", "name of the run")
     feature_type: Literal["backbone", "projector"] = key("backbone", "which features")
     embedding: Literal["umap", "tsne", "pca"] = key("umap", "how features become points")
@@ -61,8 +57,6 @@ class UmapCfg(FeatureCfg):
 
 
 class EvaluateCfg(FeatureCfg):
-    """All settings of `solo evaluate`: whose features are measured, by what, on which images."""
-
     name: str | None = idle(None, "name of the run; null: evaluate-<data set>")
     data: OfflineDataCfg = key(OfflineDataCfg, "images")
     feature_type: tuple[Literal["backbone", "projector"], ...] = key(["backbone"], "which features")
@@ -126,8 +120,6 @@ class AnalyzeCfg(FeatureCfg):
 
 
 class TakeCfg(Section):
-    """Keys of all of them."""
-
     run: str = key(
         REQUIRED, "a checkpoint, the folder of a run or of an export, hf://NAME/REPOSITORY, timm/NAME, torchvision/NAME"
     )
@@ -136,8 +128,6 @@ class TakeCfg(Section):
 
 
 class FilesCfg(TakeCfg):
-    """Keys of those that read image files."""
-
     on_error: Literal["raise", "skip"] = key("raise", "images that can't be read: stop, or go on and list them")
 
 
@@ -225,8 +215,6 @@ class ArmCfg(Section):
 
 
 class ExperimentFile(Section):
-    """The file: what all runs share, and the arms."""
-
     title: str | None = key(None, "above the report; null: the file's name")
     recipe: str = key(REQUIRED, "as on the command line of solo pretrain: DATASET NAME, or a path")
     words: tuple[str, ...] = key([], "overrides of every run, as on the command line of solo pretrain")

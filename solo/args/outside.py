@@ -64,12 +64,10 @@ def check_outside(values: dict[str, Any], typed: Callable[[str], bool] | None) -
     hex_ = values.get("hex") or {}
     facts, given = policy_facts(hex_.get("policy")), hex_.get("policy_kwargs") or {}
     if plugin.is_path(hex_.get("policy")) or (facts.kwargs and given):
-        policy = policy_class(facts.path)
-        checked, problems = check(given, policy, "hex.policy_kwargs.")
+        checked, problems = check(given, policy_class(facts.path), "hex.policy_kwargs.")
         hex_["policy_kwargs"] = {name: checked[name] for name in given if name in checked}
-        fields = {field.name for field in dataclasses.fields(policy)}
         # Its warm-up is hex.warm_epoch, unless it is given here.
-        yield from (p for p in problems if p[0].split(".")[-1] not in fields & {"warm_epoch"} or "warm_epoch" in given)
+        yield from (p for p in problems if p[0] != "hex.policy_kwargs.warm_epoch" or "warm_epoch" in given)
 
 
 _SCHEMAS: dict[str, type] = {

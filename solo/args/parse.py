@@ -120,10 +120,9 @@ def resolve(values: Mapping[str, Any], found: DatasetSpec) -> tuple[dict[str, An
         by_level = facts is not None and facts.labels == "levels" and not data["no_labels"]
         by_level &= settings.values["optimizer"]["batch_size"] > len(found.levels)
         settings.fill("data.sampler", "hierarchical" if by_level else "random", f"default of {values['method']}")
-        _images(settings, spec)
         if found.reading.range is not None:
             settings.fill("data.range", list(found.reading.range), "found in a sample of data.train_path")
-        _crops(settings)
+        _images(settings, spec)
         hex_ = freeze(settings.values["hex"], HexCfg)
         settings.fill("hex.warm_epoch", hex_.warm_up(), f"default of {hex_.policy}")
     for name in ("tensorboard", "wandb") if values.get("logger") is not None else ():
@@ -164,38 +163,33 @@ def _classes(settings: _Settings, spec: DatasetSpec, found: DatasetSpec) -> None
 
 
 def _images(settings: _Settings, spec: DatasetSpec) -> None:
-    """Size and statistics: the config's, else (own images) the first pipeline's, else the data set's."""
-    first = settings.values["augmentations"][0]
+    """Size and statistics: the config's, else (own images) the first pipeline's, else the data set's; and of views."""
+    data, entries = settings.values["data"], settings.values["augmentations"]
+    first = entries[0]
     if spec.num_classes is None:
         for name, value in (("image_size", first["crop_size"]), ("mean", first["mean"]), ("std", first["std"])):
             settings.fill(f"data.{name}", value, f"augmentations[0].{name.replace('image', 'crop')}")
     origin = f"data set {spec.name}"
     settings.fill("data.image_size", spec.size, origin)
     settings.fill("data.channels", spec.channels, origin)
-    channels = settings.values["data"]["channels"]
     for name in ("mean", "std"):
         value = list(getattr(spec, name))
-        if len(value) not in (1, channels):  # of colours, for images of another kind: the same for all channels
+        if len(value) not in (1, data["channels"]):  # of colours, for images of another kind: the same for all channels
             value = [round(sum(value) / len(value), 4)]
         settings.fill(f"data.{name}", value, origin)
-
-
-def _crops(settings: _Settings) -> None:
-    data, entries = settings.values["data"], settings.values["augmentations"]
     for i, entry in enumerate(entries):
         for name, source in (("crop_size", "image_size"), ("mean", "mean"), ("std", "std")):
             if entry[name] is None:
                 entry[name] = copy.copy(data[source])
                 settings.origins[f"augmentations[{i}].{name}"] = f"data.{source}"
-    large = sum(entry["num_crops"] for entry in entries if entry["crop_size"] == entries[0]["crop_size"])
+    large = sum(entry["num_crops"] for entry in entries if entry["crop_size"] == first["crop_size"])
     settings.put("data.num_large_crops", large, "derived")
     settings.put("data.num_small_crops", sum(entry["num_crops"] for entry in entries) - large, "derived")
 
 
 def _learning_rate(settings: _Settings) -> None:
     """`lr` x global batch / 256, once: `optimizer.lr_scaled` remembers."""
-    optimizer = settings.values["optimizer"]
-    names = ["lr"]
+    optimizer, names = settings.values["optimizer"], ["lr"]
     if "classifier_lr" in optimizer:
         settings.fill("optimizer.classifier_lr", optimizer["lr"], "optimizer.lr")
         names += [] if keeps_classifier_lr(settings.values) else ["classifier_lr"]

@@ -72,15 +72,11 @@ class AutoUmapCfg(Section):
 
 
 class AutoResumeCfg(Section):
-    """Go on with an earlier run of the same configuration."""
-
     enabled: bool = key(False, "look for one in checkpoint.dir")
     max_hours: float = key(36, "ignore runs that are older", gt=0)
 
 
 class WandbCfg(Section):
-    """Where and how a run is logged to Weights & Biases, beside its own files."""
-
     enabled: bool = key(False, "log there, too")
     entity: str | None = key(None, "team; null: your own")
     project: str = key("solo-learn", "project")
@@ -88,27 +84,19 @@ class WandbCfg(Section):
 
 
 class TensorboardCfg(Section):
-    """Whether a run writes event files for TensorBoard, beside its own files."""
-
     enabled: bool = key(True, "write its files into the run's folder")
 
 
 class BackboneCfg(Section):
-    """The network that is trained, and kept."""
-
     name: str = key("resnet18", "architecture")
     kwargs: dict[str, Any] = key({}, "passed to the architecture")
 
 
 class LinearBackboneCfg(BackboneCfg):
-    """The network that is evaluated; a checkpoint says which one it has."""
-
     name: str | None = key(None, "architecture; null: the checkpoint's")  # type: ignore[assignment]
 
 
 class MomentumCfg(Section):
-    """The slow copy of the network, in methods that have one."""
-
     base_tau: float = key(0.99, "share of itself that it keeps in each step, at the start", ge=0, le=1)
     final_tau: float = key(1.0, "the same at the end", ge=0, le=1)
     classifier: bool = key(False, "train an online classifier on it, too")
@@ -203,8 +191,6 @@ class HexCfg(Section):
 
 
 class LinearOptimizerCfg(Section):
-    """The optimizer of `solo linear`, for a classifier alone or with its backbone."""
-
     name: Literal["sgd", "lars", "adam", "adamw"] = key(REQUIRED, "optimizer", open=True)
     batch_size: int = key(REQUIRED, "images a step, of each process", ge=1)
     lr: float = key(REQUIRED, "learning rate for a global batch of 256; scaled with the global batch", ge=0)
@@ -216,8 +202,6 @@ class LinearOptimizerCfg(Section):
 
 
 class OptimizerCfg(LinearOptimizerCfg):
-    """The optimizer of `solo pretrain`, which also trains the online classifier."""
-
     classifier_lr: float | None = key(
         None,
         "learning rate of the online classifier, likewise; null: lr; with solo-learn's data sets scaled only if "
@@ -227,8 +211,6 @@ class OptimizerCfg(LinearOptimizerCfg):
 
 
 class SchedulerCfg(Section):
-    """How the learning rate of `solo pretrain` changes over a run."""
-
     name: Literal["warmup_cosine", "step", "none"] = key("warmup_cosine", "how it changes", open=True)
     min_lr: float = key(0.0, "warmup_cosine: at the end; not scaled", ge=0)
     warmup_start_lr: float = key(3e-5, "warmup_cosine: at the start; not scaled", ge=0)
@@ -238,8 +220,6 @@ class SchedulerCfg(Section):
 
 
 class LinearSchedulerCfg(SchedulerCfg):
-    """The schedules that `solo linear` has: some more than pretraining."""
-
     name: Literal["warmup_cosine", "step", "none", "reduce", "exponential"] = key(  # type: ignore[assignment]
         "warmup_cosine", "how it changes", open=True
     )
@@ -286,8 +266,6 @@ class RunCfg(Section):
 
 
 class PretrainCfg(RunCfg):
-    """All settings of `solo pretrain`: method, objective, images, views, optimizer."""
-
     name: str | None = idle(None, "name of the run; null: <method>-<data set>")
     method: str = key(REQUIRED, "self-supervised method")
     accumulate: Literal["plain", "exact"] = key(
@@ -318,8 +296,6 @@ class PretrainCfg(RunCfg):
 
 
 class LinearCfg(RunCfg):
-    """All settings of `solo linear`: a checkpoint, images, and how the classifier is trained."""
-
     name: str | None = idle(None, "name of the run; null: linear-<data set>")
     pretrained_feature_extractor: str = key(
         REQUIRED, "a checkpoint (.ckpt .pth .safetensors ...) or the folder of a run"

@@ -18,8 +18,6 @@ SET_BY_PROGRAM = ("logger", "callbacks", "enable_checkpointing")
 
 
 class TrainerCfg(Section):
-    """Keys handed to Lightning as they are, besides `RUN_KEYS`."""
-
     precision: Precision | None = key(
         None, "number format of the computation; auto: half precision where device and network gain by it"
     )

@@ -1,10 +1,8 @@
-"""timm's models: any of its names, Swin and ConvNeXt by solo-learn's names, and vision transformers with variants.
+"""timm's models, and the vision transformers of MoCo v3 and of the masked autoencoder (MAE).
 
-The variants are MoCo v3's and those of the masked autoencoder (MAE). Imported when something of timm's is asked for,
-which takes longer than this package; others have it from here. Letters: N images, L patches, D width.
+Imported when something of timm's is asked for, which takes longer than this package; others have it from here.
+Letters: N images, L patches, D width.
 
-Liu et al.: Swin Transformer, https://arxiv.org/abs/2103.14030.
-Liu et al.: A ConvNet for the 2020s, https://arxiv.org/abs/2201.03545.
 Dosovitskiy et al.: An image is worth 16x16 words, https://arxiv.org/abs/2010.11929.
 Chen, Xie, He: An empirical study of training self-supervised vision transformers, https://arxiv.org/abs/2104.02057.
 He et al.: Masked autoencoders are scalable vision learners, https://arxiv.org/abs/2111.06377.
@@ -13,7 +11,6 @@ He et al.: Masked autoencoders are scalable vision learners, https://arxiv.org/a
 from __future__ import annotations
 
 import sys
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -37,23 +34,10 @@ from timm.models.vision_transformer import Block as Block
 from timm.models.vision_transformer import VisionTransformer as VisionTransformer
 
 
-def timm_model(name: str, method: str | None, *args: Any, **kwargs: Any) -> nn.Module:
-    """Timm's model `name` without classifier, the same for every `method`; the rest goes to `timm.create_model`.
-
-    That is `in_chans`, `drop_path_rate`, ...; `img_size` for Swin, and `window_size=4` for images of 32 pixels.
-    """
+def timm_model(name: str, method: str | None = None, *args: Any, **kwargs: Any) -> nn.Module:
+    """A model of timm's without classifier, the same for every `method`; the rest goes to `timm.create_model`."""
     model: nn.Module = timm.create_model(name, *args, **{"num_classes": 0, **kwargs})
     return model
-
-
-swin_tiny = partial(timm_model, "swin_tiny_patch4_window7_224")
-swin_small = partial(timm_model, "swin_small_patch4_window7_224")
-swin_base = partial(timm_model, "swin_base_patch4_window7_224")
-swin_large = partial(timm_model, "swin_large_patch4_window7_224")
-convnext_tiny = partial(timm_model, "convnext_tiny")
-convnext_small = partial(timm_model, "convnext_small")
-convnext_base = partial(timm_model, "convnext_base")
-convnext_large = partial(timm_model, "convnext_large")
 
 
 class SinCosViT(VisionTransformer):
@@ -130,7 +114,7 @@ _SIZES = {"tiny": (192, 12, 3, 12), "small": (384, 12, 6, 12), "base": (768, 12,
 _VARIANTS: dict[str | None, type[SinCosViT]] = {"mocov3": SinCosViT, "mae": MaskedViT, "ijepa": SinCosViT}
 
 
-def vit(size: str, method: str | None, *args: Any, **kwargs: Any) -> nn.Module:
+def vit(size: str, method: str | None = None, *args: Any, **kwargs: Any) -> nn.Module:
     """A ViT without classifier, tiny, small, base or large; its features are the class token's.
 
     "mocov3" and "mae" have their own variants, and the features of "ijepa" are the mean of the patches'; the rest is
@@ -142,9 +126,3 @@ def vit(size: str, method: str | None, *args: Any, **kwargs: Any) -> nn.Module:
     if method == "ijepa":
         settings |= {"class_token": False, "global_pool": "avg", "fc_norm": False}
     return _VARIANTS.get(method, VisionTransformer)(*args, **{**settings, **kwargs})
-
-
-vit_tiny = partial(vit, "tiny")
-vit_small = partial(vit, "small")
-vit_base = partial(vit, "base")
-vit_large = partial(vit, "large")

@@ -81,7 +81,7 @@ _S, _M = (64, 128, 320, 512), (96, 192, 384, 768)
 
 
 def poolformer(
-    layers: Sequence[int], dims: Sequence[int], scale: float, method: str | None, *args: Any, **kwargs: Any
+    layers: Sequence[int], dims: Sequence[int], scale: float, method: str | None = None, *args: Any, **kwargs: Any
 ) -> nn.Module:
     """A PoolFormer without classifier, the same for every `method`; the rest is `PoolFormer`'s."""
     return PoolFormer(layers, dims, *args, **{"layer_scale_init_value": scale, **kwargs})

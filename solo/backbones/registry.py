@@ -24,24 +24,23 @@ from solo.suggest import did_you_mean
 Constructor = Callable[..., nn.Module]
 
 
-def _of_timm(module: str, name: str, method: str | None = None, *args: Any, **kwargs: Any) -> nn.Module:
-    """One of a module that imports timm, which takes longer than all of this package."""
+def _of_timm(module: str, build: str, *args: Any, **kwargs: Any) -> nn.Module:
+    """Made in one of the modules that import timm, which takes longer than all of this package."""
     import_module("solo.backbones.from_timm")  # first: it knows how
-    made: nn.Module = getattr(import_module(f"solo.backbones.{module}"), name)(method, *args, **kwargs)
+    made: nn.Module = getattr(import_module(f"solo.backbones.{module}"), build)(*args, **kwargs)
     return made
 
 
+_timms = partial(_of_timm, "from_timm", "timm_model")
+# Swin: Liu et al., https://arxiv.org/abs/2103.14030; ConvNeXt: Liu et al., https://arxiv.org/abs/2201.03545.
+_SIZES, _POOLFORMERS = ("tiny", "small", "base", "large"), ("s12", "s24", "s36", "m36", "m48")
 BACKBONES: dict[str, Constructor] = {
-    name: partial(_of_timm, module, name) if isinstance(module, str) else getattr(module, name)
-    for module, names in (
-        (resnet, "conv3 resnet10 resnet18 resnet50"),
-        ("from_timm", "vit_tiny vit_small vit_base vit_large"),
-        ("from_timm", "swin_tiny swin_small swin_base swin_large"),
-        ("from_timm", "convnext_tiny convnext_small convnext_base convnext_large"),
-        ("poolformer", "poolformer_s12 poolformer_s24 poolformer_s36 poolformer_m36 poolformer_m48"),
-        (resnet, "wide_resnet28w2 wide_resnet28w8"),
-    )
-    for name in names.split()
+    **{name: getattr(resnet, name) for name in ("conv3", "resnet10", "resnet18", "resnet50")},
+    **{f"vit_{size}": partial(_of_timm, "from_timm", "vit", size) for size in _SIZES},
+    **{f"swin_{size}": partial(_timms, f"swin_{size}_patch4_window7_224") for size in _SIZES},
+    **{f"convnext_{size}": partial(_timms, f"convnext_{size}") for size in _SIZES},
+    **{f"poolformer_{size}": partial(_of_timm, "poolformer", f"poolformer_{size}") for size in _POOLFORMERS},
+    **{name: getattr(resnet, name) for name in ("wide_resnet28w2", "wide_resnet28w8")},
 }
 
 # What timm's and torchvision's constructors load from a file or an address.

@@ -266,7 +266,7 @@ def _not_finite(trainer: Trainer) -> list[str]:
     for place, optimizer in enumerate(trainer.optimizers):
         for number, state in enumerate(optimizer.state.values()):
             named |= {f"optimizer {place}, {key} {number}": value for key, value in state.items()}
-    named = {name: distributed.own_share(x) for name, x in named.items()}
+    named = {name: x.to_local() if hasattr(x, "to_local") else x for name, x in named.items()}  # FSDP's shares
     floats = {name: x for name, x in named.items() if isinstance(x, Tensor) and x.is_floating_point() and x.numel()}
     if not floats:
         return []

@@ -50,20 +50,21 @@ def capture(trainer: Trainer, module: LightningModule, inside: bool) -> State:
 
 def restore(trainer: Trainer, module: LightningModule, state: State) -> None:
     """Take over a captured state, but for the random streams; when training starts, after everything else is set up."""
+    state = _each_tensor(state, lambda x: x.to(module.device))
     buffers = dict(module.named_buffers())
     for name, value in state["buffers"].items():
         buffers[name].copy_(value)
     metrics = _metrics(module)
     for name, values in state["metrics"].items():
         metrics[name]._update_count = values["count"]
-        for key, value in _moved(values["states"], module.device).items():
+        for key, value in values["states"].items():
             setattr(metrics[name], key, value)
     for name, owner in _owners(trainer, module).items():
         if name in state["owners"]:
-            owner.load_process_state(_moved(state["owners"][name], module.device))
-    trainer._logger_connector._callback_metrics.update(_moved(state["logged"], module.device))
+            owner.load_process_state(state["owners"][name])
+    trainer._logger_connector._callback_metrics.update(state["logged"])
     if "means" in state:
-        trainer.fit_loop.epoch_loop._results = _ContinuedMeans(_moved(state["means"], module.device))
+        trainer.fit_loop.epoch_loop._results = _ContinuedMeans(state["means"])
         return
     for config in trainer.lr_scheduler_configs:  # after an epoch Lightning moves plateaus when the checkpoint is there
         value = state["logged"].get(config.monitor)
@@ -158,10 +159,6 @@ def _owners(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
 def on_cpu(value: Any) -> Any:
     """Detached copies on the CPU of all tensors in dictionaries, lists and tuples; the containers become plain ones."""
     return _each_tensor(value, lambda x: x.detach().cpu().clone())
-
-
-def _moved(value: Any, device: torch.device) -> Any:
-    return _each_tensor(value, lambda x: x.to(device))
 
 
 def _each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

@@ -18,7 +18,7 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 import solo
-from solo.analysis.curves import plot_curves
+from solo.analysis.plots import plot_curves
 from solo.args.config import flat, may_change, never_matters, to_yaml
 from solo.callbacks.meter import Meter, peak_memory_mb
 from solo.callbacks.run_directory import RunDirectory

@@ -12,19 +12,14 @@ from solo.hex.policy import AdaptivePercentile, Constant, FixedThreshold, Policy
 from solo.losses.pairs import Pairs
 
 
-def _ids(n: int, like: Tensor) -> Tensor:
-    return arange(n, device=like.device) + distributed.rank() * n
-
-
 def _two_views(z: Tensor, groups: Tensor | None = None) -> Pairs:
     n = len(z) // 2
-    if groups is not None and len(groups) == n:
-        groups = groups.repeat(2)
-    return Pairs.from_ids(z, _ids(n, z).repeat(2), groups)
+    ids = arange(n, device=z.device).repeat(2) + distributed.rank() * n
+    return Pairs.from_ids(z, ids, groups.repeat(2) if groups is not None and len(groups) == n else groups)
 
 
 def _neighbours(nn: Tensor, p: Tensor, groups: Tensor | None = None) -> Pairs:
-    return Pairs.between(nn, p, _ids(len(p), p), groups)
+    return Pairs.between(nn, p, arange(len(p), device=p.device) + distributed.rank() * len(p), groups)
 
 
 def _loss(pairs: Pairs, policy: Policy, temperature: float, beta: float, tau_plus: float, variant: Variant) -> Tensor:

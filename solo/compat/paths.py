@@ -7,7 +7,7 @@ our own modules. Nothing is imported before somebody asks for it, so this costs 
 import importlib
 import importlib.util
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.abc import Loader, MetaPathFinder
@@ -36,34 +36,34 @@ class Moved:
         return partial(found, self.method) if constructor else found
 
 
-_CONFIGS = "solo.compat.configs"
-_FLAGS = "solo.compat.flags"
-_VIT = {"MaskedAutoencoderViT": "MaskedViT", "VisionTransformerMoCo": "SinCosViT"}
-_TORCHVISION = "torchvision.models"
+_VIT = {
+    "MaskedAutoencoderViT": "solo.backbones.from_timm:MaskedViT",
+    "VisionTransformerMoCo": "solo.backbones.from_timm:SinCosViT",
+}
 _SINCOS = ("1d_sincos_pos_embed_from_grid", "2d_sincos_pos_embed", "2d_sincos_pos_embed_from_grid")
 _MISC = {f"generate_{name}": f"solo.nn.vit:generate_{name}" for name in _SINCOS}
-_MISC |= {"remove_bias_and_norm_from_weight_decay": "solo.optim:remove_bias_and_norm_from_weight_decay"}
 _MISC |= {
-    "trunc_normal_": "torch.nn.init:trunc_normal_",
+    "get_rank": "solo.distributed:rank",
     "param_groups_layer_decay": "timm.optim:param_groups_layer_decay",
+    "remove_bias_and_norm_from_weight_decay": "solo.optim:remove_bias_and_norm_from_weight_decay",
+    "trunc_normal_": "torch.nn.init:trunc_normal_",
 }
-_MISC |= {"get_rank": "solo.distributed:rank"}
 
 MODULES: dict[str, Moved | None] = {  # None: a package without names of its own
-    "solo.args.pretrain": Moved(_CONFIGS, {"parse_cfg": "parse_pretrain"}),
-    "solo.args.linear": Moved(_CONFIGS, {"parse_cfg": "parse_linear"}),
-    "solo.args.dataset": Moved(_FLAGS),
-    "solo.args.knn": Moved(_FLAGS),
-    "solo.args.umap": Moved(_FLAGS),
+    "solo.args.pretrain": Moved("solo.compat.args", {"parse_cfg": "parse_pretrain"}),
+    "solo.args.linear": Moved("solo.compat.args", {"parse_cfg": "parse_linear"}),
+    "solo.args.dataset": Moved("solo.compat.args"),
+    "solo.args.knn": Moved("solo.compat.args"),
+    "solo.args.umap": Moved("solo.compat.args"),
     "solo.backbones.convnext": Moved("solo.backbones"),
     "solo.backbones.convnext.convnext": Moved("solo.backbones", method=None),
     "solo.backbones.swin": Moved("solo.backbones"),
     "solo.backbones.swin.swin": Moved("solo.backbones", method=None),
-    "solo.backbones.resnet.resnet": Moved(_TORCHVISION),
-    "solo.backbones.vit": Moved("solo.backbones.from_timm"),
-    "solo.backbones.vit.vit": Moved("solo.backbones.from_timm", method=None),
-    "solo.backbones.vit.vit_mae": Moved("solo.backbones.from_timm", _VIT, method="mae"),
-    "solo.backbones.vit.vit_mocov3": Moved("solo.backbones.from_timm", _VIT, method="mocov3"),
+    "solo.backbones.resnet.resnet": Moved("torchvision.models"),
+    "solo.backbones.vit": Moved("solo.backbones"),
+    "solo.backbones.vit.vit": Moved("solo.backbones", method=None),
+    "solo.backbones.vit.vit_mae": Moved("solo.backbones", _VIT, method="mae"),
+    "solo.backbones.vit.vit_mocov3": Moved("solo.backbones", _VIT, method="mocov3"),
     "solo.backbones.poolformer.poolformer": Moved("solo.backbones.poolformer", method=None),
     "solo.backbones.wide_resnet": Moved("solo.backbones.resnet"),
     "solo.backbones.wide_resnet.wide_resnet": Moved("solo.backbones.resnet", method=None),
@@ -76,7 +76,7 @@ MODULES: dict[str, Moved | None] = {  # None: a package without names of its own
     "solo.eval.feature_file": Moved("solo.eval.features"),
     "solo.utils": None,
     "solo.utils.auto_resumer": Moved("solo.callbacks.run_directory"),
-    "solo.utils.auto_umap": Moved("solo.callbacks.auto_umap"),
+    "solo.utils.auto_umap": Moved("solo.callbacks.optional"),
     "solo.utils.checkpointer": Moved("solo.callbacks.checkpointer"),
     "solo.utils.kmeans": Moved("solo.nn.memory"),
     "solo.utils.knn": Moved("solo.eval.knn"),
@@ -122,7 +122,7 @@ def install() -> None:
 
 
 class OldPaths(MetaPathFinder, Loader):
-    """Finds the modules of `MODULES`, and lets `_WithOldNames` load those of `NAMES`."""
+    """Finds the modules of `MODULES`, and adds the names in `NAMES` to our own ones."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
@@ -134,7 +134,8 @@ class OldPaths(MetaPathFinder, Loader):
             return None
         spec = PathFinder.find_spec(fullname, path)
         if spec is not None and spec.loader is not None:
-            spec.loader = _WithOldNames(spec.loader)
+            execute = spec.loader.exec_module
+            spec.loader.exec_module = partial(_with_old_names, execute)  # type: ignore[method-assign]
         return spec
 
     def exec_module(self, module: ModuleType) -> None:
@@ -148,27 +149,11 @@ class OldPaths(MetaPathFinder, Loader):
             module.__dir__ = partial(_names, moved)  # type: ignore[method-assign]
 
 
-class _WithOldNames(Loader):
-    """Loads one of our modules, then adds the old names."""
-
-    def __init__(self, loader: Any) -> None:
-        self.loader = loader
-
-    def create_module(self, spec: ModuleSpec) -> ModuleType | None:
-        made: ModuleType | None = self.loader.create_module(spec)
-        return made
-
-    def exec_module(self, module: ModuleType) -> None:
-        self.loader.exec_module(module)
-        _add(module, NAMES.get(module.__name__, {}))
-        if _is_package(module.__name__) and not hasattr(module, "__path__"):
-            module.__path__ = []  # a file of ours that was a package
-
-    def __getattr__(self, name: str) -> Any:
-        """Source, data files, ...: the real loader's."""
-        if name == "loader":
-            raise AttributeError(name)
-        return getattr(self.loader, name)
+def _with_old_names(execute: Callable[[ModuleType], None], module: ModuleType) -> None:
+    execute(module)
+    _add(module, NAMES.get(module.__name__, {}))
+    if _is_package(module.__name__) and not hasattr(module, "__path__"):
+        module.__path__ = []  # a file of ours that was a package
 
 
 def _is_package(name: str) -> bool:

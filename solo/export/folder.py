@@ -1,5 +1,6 @@
 """What every exported folder holds beside the weights: `solo.json`, `taxonomy.json` and a card, `README.md`."""
 
+import contextlib
 import dataclasses
 import json
 from collections.abc import Mapping, Sequence
@@ -139,31 +140,23 @@ def facts_of(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
 
     `name`, `method`, `dataset`, `epochs`, `seed`, `versions`, `protocol`, `numbers` (percent; `_ci`: 95 % interval).
     """
-    summary = _read(folder / "summary.json")
+    summary, evaluated = (_read(folder / name) for name in ("summary.json", "evaluate.json"))
     told = {key: summary.get(key) for key in ("name", "method", "dataset", "epochs", "seed", "versions", "protocol")}
     told["name"] = told["name"] or settings.get("name")
     told["method"] = told["method"] or settings.get("method") or settings.get("pretrain_method")
-    told["dataset"] = told["dataset"] or _mapping(settings.get("data")).get("dataset")
-    told |= {key: _mapping(told[key]) or None for key in ("versions", "protocol")}
+    told["dataset"] = told["dataset"] or (settings.get("data") or {}).get("dataset")
+    told |= {key: None for key in ("versions", "protocol") if not isinstance(told[key], dict)}
     numbers = {key: summary[key] for key in _MEASURED if isinstance(summary.get(key), (int, float))}
-    for result in _mappings(_read(folder / "evaluate.json").get("results")):
-        for level in _mappings(result.get("levels")):
-            ends = ("_acc1", "map_at_r")
-            found = {key: value for key, value in level.items() if key.removesuffix("_ci").endswith(ends)}
-            numbers |= {f"{level.get('level')}: {key}": value for key, value in found.items()}
+    with contextlib.suppress(LookupError, TypeError, AttributeError):  # anyone's file
+        for level in [level for result in evaluated["results"] for level in result["levels"]]:
+            found = {key: x for key, x in level.items() if key.removesuffix("_ci").endswith(("_acc1", "map_at_r"))}
+            numbers |= {f"{level['level']}: {key}": value for key, value in found.items()}
     return {**{key: value for key, value in told.items() if value is not None}, "numbers": numbers}
 
 
 def _read(file: Path) -> dict[str, Any]:
     try:
-        return _mapping(parse_json(file.read_bytes()))
+        found = parse_json(file.read_bytes())
     except (OSError, ValueError):  # a help, not a need
-        return {}
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _mappings(value: Any) -> list[dict[str, Any]]:
-    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+        found = {}
+    return found if isinstance(found, dict) else {}

@@ -8,8 +8,8 @@ from typing import Any
 
 import torch
 
-from solo.analysis.embedding import draw_embedding
 from solo.analysis.pages import words_of
+from solo.analysis.plots import draw_embedding
 from solo.args.eval_schema import EvaluateCfg, KnnCfg, UmapCfg
 from solo.errors import UserError
 from solo.eval.features import Features

@@ -19,7 +19,7 @@ from solo.args.config import to_plain
 from solo.args.parse import exact_parts
 from solo.args.schema import PretrainCfg
 from solo.backbones.registry import check_sizes, side_of_patch
-from solo.callbacks.cheaper import shrunk_side
+from solo.callbacks.optional import shrunk_side
 from solo.callbacks.recorder import Facts, Work
 from solo.data.batches.loaders import BatchLoader, ShowsRelatives, eval_loader, worker_options
 from solo.data.batches.samplers import RuleSampler, describe, rule_sampler

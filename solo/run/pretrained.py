@@ -32,6 +32,7 @@ from solo.taxonomy import Taxonomy
 from solo.weights import load_weights
 
 _READING = tuple(item.name for item in dataclasses.fields(ImageReading) if item.name != "channels")
+_OF_THE_HUB = ("revision", "token", "cache_dir", "force_download", "local_files_only")
 _STATISTICS = ("image_size", "channels", "mean", "std")
 
 
@@ -177,14 +178,10 @@ class PretrainedModel:
         self,
         repo_id: str,
         *,
-        commit_message: str = "Backbone, label tree and card, written by solo",
         private: bool | None = None,
         token: str | None = None,
         branch: str | None = None,
-        create_pr: bool | None = None,
-        allow_patterns: list[str] | str | None = None,
-        ignore_patterns: list[str] | str | None = None,
-        delete_patterns: list[str] | str | None = None,
+        **more: Any,
     ) -> str:
         """Upload backbone, label tree and card to the Hugging Face hub, `solo.load("hf://REPO")` reads it.
 
@@ -192,39 +189,28 @@ class PretrainedModel:
         """
         from huggingface_hub import HfApi
 
-        options: dict[str, Any] = {"commit_message": commit_message, "revision": branch, "create_pr": create_pr}
-        options |= {"allow_patterns": allow_patterns, "ignore_patterns": ignore_patterns}
-        options = {k: v for k, v in {**options, "delete_patterns": delete_patterns}.items() if v is not None}
+        more = {"commit_message": "Backbone, label tree and card, written by solo", **more}
+        if branch is not None:
+            more["revision"] = branch
         with tempfile.TemporaryDirectory() as folder:
             self._save(folder)
             try:
                 api = HfApi(token=token)
                 api.create_repo(repo_id, private=private, exist_ok=True)
-                return str(api.upload_folder(repo_id=repo_id, folder_path=folder, **options))
+                return str(api.upload_folder(repo_id=repo_id, folder_path=folder, **more))
             except Exception as error:  # whatever the hub and the way there raise
                 text = f"{repo_id} can't be written to the hub ({reason(error)}); log in with `hf auth login`"
                 raise UserError(text) from error
 
     @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | Path,
-        *,
-        revision: str | None = None,
-        token: str | bool | None = None,
-        cache_dir: str | Path | None = None,
-        force_download: bool = False,
-        local_files_only: bool = False,
-        **data: Any,
-    ) -> "PretrainedModel":
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **data: Any) -> "PretrainedModel":
         """`solo.load`, where `NAME/REPOSITORY` alone is a repository of the hub unless there is such a folder.
 
-        Arguments are those of `huggingface_hub.ModelHubMixin.from_pretrained`, `data` and errors those of `solo.load`.
+        Arguments are those of `huggingface_hub.ModelHubMixin.from_pretrained` and those of `solo.load`, as are errors.
         """
-        name = str(pretrained_model_name_or_path)
+        name, options = str(pretrained_model_name_or_path), {key: data.pop(key) for key in _OF_THE_HUB if key in data}
         if not Path(name).expanduser().exists() and name.removeprefix("hf://").partition("://")[2] == "":
-            options = {"token": token, "cache_dir": cache_dir, "local_files_only": local_files_only}
-            name = str(fetch(name.removeprefix("hf://"), revision=revision, force_download=force_download, **options))
+            name = str(fetch(name.removeprefix("hf://"), **options))
         return load_pretrained(name, **data)
 
 

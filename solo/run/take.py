@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from solo.analysis.pages import embedded, render
 from solo.args.eval_schema import EmbedCfg, ExportCfg, PredictCfg, SearchCfg
-from solo.callbacks import run_lock
+from solo.callbacks import run_directory
 from solo.data.storage.facts import Problems
 from solo.data.storage.reading import ImageReading, as_picture
 from solo.errors import BrokenImageError, UserError, reason
@@ -48,8 +48,9 @@ class FileFeatures:
     def __init__(self, model: PretrainedModel, batch_size: int, problems: Problems) -> None:
         self.model, self.batch_size, self.problems = model, batch_size, problems
 
-    def batches(self, files: Sequence[Path], what: str) -> Iterator[tuple[list[Path], Tensor]]:
-        """Batches of files that could be read, and their features (B, F)."""
+    def features(self, files: Sequence[Path], what: str) -> tuple[list[Path], Tensor]:
+        """Those of the files that can be read, and their features (n, F)."""
+        read, features = list[Path](), [torch.empty(0, self.model.features_dim)]
         screen = Console(file=sys.stderr)
         with ThreadPoolExecutor(_THREADS) as pool, Progress(console=screen, disable=not screen.is_terminal) as bar:
             task = bar.add_task(what, total=len(files))
@@ -60,16 +61,10 @@ class FileFeatures:
                 found = [(file, image.result()) for file, image in zip(batch, images, strict=True)]
                 kept = [(file, image) for file, image in found if isinstance(image, Tensor)]
                 self.problems.found += [image for _, image in found if isinstance(image, str)]
-                if kept:
-                    yield [file for file, _ in kept], self.model.embed([image for _, image in kept], self.batch_size)
+                read += [file for file, _ in kept]
+                features.append(self.model.embed([image for _, image in kept], self.batch_size))
                 bar.advance(task, len(batch))
-
-    def all(self, files: Sequence[Path], what: str) -> tuple[list[Path], Tensor]:
-        """The same in one piece; a `UserError` if no image can be read."""
-        parts = list(self.batches(files, what))
-        if not parts:
-            raise UserError(f"none of {len(files)} images can be read: {self.problems.found[-1]}")
-        return [file for names, _ in parts for file in names], torch.cat([features for _, features in parts])
+        return read, torch.cat(features)
 
     def _decode(self, file: Path) -> Tensor | str:
         try:
@@ -114,7 +109,7 @@ def embed(cfg: EmbedCfg) -> Path:
         output_file(out)
     parts.mkdir(parents=True, exist_ok=True)
     try:
-        with run_lock.held(parts):
+        with run_directory.held(parts):
             clean(parts, "[0-9]*.npz.*")
             return _written(cfg, out, parts, files, FileFeatures(model, cfg.batch_size, problems))
     finally:
@@ -149,9 +144,8 @@ def _write_part(engine: FileFeatures, file: Path, shard: Sequence[Path], key: st
     mark = f"{key} {hashlib.sha256(images).hexdigest()[:16]}"
     if file.is_file() and _mark_of(file) == mark:
         return
-    found = list(engine.batches(shard, what))
-    features = torch.cat([torch.empty(0, engine.model.features_dim), *(values for _, values in found)])
-    names = np.array([str(path) for paths, _ in found for path in paths], dtype=str)
+    paths, features = engine.features(shard, what)
+    names = np.array([str(path) for path in paths], dtype=str)
     with replacing(file) as temporary, temporary.open("wb") as stream:
         np.savez(stream, features=features.numpy(), paths=names, facts=np.array(mark))
 
@@ -217,11 +211,13 @@ def search(cfg: SearchCfg, model: PretrainedModel | None = None) -> list[Found]:
     model = model or load_pretrained(cfg.run, cfg.device)
     problems = Problems(cfg.on_error == "skip", "on_error")
     engine = FileFeatures(model, cfg.batch_size, problems)
-    queries, asked = engine.all(image_files(cfg.query, problems), "queries")
+    queries, asked = engine.features(image_files(cfg.query, problems), "queries")
     if cfg.features is not None:
         paths, keys = _saved(Path(cfg.features).expanduser(), asked.shape[1], model)
     else:
-        paths, keys = engine.all(image_files(str(cfg.among), problems), "images")
+        paths, keys = engine.features(image_files(str(cfg.among), problems), "images")
+    if not (queries and paths):
+        raise UserError(f"none of the images can be read: {problems.found[-1]}")
     engine.say_skipped()
     similarity, places = nearest(asked.to(model.device), keys.to(model.device), min(cfg.k, len(keys)))
     near = [[paths[place] for place in row] for row in places.tolist()]
@@ -334,13 +330,12 @@ def predict(cfg: PredictCfg) -> list[Row]:
     files, model = image_files(cfg.images, problems), load_pretrained(cfg.run, cfg.device)
     out = output_file(cfg.out)
     engine = FileFeatures(model, cfg.batch_size, problems)
-    rows: list[Row] = []
-    for paths, features in engine.batches(files, "predictions"):
-        found = replace(engine.model.classify(features, cfg.k, cfg.level, cfg.within), careful=cfg.decision == "crm")
-        rows += ({"path": str(path), **row} for path, row in zip(paths, _rows_of(found), strict=True))
+    paths, features = engine.features(files, "predictions")
     engine.say_skipped()
-    if not rows:
+    if not paths:
         raise UserError(f"none of {len(files)} images can be read")
+    found = replace(model.classify(features, cfg.k, cfg.level, cfg.within), careful=cfg.decision == "crm")
+    rows = [{"path": str(path), **row} for path, row in zip(paths, _rows_of(found), strict=True)]
     with replacing(out) as temporary:
         if out.suffix == ".csv":
             safe = [{cell(k): cell(x, "./" if k == "path" else "'") for k, x in row.items()} for row in rows]

@@ -31,10 +31,8 @@ from solo.args.config import to_plain
 from solo.args.schema import LinearCfg, PretrainCfg, RunCfg
 from solo.backbones.registry import side_of_patch
 from solo.callbacks import Checkpointer, Meter, Recorder, RunDirectory, RunProgress
-from solo.callbacks.auto_umap import AutoUMAP
-from solo.callbacks.cheaper import ResolutionSchedule, WeightAverage
 from solo.callbacks.checkpointer import StopRunError
-from solo.callbacks.meter import StepProfile
+from solo.callbacks.optional import AutoUMAP, ResolutionSchedule, StepProfile, WeightAverage
 from solo.callbacks.recorder import Facts
 from solo.callbacks.watchers import EmbeddingMonitor, NonFiniteGuard, TrainingDiagnosis
 from solo.checkpoint import load_checkpoint
@@ -136,8 +134,8 @@ class Run:
 def list_skipped(loaders: Sequence[DataLoader[Any] | BatchLoader | None], folder: Path) -> None:
     """List the images that `data.on_error=skip` left out, in all processes (each calls it), in `skipped.txt`."""
     own = [line for loader in loaders if loader is not None for line in skipped_files(loader.dataset)]
-    lines = sorted(set(distributed.gather_lines(own)))
-    if lines and distributed.rank() == 0:
+    lines = sorted({line for lines in distributed.gather_plain(own) for line in lines})
+    if lines:  # of all processes, on the first one
         write_text(folder / "skipped.txt", "".join(f"{line}\n" for line in lines))
         say(f"data.on_error=skip: {len(lines)} files were skipped, listed in {folder / 'skipped.txt'}")
 

@@ -24,7 +24,7 @@ from solo.data.storage.containers import write_h5
 from solo.data.storage.facts import is_image_name
 from solo.data.storage.reading import ImageReading
 from solo.data.views.batched import BatchAugment
-from solo.data.views.pipelines import normalisation
+from solo.data.views.pipelines import Normalize
 from solo.errors import BrokenImageError, UserError, printable
 
 RAMP = np.linspace(0, 1, 16 * 12).reshape(16, 12)
@@ -467,5 +467,5 @@ def test_a_file_with_two_labels_is_said(tmp_path: Path) -> None:
 )
 def test_impossible_statistics_are_refused(mean: list[float], std: list[float], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        normalisation(mean, std, 3)
-    normalisation([0.0, 0.0, 0.0], [1.0, 1.0, 1.0], 3)  # values as they are
+        Normalize(mean, std, 3)
+    Normalize([0.0, 0.0, 0.0], [1.0, 1.0, 1.0], 3)  # values as they are

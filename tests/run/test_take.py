@@ -110,15 +110,15 @@ def test_embed_writes_all_features_in_order(run, pictures, tmp_path, name):
 def test_a_stopped_embed_goes_on(run, pictures, tmp_path, monkeypatch):
     from solo.run.take import FileFeatures
 
-    batches, computed = FileFeatures.batches, []
+    features, computed = FileFeatures.features, []
 
     def counting(self, files, what):
         computed.append(len(files))
         if len(computed) == 2:
             raise KeyboardInterrupt
-        return batches(self, files, what)
+        return features(self, files, what)
 
-    monkeypatch.setattr(FileFeatures, "batches", counting)
+    monkeypatch.setattr(FileFeatures, "features", counting)
     words = ["embed", str(run), str(pictures), f"out={tmp_path / 'f.npz'}", "shard=9"]
     assert main(words) == 130 and not (tmp_path / "f.npz").exists()
     assert main(words) == 0 and computed == [9, 9, 9, 5]  # the first part was kept

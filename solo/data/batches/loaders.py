@@ -1,9 +1,8 @@
 """Loaders that give the same batches for the same seed, with any number of workers and after a resume.
 
 Image by image, the sampler hands out `(index, seed)` pairs and the data set seeds Python's `random`, from which the
-transforms draw, before it makes a sample. In whole batches, decoded images and a `BatchAugment` stand for a data set of
-views: on a CPU the workers (or this process) make the views; for a GPU they only fetch the decoded images, those of
-differing sizes cropped, and the views are made on the device.
+transforms draw. In whole batches, decoded images and a `BatchAugment` stand for a data set of views: on a CPU the
+workers make the views; for a GPU they only fetch decoded images, or crops, and the views are made on the device.
 """
 
 import functools
@@ -89,9 +88,9 @@ def whole_batches(dataset: Any) -> NormalisedBatches | None:
 
 
 class Padded(Around):
-    """A data set of `(image, label)` that goes on beyond its end, with its first images, unlabelled: they don't count.
+    """A data set of `(image, label)` that goes on beyond its end, so that all processes have equally many batches.
 
-    So all processes have equally many batches, as DDP needs.
+    There come its first images, unlabelled: they don't count.
     """
 
     def __getitem__(self, index: int) -> Any:
@@ -172,13 +171,9 @@ class _Batches(Dataset[list[Any]]):
 class BatchLoader:
     """Batches `[indexes (B,), [view (B, C, H, W), ...], targets]`, shuffled, full ones only.
 
-    Not a `DataLoader`, so that Lightning leaves it as it is; each process takes its own share, of `batch_size`. Raises
-    a `UserError` if there are fewer images than one batch needs.
-
-    Views are made on `device`. `seed` is of order and views, `None` draws one from torch's generator; a `sampler` of
-    the order over all processes (default: a random one) has its own. `shown` says whose view is the second one of an
-    image (default: its own). `waited` are seconds that the program has waited for what the workers make; not for views
-    made on a GPU.
+    Not a `DataLoader`, so that Lightning leaves it as it is. Views are made on `device`; batch size, workers, `seed`,
+    `sampler` and errors are as of `train_loader`. `shown` says whose view is the second one of an image (default: its
+    own). `waited` are seconds that the program has waited for what the workers make; not for views made on a GPU.
     """
 
     def __init__(

@@ -39,12 +39,9 @@ class Random:
 class Balanced:
     """Equally many images of each node, give or take one, in each stretch of a batch and in an epoch.
 
-    An epoch ends with the smallest node; the others take a random part of their images, another one each time. With
-    more nodes than images in a batch, all images of a batch are of different nodes. `nodes` (N,) is -1 for images to
-    leave out.
-
-    A batch takes size // C rows of a table of n images of each of C nodes, the rest from the rows that are left: those
-    hold enough, because size * batches <= C n.
+    An epoch ends with the smallest node; the others take a random part of their images, another one each time. `nodes`
+    (N,) is -1 for images to leave out. A batch takes size // C rows of a table of n images of each of C nodes, the rest
+    from the rows that are left: those hold enough, because size * batches <= C n.
     """
 
     name = "balanced"
@@ -71,12 +68,11 @@ class Balanced:
 
 
 class PerClass:
-    """P different nodes in a batch, K images of each, side by side.
+    """P different nodes in a batch, K images of each, side by side (Hermans et al., https://arxiv.org/abs/1703.07737).
 
-    Hermans et al., https://arxiv.org/abs/1703.07737, section 2. Each node's images are cut into groups of K =
-    `per_class`, which divides the batch size. An epoch has the most batches that are possible: the largest T for which
-    the nodes, with at most T groups each, have P T groups. Which groups and images stay out is random. `nodes` (N,) is
-    -1 for images to leave out.
+    Each node's images are cut into groups of K = `per_class`, which divides the batch size. An epoch has the largest
+    number T of batches for which the nodes, with at most T groups each, have P T groups. Which groups and images stay
+    out is random. `nodes` (N,) is -1 for images to leave out.
     """
 
     def __init__(self, nodes: np.ndarray, per_class: int) -> None:
@@ -132,13 +128,10 @@ def _members(nodes: np.ndarray) -> list[np.ndarray]:
 class Mixed:
     """In each batch a share of images with labels, composed by another rule, the rest without, at random.
 
-    Where a tenth of the images has labels, so has a tenth of a random batch: few images to be partners of each other.
-    Here they come more often instead. An epoch has as many batches as before; labelled and other images are both gone
-    through round after round, so that one comes twice only after all of its kind. The two kinds alternate in a batch,
-    so that every stretch of it, one process's for instance, has the share, give or take one image.
-
-    `make` is the rule that composes the labelled images, from their numbers among all; `labelled` is bool (N,); `share`
-    that of labelled images in a batch, in (0, 1).
+    An epoch has as many batches as a random one; labelled and other images are both gone through round after round, so
+    that one comes twice only after all of its kind. The two kinds alternate in a batch, so that every stretch of it,
+    one process's for instance, has the `share`, in (0, 1), give or take one image. `make` is the rule that composes the
+    labelled images, from their numbers among all; `labelled` is bool (N,).
     """
 
     name: str
@@ -247,10 +240,7 @@ def _rings(paths: np.ndarray) -> list[list[Ring]]:
 
 
 class _Counts:
-    """How many images of each group are left, with sums over ranges of groups and draws in log(groups) steps.
-
-    The sums are kept in a binary indexed tree (Fenwick, A new data structure for cumulative frequency tables, 1994).
-    """
+    """Images that are left of each group: sums over ranges and draws in log(groups) steps (Fenwick's tree, 1994)."""
 
     def __init__(self, sizes: np.ndarray) -> None:
         self.left = sizes.tolist()

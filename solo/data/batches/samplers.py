@@ -77,9 +77,8 @@ def seeded_sampler(size: int, batch_size: int, seed: int | None) -> SeededSample
 class RuleSampler(SeededSampler):
     """Batch after batch of a rule, with a seed for each image.
 
-    The order is such that process `r` of `n`, which takes every n-th item from the r-th on, gets images `r *
-    batch_size` to `(r + 1) * batch_size - 1` of each global batch: what a rule puts side by side stays together. Raises
-    a `UserError` where the rule can't make a single batch for as many processes as there are when it is asked.
+    Process `r`, which takes every n-th item, gets images `r * batch_size` to `(r + 1) * batch_size - 1` of each global
+    batch: what a rule puts side by side stays together. A `UserError` where the rule can't make a single batch.
     """
 
     def __init__(self, rule: BatchRule, batch_size: int, seed: int) -> None:

@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +29,7 @@ from solo.data.storage.facts import Source, identity
 from solo.data.storage.reading import ImageReading
 from solo.data.views.batched import BatchAugment
 from solo.data.views.tensor_ops import luminance
-from solo.errors import BrokenImageError
+from solo.errors import BrokenImageError, reason
 from solo.files import user_cache
 from solo.taxonomy import UNKNOWN
 
@@ -38,8 +38,7 @@ _LOOK_AT = 200
 UNASKED_BYTES = 2 * 2**30
 
 
-def readable(nbytes: int) -> str:
-    """A number of bytes as MiB or GiB, for people."""
+def _readable(nbytes: int) -> str:
     return f"{nbytes / 2**30:.1f} GiB" if nbytes >= 2**30 else f"{nbytes / 2**20:.1f} MiB"
 
 
@@ -53,7 +52,7 @@ class ArrayImages:
     convert: Callable[[Tensor], Tensor]  # makes the wanted channels of `(B, C, H, W)`
 
     def __post_init__(self) -> None:
-        self.size_text = f"{len(self.indices):,} images in memory, {readable(self.images.nbytes)}"
+        self.size_text = f"{len(self.indices):,} images in memory, {_readable(self.images.nbytes)}"
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -72,8 +71,7 @@ class FileImages:
     """Image files, decoded in the loader's processes and cropped there; all else happens to whole batches.
 
     JPEG files are decoded at a half, a quarter or an eighth of their size, as long as the shorter side stays at least
-    `side`: pixels are averaged that a crop would average. `size_text` says how much there is, and `cure` what would be
-    faster, for people.
+    `side`. `size_text` says how much there is, and `cure` what would be faster, for people.
     """
 
     files: Sequence[Source]  # paths, or images in tar, HDF5 and other files
@@ -144,8 +142,7 @@ class FileImages:
 class KeptImages(FileImages):
     """Image files, decoded when they are first asked for and then kept in one file in `folder`.
 
-    `files` says which images, how they are read, and what is done with those that can't be. Smaller images than `side`
-    pixels of the shorter side are kept as they are. `shapes` (N, 2) are heights and widths of what is kept.
+    Smaller images than `side` pixels of the shorter side are kept as they are. `shapes` (N, 2) are heights and widths.
     """
 
     def __init__(self, files: FileImages, side: int, channels: int, folder: Path) -> None:
@@ -161,7 +158,7 @@ class KeptImages(FileImages):
         self.shapes = known
         self.store = PixelStore(self.path, content, known, channels)
         self.nbytes = self.store.nbytes
-        self.size_text = f"{len(self.files):,} images in {self.path}, {readable(self.nbytes)}"
+        self.size_text = f"{len(self.files):,} images in {self.path}, {_readable(self.nbytes)}"
 
     def _broken(self, rows: Sequence[int]) -> np.ndarray[Any, Any]:
         return self.store.broken(rows)
@@ -186,7 +183,7 @@ def _resized(image: Any, width: int, height: int) -> np.ndarray[Any, Any]:
             image = image.resize((width, height), Image.Resampling.BICUBIC, reducing_gap=3.0)
         return np.array(image)
     if image.shape[:2] == (height, width):
-        return cast("np.ndarray[Any, Any]", image)
+        return np.asarray(image)
     planes = [_resized(Image.fromarray(plane), width, height) for plane in image.transpose(2, 0, 1)]
     return np.stack(planes, axis=2)
 
@@ -232,19 +229,18 @@ def cached(
     found = FileImages(chosen, targets, enough, reading, convert, isinstance(dataset, SkipBroken), problems)
     room = found.estimate(kept, augment.channels)
     if room > UNASKED_BYTES and not asked:
-        found.cure = f"a cache of {readable(room)} would end it: data.augment=batch, in data.cache_dir"
-        found.size_text += f" ({readable(room)} if kept: augment=batch)"
+        found.cure = f"a cache of {_readable(room)} would end it: data.augment=batch, in data.cache_dir"
+        found.size_text += f" ({_readable(room)} if kept: augment=batch)"
         return found
     images = KeptImages(found, kept, augment.channels, place)
     parent = next(path for path in (place, *place.parents) if os.path.exists(path))
     if images.nbytes > shutil.disk_usage(parent).free and not os.path.exists(images.path):
-        size = readable(images.nbytes)
+        size = _readable(images.nbytes)
         raise CantCacheError(f"decoded they take {size}, more than is free in {place}; choose another data.cache_dir")
     try:
         images.store.create()
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise CantCacheError(f"{place} can't be written ({reason}); choose another data.cache_dir") from error
+        raise CantCacheError(f"{place} can't be written ({reason(error)}); choose another data.cache_dir") from error
     return images
 
 

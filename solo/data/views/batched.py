@@ -36,10 +36,7 @@ _SHOWN = 2**20  # stream of random numbers, beyond those of the views
 
 
 def uniforms(seeds: Tensor, stream: int, count: int) -> Tensor:
-    """`(B, count)` float64 in [0, 1): a hash of seed, stream and column (SplitMix64, Steele et al., 2014).
-
-    Seeds are int64 `(B,)`; a stream is the number of a view.
-    """
+    """`(B, count)` float64 in [0, 1): a hash of seed (B,), stream (a view's number) and column (SplitMix64, 2014)."""
     golden = np.uint64(0x9E3779B97F4A7C15)
     steps = np.arange(1, count + 1, dtype=np.uint64) + np.uint64(stream * count)
     z = _mix(seeds.numpy().astype(np.uint64)[:, None]) + steps * golden
@@ -74,10 +71,7 @@ class Plan(NamedTuple):
 
 
 class EntryViews:
-    """The views of one entry of `augmentations`, of each image of a batch; arguments as `BatchAugment`'s.
-
-    `streams` are the numbers of its views among all views of a sample.
-    """
+    """The views of one entry of `augmentations`, of each image; `streams` are their numbers among all of a sample."""
 
     def __init__(
         self,
@@ -263,11 +257,9 @@ def channel_statistics(
 
 
 class Buffers:
-    """Gives out float32 tensors on the CPU that nobody has written to, and takes them back by itself.
+    """Gives out float32 tensors on the CPU, whose memory is used again once nothing holds it.
 
-    Fresh memory of a hundred MB a batch costs as much as the views that are put there: the system clears each page when
-    it is first touched. A tensor, or anything that shares its memory, keeps its buffer occupied; usually two are in
-    use, the batch that is being made and the one that is looked at.
+    Fresh memory of a hundred MB a batch costs as much as the views that are put there: the system clears each page.
     """
 
     def __init__(self) -> None:

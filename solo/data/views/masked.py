@@ -141,8 +141,7 @@ def _crop(images: Tensor, places: Tensor, entry: EntryViews) -> Tensor:
 def _weights(places: Tensor, side: int, size: int, resample: ops.Resample) -> Tensor:
     """The numbers of `ops.all_matrices` for crops out of up to `side` pixels, `(n, 2, size, side)`: across, down.
 
-    Places are the middles of the crops, one over half their lengths (negative: mirrored), and half their lengths in
-    units of the distance between taps, across and down each.
+    Places are the crops' middles, one over half their lengths (negative: mirrored), half their lengths in taps; twice.
     """
     middle, slope, reach = places.view(-1, 3, 2, 1, 1).unbind(dim=1)
     pixel, target, two = _grid(side, size, places.device)

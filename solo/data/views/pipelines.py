@@ -120,10 +120,10 @@ class RandomHorizontalFlip(Named, tvt.RandomHorizontalFlip):  # type: ignore[mis
 
 
 class Normalize(Named, tvt.Normalize):  # type: ignore[misc]
-    """`(x - mean) / std` of a float tensor `(C, H, W)`, as torchvision's."""
+    """`(x - mean) / std` of a float tensor `(C, H, W)`, as torchvision's; arguments as of `channel_statistics`."""
 
-    def __init__(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        tvt.Normalize.__init__(self, tuple(mean), tuple(std))
+    def __init__(self, mean: Sequence[float], std: Sequence[float], channels: int | None = None) -> None:
+        tvt.Normalize.__init__(self, *map(tuple, channel_statistics(mean, std, channels)))
         levels = torch.arange(256, dtype=torch.float32) / 255
         m, s = (torch.tensor(v, dtype=torch.float32)[:, None] for v in (self.mean, self.std))
         self._table = ((levels - m) / s).numpy()  # (C, 256)
@@ -135,11 +135,6 @@ class Normalize(Named, tvt.Normalize):  # type: ignore[misc]
             return torch.from_numpy(self._table[0].take(pixels))[None]
         planes = [table.take(pixels[:, :, c]) for c, table in enumerate(self._table)]
         return torch.from_numpy(np.stack(planes))
-
-
-def normalisation(mean: Sequence[float], std: Sequence[float], channels: int | None) -> Normalize:
-    """The last transform of every pipeline; arguments and errors as `channel_statistics`."""
-    return Normalize(*channel_statistics(mean, std, channels))
 
 
 class Pipeline(tvt.Compose):  # type: ignore[misc]
@@ -208,7 +203,7 @@ def build_transform_pipeline(
     own = entry if spec.name == "custom" else {}
     mean = mean or own.get("mean") or spec.mean
     std = std or own.get("std") or spec.std
-    return _pipeline(entry, normalisation(mean, std, 3 if setting(entry, "grayscale.channels") else channels))
+    return _pipeline(entry, Normalize(mean, std, 3 if setting(entry, "grayscale.channels") else channels))
 
 
 def _pipeline(entry: DictConfig, last: Normalize, resample: Resample = "bicubic") -> tvt.Compose:
@@ -255,7 +250,7 @@ def build_eval_pipeline(
     size: int, mean: Sequence[float], std: Sequence[float], channels: int | None = None, resize: int | None = None
 ) -> tvt.Compose:
     """Deterministic: shorter side to `resize`, centre crop of `size` (without `resize`: exactly `size` x `size`)."""
-    last = normalisation(mean, std, channels)
+    last = Normalize(mean, std, channels)
     if len(last.mean) not in _MODES:
         from torchvision.transforms import v2 as tv2  # takes most of a second to import
 
@@ -281,7 +276,7 @@ def build_train_pipeline(
     flip: bool = True,
 ) -> tvt.Compose:
     """A classifier's: random resized crop (bilinear) and mirroring."""
-    return _pipeline(train_entry(size, min_scale, flip), normalisation(mean, std, channels), "bilinear")
+    return _pipeline(train_entry(size, min_scale, flip), Normalize(mean, std, channels), "bilinear")
 
 
 def _planes(image: Array) -> Tensor:

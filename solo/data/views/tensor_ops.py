@@ -84,10 +84,7 @@ def adjust_hue(x: Tensor, shift: Tensor) -> Tensor:
 
 
 def gaussian_blur(x: Tensor, sigma: Tensor) -> Tensor:
-    """Blur with standard deviation `sigma` (B,) in pixels, up to 2; 13 taps, edges mirrored, as torchvision's.
-
-    Pillow, in the per-image path, approximates the Gaussian by three boxes and repeats the edge.
-    """
+    """Blur with standard deviation `sigma` (B,) in pixels, up to 2; 13 taps, edges mirrored, as torchvision's."""
     if x.device.type == "cpu" and max(x.shape[2:]) > DENSE_SIDE:
         for image, strength in zip(x, sigma.tolist(), strict=True):
             _blur_one(image, strength)
@@ -184,9 +181,9 @@ def which_matrices(box: Tensor, flip: Tensor, height: int, width: int) -> tuple[
 
 @lru_cache(maxsize=16)
 def all_matrices(side: int, size: int, device: torch.device, resample: Resample) -> Tensor:
-    """Weights `(2 x side x side, size, side)` that cut a part out of `side` pixels, by its start and its length - 1.
+    """Weights `(2 x side x side, size, side)` that cut and resize a part of `side` pixels, by its start and length - 1.
 
-    They resize it, and the second half of them mirror it.
+    The second half of them mirror it.
     """
     start, length = (grid.flatten() for grid in torch.meshgrid(*2 * [torch.arange(side, device=device)], indexing="ij"))
     weights = _weights(start, length + 1, side, size, resample)
