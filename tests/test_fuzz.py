@@ -43,7 +43,7 @@ from solo.errors import UserError
 from solo.eval.features import Features, FeatureTable, read_features, write_features
 from solo.experiment.runs import add_row, read_rows
 from solo.export.folder import Bundle, Network, facts_of, model_card, read_exported
-from solo.run.relatives import kept_rows
+from solo.run.pretrain import kept_rows
 from solo.run.resume import SameData
 from solo.taxonomy import Taxonomy
 
