@@ -24,7 +24,7 @@ from solo.checkpoint import FORMAT
 from solo.errors import NonFiniteError
 from solo.eval.metrics import accuracy_at_k, mean_over_processes
 from solo.methods.settings import data_facts
-from solo.nn.norms import IterNorm
+from solo.nn.networks import IterNorm
 from solo.precision import at_least_float32
 
 
