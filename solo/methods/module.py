@@ -220,27 +220,29 @@ class SoloModule(pl.LightningModule):
         optimizer = optim.build_optimizer(self.optimizer, groups, self.lr, self.weight_decay, kwargs, self._OPTIMIZERS)
         if self.scheduler == "none":
             return optimizer
-        schedule = optim.Schedule(
-            name=self.scheduler,
-            interval=self.scheduler_interval,
-            max_epochs=self.max_epochs,
-            total_steps=self.trainer.estimated_stepping_batches if self.attached else None,
-            lr=self.lr,
-            warmup_start_lr=self.warmup_start_lr,
-            warmup_epochs=self.warmup_epochs,
-            min_lr=self.min_lr,
-            decay_steps=self.lr_decay_steps,
-            gamma=self.scheduler_gamma,
-        )
-        scheduler = schedule.build(optimizer, self._SCHEDULER_CHOICES)
+        steps = self.trainer.estimated_stepping_batches if self.attached else None
+        scheduler = optim.build_scheduler(self, optimizer, steps, self._SCHEDULER_CHOICES)
         if isinstance(scheduler, ReduceLROnPlateau) and self.attached and self.trainer.state.status == "running":
             scheduler = {"scheduler": scheduler, "monitor": "val_loss"}  # Lightning needs to be told what to watch
         return [optimizer], [scheduler]
 
     def keep_own_settings(self, fresh: list[dict[str, Any]]) -> None:
-        """As in `solo.optim`; `fresh` are the parameter groups before the checkpoint was loaded."""
-        schedulers = [config.scheduler for config in self.trainer.lr_scheduler_configs]
-        optim.keep_own_settings(self.trainer.optimizers[0], schedulers, fresh, self._static_groups)
+        """Let a resumed run follow its own settings where they differ from the stored ones; else nothing changes.
+
+        `fresh` are the parameter groups' settings as they were before the checkpoint was loaded.
+        """
+        groups = self.trainer.optimizers[0].param_groups
+        for group, new in zip(groups, fresh, strict=True):
+            old_base, base = (float(part.get("initial_lr", part["lr"])) for part in (group, new))
+            if base != old_base:
+                group["lr"] = group["lr"] * (base / old_base) if old_base else base
+            own = ("lr", "fused", "foreach")  # how it computes follows from where its state lies
+            group.update({key: value for key, value in new.items() if key not in own})
+        for scheduler in (config.scheduler for config in self.trainer.lr_scheduler_configs):
+            if isinstance(scheduler, optim.PureLR):
+                for index, (group, rate) in enumerate(zip(groups, scheduler.get_lr(), strict=True)):
+                    if index not in self._static_groups:
+                        group["lr"] = rate
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Step; then groups with `static_lr` get the base rate (here: a checkpoint must not store a function)."""
