@@ -284,10 +284,7 @@ class Lightly(MlpHeads, BaseMomentumMethod):
         return self.hex.blend(lambda: self.compare(*views), [z1, z2], step)
 
     def compare(self, *views: Tensor) -> Tensor:
-        """The mean loss of pairs of views (N, D), one after the other, of all processes' rows.
-
-        Raises a `UserError` if it refuses such a batch.
-        """
+        """The mean loss of pairs of views (N, D), one after the other; a `UserError` if it refuses such a batch."""
         try:
             found = distributed.gather_each(*map(at_least_float32, views))
             return torch.stack([self._of_all(a, b) for a, b in zip(found[::2], found[1::2], strict=True)]).mean()

@@ -158,8 +158,7 @@ class SoloModule(pl.LightningModule):
     def level_accuracies(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """`val_acc1/<level>` of every level; a coarse class has the probability of its leaves together.
 
-        Empty for flat labels. A level counts the rows that have a label there and whose class is known. A class that
-        ends above the level stands for itself.
+        A level counts the rows that have a label there and a known class; a class that ends above it stands for itself.
         """
         if len(self.levels) == 1:
             return {}
@@ -176,10 +175,7 @@ class SoloModule(pl.LightningModule):
         return accuracies
 
     def validation_record(self, out: Mapping[str, Tensor], targets: Tensor) -> dict[str, Any]:
-        """What an epoch's means are made of, for one batch: sizes, loss and accuracies, also those of the levels.
-
-        `batch_size` counts the labelled rows, `batch_size/<name>` those of a level's accuracy.
-        """
+        """Loss and accuracies of a batch, and their labelled rows: `batch_size`, a level's `batch_size/<name>`."""
         known = self.leaf_labels(targets) >= 0
         record = {"batch_size": known.sum(), **{f"val_{key}": out[key] for key in ("loss", "acc1", "acc5")}}
         accuracies = self.level_accuracies(out["logits"], targets)
@@ -188,11 +184,7 @@ class SoloModule(pl.LightningModule):
         return record | accuracies | sizes
 
     def on_validation_start(self) -> None:
-        """Give all processes the running statistics of the first, whose checkpoint is kept.
-
-        DDP would send all buffers in each step. In training nobody reads these, and queues, centres and banks are made
-        of the rows of all processes, and so are equal.
-        """
+        """Give all processes the running statistics of the first, whose checkpoint is kept; other buffers are equal."""
         norms = [part for part in self.modules() if isinstance(part, (_BatchNorm, IterNorm))]
         with torch.no_grad():
             for values in (value for norm in norms for value in norm.buffers(recurse=False)):

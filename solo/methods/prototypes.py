@@ -319,10 +319,9 @@ class DINOv2(DINO):
 
 
 def hidden_patches(rows: int, side: int, ratio: float, device: torch.device) -> Tensor:
-    """Places (rows, k) of the patches to hide, of grids of `side` x `side`: k of them, one at least, side by side.
+    """Places (rows, k) of the patches to hide, of grids of side x side, one at least: where blurred noise is highest.
 
-    They are where noise, blurred over three patches, is highest; drawn for the rows of all processes, which are seeded
-    alike.
+    Drawn for the rows of all processes, which are seeded alike.
     """
     noise = torch.rand(rows * distributed.world_size(), 1, side, side, device=device)
     noise = F.avg_pool2d(noise, 3, stride=1, padding=1, count_include_pad=False) if side > 3 else noise

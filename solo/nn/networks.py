@@ -117,10 +117,7 @@ class MomentumUpdater:
 
 
 def freeze_layers(backbone: nn.Module, trained: Sequence[str]) -> list[nn.Module]:
-    """Freeze all layers of a backbone but those named: no gradient, BatchNorm in eval mode, as of those returned.
-
-    Raises a `UserError` for a name that is no module of the backbone; it says which there are.
-    """
+    """Freeze all layers of a backbone but those named, and return them; a `UserError` for a name that isn't there."""
     modules = dict(backbone.named_modules())
     for name in trained:
         if not name or name not in modules:

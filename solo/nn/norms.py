@@ -135,10 +135,7 @@ class SyncedBatchNorm(_BatchNorm):
             raise ValueError(f"expected (N, C) or (N, C, ...), got {tuple(input.shape)}")
 
     def forward(self, input: Tensor) -> Tensor:
-        """(N, C) or (N, C, ...) -> the same shape and type.
-
-        Raises a `ValueError` if all processes together have one value a channel, which has no variance.
-        """
+        """(N, C, ...) -> the same shape and type; a `ValueError` for one value a channel in all processes together."""
         self._check_input_dim(input)
         batch_statistics = self.training or self.running_mean is None or self.running_var is None
         if not (batch_statistics and distributed.is_distributed()):
