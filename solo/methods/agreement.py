@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from solo import distributed
 from solo.errors import UserError
-from solo.eval.metrics import mean_std
+from solo.eval.embedding import mean_std
 from solo.losses.pairs import unit
 from solo.losses.views import (
     barlow_loss_func,

@@ -22,7 +22,7 @@ from solo.args.config import to_plain
 from solo.args.schema import LinearCfg, LinearSchedulerCfg, PretrainCfg
 from solo.checkpoint import FORMAT
 from solo.errors import NonFiniteError
-from solo.eval.metrics import accuracy_at_k, mean_over_processes
+from solo.eval.predictions import accuracy_at_k, mean_over_processes
 from solo.methods.settings import data_facts
 from solo.nn.networks import IterNorm
 from solo.precision import at_least_float32
