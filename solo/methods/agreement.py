@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from solo import distributed
 from solo.errors import UserError
-from solo.eval.metrics import mean_std
+from solo.eval.embedding import mean_std
 from solo.losses.pairs import unit
 from solo.losses.views import (
     barlow_loss_func,
@@ -28,8 +28,7 @@ from solo.methods import catalogue as of
 from solo.methods import lightly_losses
 from solo.methods.base import BaseMethod, MlpHeads, NeighbourQueue, Outputs, TrainStep
 from solo.methods.momentum import BaseMomentumMethod
-from solo.nn.networks import mlp
-from solo.nn.norms import LateIterNorm, Whitening2d
+from solo.nn.networks import LateIterNorm, Whitening2d, mlp
 from solo.precision import at_least_float32, full_precision
 
 
