@@ -86,7 +86,7 @@ def whole_batches(dataset: Any) -> NormalisedBatches | None:
 
 
 class Padded(Around):
-    """A data set of `(image, label)` that goes on beyond its end with its first images, unlabelled: they don't count."""
+    """A data set of `(image, label)` that goes on beyond its end with its first images, unlabelled: not counted."""
 
     def __getitem__(self, index: int) -> Any:
         item = self.dataset[index % len(self)]
