@@ -133,7 +133,7 @@ def build_backbone(
 
 
 def checked_kwargs(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """A backbone's settings, which somebody else may have stored; a `UserError` unless they are plain, without files."""
+    """A backbone's settings, which somebody else may have stored; a `UserError` unless plain, without files."""
     for key, value in kwargs.items():
         if key in _WEIGHTS or not _is_plain(value):
             raise UserError(
