@@ -91,10 +91,7 @@ class Features:
 
 
 def infer_tree(labels: Tensor, levels: Sequence[str]) -> Taxonomy | None:
-    """The tree that columns of labels (n, L), coarse first, -1 unknown, form; None if a node has two parents.
-
-    Its nodes are named by their numbers.
-    """
+    """The tree, of numbers, that labels (n, L), coarse first, -1 unknown, form; None if a node has not one parent."""
     if not len(levels) or (labels.amax(dim=0) < 0).any():
         return None
     counts = (labels.amax(dim=0) + 1).tolist()

@@ -130,9 +130,8 @@ def hops(tree: Taxonomy, truth: Array, scores: Array) -> Array:
     for label in np.unique(truth):
         heights = tree.lca_height(np.full_like(classes, label), classes)
         expected = np.sort(heights)
-        steps, counts = np.unique(expected, return_counts=True)
-        falls = zip(0.5**steps, [*0.5 ** steps[1:], 0.0], counts, strict=True)
-        weights = np.concatenate([np.linspace(start, end, count, endpoint=False) for start, end, count in falls])
+        steps, first = np.unique(expected, return_index=True)
+        weights = np.interp(classes, [*first, len(classes)], [*0.5**steps, 0.0])
         worst = float(weights @ np.abs(expected - expected[::-1]))
         rows = truth == label
         obtained = heights[np.argsort(-scores[rows], axis=1, kind="stable")]
@@ -171,8 +170,7 @@ def mean_per_class(right: Array, truth: Array) -> float:
 def calibration_error(confidence: Array, right: Array, bins: int = 15) -> float:
     """Expected calibration error: mean distance of confidence and accuracy over bins of equal width, 0 to 1.
 
-    Of probabilities (n,) of the predicted class, 0 to 1, and whether it is right (n,). Guo, Pleiss, Sun, Weinberger: On
-    calibration of modern neural networks (ICML 2017): https://arxiv.org/abs/1706.04599.
+    Of probabilities (n,) of the predicted class and whether it is right (n,): Guo, Pleiss, Sun, Weinberger (ICML 2017).
     """
     if not len(confidence):
         return math.nan

@@ -97,10 +97,7 @@ def centroids(features: Array, labels: Array) -> tuple[Array, Array, Array]:
 
 
 def emergent_tree(points: Array) -> EmergentTree:
-    """Join the two closest groups of points (m, d) again and again, by the mean cosine distance (1 - cosine, 0 to 2).
-
-    A zero row has cosine 0 with everybody. A `UserError` of less than 2 or more than 10,000 points.
-    """
+    """Join the two closest groups of points (m, d) again and again, by their mean cosine distance, 0 to 2."""
     from scipy.cluster.hierarchy import linkage
     from scipy.spatial.distance import squareform
 
@@ -146,12 +143,10 @@ def label_distances(paths: Array) -> Array:
 
 
 def cpcc(tree: Taxonomy, means: Array, leaves: Array, most: int = 2_000) -> float:
-    """Cophenetic correlation of the embedding with the label tree: Pearson's, over all pairs of classes.
+    """Cophenetic correlation, -1 to 1: of distances of classes' means (m, d) with those of `leaves` (m,) in the tree.
 
-    Of the euclidean distances of the classes' mean features (m, d) with the distances of the classes `leaves` (m,) in
-    the tree; -1 to 1, NaN with fewer than three classes or where either has no variance. Of more than `most` classes,
-    as many are drawn. Zeng, des Combes, Zhao: Learning structured representations by embedding class hierarchy (ICLR
-    2023), section 2.
+    Pearson's over all pairs, NaN with fewer than three classes or without variance; of more than `most` classes as many
+    are drawn. Zeng, des Combes, Zhao: Learning structured representations by embedding class hierarchy (ICLR 2023).
     """
     chosen = draw(len(leaves), most).numpy()
     means, leaves = means[chosen].astype(np.float64), leaves[chosen]
