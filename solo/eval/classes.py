@@ -107,14 +107,10 @@ class ConfusablePair:
 
     first: int  # label
     second: int  # label, larger
-    # 0 (no neighbour in the other class) to 1 (neighbours as if the two were one class), whatever the sizes
-    mixing: float
-    # distance of the centroids over the root mean square distance to the own centroid, of unit rows; 0: same place,
-    # inf: two points without spread
-    separation: float
+    mixing: float  # 0 (no neighbour in the other class) to 1 (as if the two were one class), whatever the sizes
+    separation: float  # distance of the centroids over the spread (RMS) around them, of unit rows; inf without spread
     cosine: float  # of the centroids
-    # (row of first, row of second) that are neighbours, the most similar first, each row once
-    examples: tuple[tuple[int, int], ...]
+    examples: tuple[tuple[int, int], ...]  # rows of both that are neighbours, the most similar first, each row once
 
 
 def confusable_pairs(
@@ -200,9 +196,7 @@ class NodeRank:
     parent: int  # index of its parent at the level above, -1 for the root and what stands below it
     count: int  # its rows
     effective_rank: float  # of its rows, centred, 1 to min(count, D); NaN with fewer than 8 rows
-    # mean effective rank of equally many rows drawn from all: what the node would have if it were no group; an
-    # effective rank grows with the number of rows, so only this comparison is fair
-    reference: float
+    reference: float  # mean of equally many rows drawn from all: only that is fair, a rank grows with the rows
 
     @property
     def ratio(self) -> float:

@@ -57,13 +57,9 @@ def mean_over_processes(outputs: Sequence[Mapping[str, Any]], key: str, batch_si
 class HierarchyScores:
     """How far predicted classes are from the true ones in the tree."""
 
-    # mean height of the lowest common ancestor of truth and prediction over the mistakes, 1 (same parent) to the tree's
-    # depth; NaN without mistakes
-    severity: float
+    severity: float  # mean height of the common ancestor over the mistakes, 1 (same parent) to the tree's; NaN without
     distance: float  # the same over all images, 0 where right
-    # common ancestors over those of the predictions, each class counting as its own and the root as none; summed over
-    # the images before dividing, 0 to 1
-    precision: float
+    precision: float  # common ancestors over those of the predictions (with itself, without the root), summed, 0 to 1
     recall: float  # the same over those of the truth
     f1: float  # harmonic mean of both
     mistakes: int  # how many
@@ -185,10 +181,8 @@ class Judged:
 
     confidence: Array  # (n, L) of the predicted class, 0 to 1
     first: Array  # (n, L) of class 1: of the label, where columns say whether an image has it
-    # (n, levels) node with the highest sum of the probabilities of the classes below it, and that sum; no columns
-    # without a tree of several levels
-    summed: Array
-    summed_confidence: Array
+    summed: Array  # (n, levels of a tree of several) node with the highest sum of the probabilities of its classes
+    summed_confidence: Array  # that sum
     hops: Array  # (n,) NaN where the class is unknown, and without such a tree
     careful: Array  # (n,) the class of the least expected height, see `expected_heights`; -1 without such a tree
 

@@ -24,8 +24,7 @@ MOST_LEAVES = 10_000  # whose distances fill 400 MB
 class EmergentTree:
     """A binary tree over m leaves, numbered 0 to m - 1."""
 
-    # (m - 1, 4), SciPy's linkage matrix: the two nodes that join (leaves, then merges counted from m), the height at
-    # which they do, not decreasing, and the leaves below
+    # (m - 1, 4), SciPy's linkage: nodes that join (leaves, then merges from m on), height, not decreasing, leaves
     merges: Array
     distances: Array  # (m (m - 1) / 2,) what it was built from, in SciPy's condensed form
 
@@ -76,13 +75,10 @@ class EmergentTree:
 class TreeAgreement:
     """How far an emergent tree is the label tree."""
 
-    # Pearson correlation of joining heights and distances in the label tree, -1 to 1; NaN where all leaves are equally
-    # far apart in the label tree (one level)
-    cophenetic: float
+    cophenetic: float  # correlation of joining heights and distances in the label tree, -1 to 1; NaN of one level
     p_value: float  # share of random re-labellings of the leaves, the identity included, that agree at least as well
     gamma: float  # Baker's gamma, the rank correlation of the same two, -1 to 1
-    # share of the label tree's inner nodes whose leaves are exactly one subtree, 0 to 1; NaN without any
-    recovered: float
+    recovered: float  # share of the label tree's inner nodes whose leaves are exactly one subtree, 0 to 1; NaN without
 
 
 def centroids(features: Array, labels: Array) -> tuple[Array, Array, Array]:
