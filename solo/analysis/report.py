@@ -12,8 +12,7 @@ from markupsafe import Markup
 
 from solo.analysis.drawing import Images, as_plotly, brief
 from solo.analysis.figure import Figure, Plot, legend_of
-from solo.analysis.labelling import Labelling
-from solo.analysis.numbers import COSINE_ANCHORS, SPACES, Analysis, Numbers, Options, Run
+from solo.analysis.numbers import COSINE_ANCHORS, SPACES, Analysis, Labelling, Numbers, Options, Run
 from solo.analysis.pages import embedded, finite, page_file, render, words_of
 
 
