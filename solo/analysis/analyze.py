@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -37,16 +37,14 @@ class SnapshotSource:
     views: Callable[[int], Mapping[str, torch.Tensor]] | None = None
 
 
-@dataclass(frozen=True)
-class RunSource:
+class RunSource(NamedTuple):
     """A run to look at: its name in the legends, and its snapshots in order."""
 
     name: str
     snapshots: tuple[SnapshotSource, ...]
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What was found, and drawn."""
 
     analysis: Analysis

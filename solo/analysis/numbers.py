@@ -7,7 +7,7 @@ models and epochs, so that these stay comparable.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -269,8 +269,7 @@ def measure(features: Tensor, labelling: Labelling, options: Options, views: Ten
     )
 
 
-@dataclass(frozen=True)
-class View:
+class View(NamedTuple):
     """Images that are drawn as points, together."""
 
     key: str  # short name

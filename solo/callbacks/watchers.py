@@ -298,8 +298,8 @@ class NonFiniteGuard(Callback):
     """Refuses to train on a loss that is NaN or infinite; then writes `replay/` into the run's folder.
 
     `state.ckpt`: a checkpoint as any other, of the moment before the optimizer's step, with `replay`: step, random
-    streams before the step, precision. `batch.pt`: the batch as the method got it. `finding.json`: the terms that are not
-    finite, and the module where it began. Of several processes each that fails writes `replay/rank<r>/`.
+    streams before the step, precision. `batch.pt`: the batch as the method got it. `finding.json`: the terms that are
+    not finite, and the module where it began. Of several processes each that fails writes `replay/rank<r>/`.
     """
 
     def __init__(self, run: RunDirectory) -> None:
