@@ -66,20 +66,16 @@ def _tree_over_time(analysis: Analysis, trend: Callable[..., fig.Plot]) -> list[
         trend("Agreement of ranks", "Baker's gamma", space, "agreement.gamma"),
     ]
     if analysis.over_time:
-        of = [[snapshot.spaces[space] for snapshot in run.snapshots] for run in analysis.runs]
-        last = {id(one): run[-1].tree for run in of for one in run}
-        before = {id(one): previous.tree for run in of for previous, one in zip(run, run[1:], strict=False)}
-
-        def like(numbers: Numbers) -> float:
-            other = last[id(numbers)]
-            return tree_similarity(numbers.tree, other) if numbers.tree and other else math.nan
-
-        def changed(numbers: Numbers) -> float:
-            other = before.get(id(numbers))
-            return robinson_foulds(numbers.tree, other) if numbers.tree and other else math.nan
-
-        panels.append(trend("Likeness to the last epoch's tree", "Baker's gamma", space, like))
-        panels.append(trend("Changed since the snapshot before", "share of subtrees", space, changed))
+        like, changed = (defaultdict[int, float](lambda: math.nan) for _ in range(2))  # of a snapshot's numbers
+        for run in analysis.runs:
+            of = [snapshot.spaces[space] for snapshot in run.snapshots]
+            for before, one in zip([None, *of], of, strict=False):
+                if one.tree and of[-1].tree:
+                    like[id(one)] = tree_similarity(one.tree, of[-1].tree)
+                if one.tree and before and before.tree:
+                    changed[id(one)] = robinson_foulds(one.tree, before.tree)
+        panels.append(trend("Likeness to the last epoch's tree", "Baker's gamma", space, lambda n: like[id(n)]))
+        panels.append(trend("Changed since the snapshot before", "share of subtrees", space, lambda n: changed[id(n)]))
     return panels
 
 
