@@ -138,8 +138,7 @@ _BATCH, _ANCHORS, _RETRIEVED = 128, 7, 5  # as in figure 15 of the paper
 
 def snapshot_figures(analysis: Analysis, neighbours: dict[str, fig.Pictures]) -> list[fig.Figure]:
     """Those of first and last snapshots; `nearest_in_batch` gives each run's neighbours, if images can be shown."""
-    drawn = analysis.runs[0].last.clouds
-    found = [_clouds(analysis, view) for view in analysis.views if view.key in drawn]
+    found = [_clouds(analysis, view) for view in analysis.views]
     found += [_distributions(analysis), _spectra(analysis), _trees(analysis), _profile(analysis), _confusable(analysis)]
     if neighbours:
         panels, space = [*neighbours.values()], SPACES[analysis.spaces[-1]]
@@ -207,14 +206,12 @@ def _clouds(analysis: Analysis, view: View) -> fig.Figure:
         parts = [labelling.names[-1][fine] if fine >= 0 else "", labelling.names[labelling.superclass][coarse]]
         texts.append(" · ".join(dict.fromkeys(part for part in parts if part)))
     # Several runs that began with the same network show it once.
-    starts = [run.first.clouds.get(view.key) for run in analysis.runs if len(run.snapshots) > 1]
-    common = len(starts) == len(analysis.runs) > 1 and all(
-        one is not None and starts[0] is not None and np.array_equal(one, starts[0]) for one in starts
-    )
+    starts = [run.first.clouds[view.key] for run in analysis.runs if len(run.snapshots) > 1]
+    common = len(starts) == len(analysis.runs) > 1 and all(np.array_equal(one, starts[0]) for one in starts)
     panels: list[fig.Panel] = []
     for run in analysis.runs:
         for snapshot, start in reversed(run.ends):
-            if view.key not in snapshot.clouds or (common and start and run is not analysis.runs[0]):
+            if common and start and run is not analysis.runs[0]:
                 continue
             title = analysis.titled(run, time_of(snapshot.epoch) if run.first.epoch != run.last.epoch else "")
             if common and start:
