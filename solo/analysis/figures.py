@@ -268,23 +268,18 @@ def _profile(analysis: Analysis) -> fig.Figure:
     """The collapse profile: local over global rank of every node."""
     labelling, panels = analysis.labelling, []
     for space in analysis.spaces:
-        by_run = [
-            {(node.level, node.node): node for node in run.last.spaces[space].profile if node.level >= 0}
-            for run in analysis.runs
-        ]
-        ratios = [{key: node.ratio for key, node in nodes.items()} for nodes in by_run]
-        nodes = by_run[0]
+        profiles = [(run, run.last.spaces[space].profile) for run in analysis.runs]
+        ratios = [(run, {(node.level, node.node): node.ratio for node in profile}) for run, profile in profiles]
+        nodes = {(node.level, node.node): node for node in profiles[0][1] if node.level >= 0}
         order = [key for key in nodes if key[0] == 0]
         if max((level for level, _ in nodes), default=0) and len(nodes) <= _MOST_ROWS:
             below = {top: [key for key in nodes if key[0] == 1 and nodes[key].parent == top[1]] for top in order}
             order = [key for top, children in below.items() for key in (top, *children)]
         if len(order) > _MOST_ROWS:
-            order = sorted(order, key=lambda key: min(of.get(key, math.nan) for of in ratios))[:_MOST_ROWS]  # noqa: B023
+            order.sort(key=lambda key: min(of.get(key, math.nan) for _, of in ratios))  # noqa: B023
         rows = []
-        for key in order:
-            marks = [
-                (run.name, of.get(key, math.nan), run.colour) for run, of in zip(analysis.runs, ratios, strict=True)
-            ]
+        for key in order[:_MOST_ROWS]:
+            marks = [(run.name, of.get(key, math.nan), run.colour) for run, of in ratios]
             rows.append(fig.DotRow(labelling.names[labelling.superclass + key[0]][key[1]], marks, key[0]))
         title = SPACES[space].capitalize() + (f", the {_MOST_ROWS} lowest" if len(nodes) > len(rows) else "")
         panels.append(fig.dots(title, "local / global effective rank", rows, reference=1.0))
