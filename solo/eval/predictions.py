@@ -1,4 +1,4 @@
-"""Predicted classes, their order and their probabilities, judged in the label tree.
+"""Predicted classes: accuracy; their order and their probabilities, judged in the label tree.
 
 Mean mistake severity can't rank classifiers fairly, since it looks at the mistakes only: one that errs once, badly, is
 worse than one that errs often, mildly (Sani, Anand: Hier-COS, https://arxiv.org/abs/2503.07853, which proposes HOPS and
@@ -6,15 +6,51 @@ full-path accuracy instead). What can be told of a single image is returned for 
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from solo import distributed
 from solo.eval.features import Array
 from solo.eval.linear import LinearClassifier
 from solo.taxonomy import Taxonomy
+
+
+@torch.no_grad()
+def accuracy_at_k(
+    outputs: Tensor, targets: Tensor, top_k: Sequence[int] = (1, 5), labelled: Tensor | None = None
+) -> list[Tensor]:
+    """Top-k accuracies in percent, over the rows that have a label: a tensor (1,) for each k; a k above C counts as C.
+
+    Outputs are scores (N, C), targets (N,) class indices, negative ones unknown; 0 if nothing is labelled. `labelled`
+    is how many rows have a label, () and above 0; default: those here.
+    """
+    ks = [min(k, outputs.shape[1]) for k in top_k]
+    labelled = (targets >= 0).sum().clamp(min=1) if labelled is None else labelled
+    hits = outputs.topk(max(ks), dim=1).indices == targets[:, None]  # (N, max k)
+    return [hits[:, :k].sum().mul(100.0).div(labelled).reshape(1) for k in ks]
+
+
+def weighted_mean(outputs: Sequence[Mapping[str, Any]], key: str, batch_size_key: str) -> Tensor:
+    """Mean of `key` over the batches' outputs, each weighted by its `batch_size_key`; NaN if all weights are 0."""
+    total = weight = torch.as_tensor(0.0)
+    for out in outputs:
+        size = torch.as_tensor(out[batch_size_key])
+        total = total.to(size.device) + torch.as_tensor(out[key], device=size.device).float().squeeze() * size
+        weight = weight.to(size.device) + size
+    return total / weight
+
+
+def mean_over_processes(outputs: Sequence[Mapping[str, Any]], key: str, batch_size_key: str) -> Tensor:
+    """`weighted_mean` of the outputs of all processes together; each has at least one."""
+    mean = weighted_mean(outputs, key, batch_size_key)
+    weight = sum(torch.as_tensor(out[batch_size_key], device=mean.device) for out in outputs)
+    sums = distributed.all_reduce_sum(torch.stack([(mean * weight).nan_to_num(), mean.new_tensor(float(weight))]))
+    return sums[0] / sums[1] if distributed.is_distributed() else mean
 
 
 @dataclass(frozen=True)

@@ -93,10 +93,7 @@ def fingerprint(model: PretrainedModel) -> str:
 
 
 def embed(cfg: EmbedCfg) -> Path:
-    """Write the features and return where they are.
-
-    Every `cfg.shard` images a part is put beside the file; one of the same images and model is not computed again.
-    """
+    """Write features; each `cfg.shard` images are a part, not computed again for the same images and model."""
     out = Path(cfg.out).expanduser()
     if out.suffix and out.suffix not in _ENDINGS:
         raise UserError(f"out={cfg.out} has another ending than {', '.join(_ENDINGS)}; without one it is a folder")

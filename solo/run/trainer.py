@@ -141,10 +141,7 @@ def list_skipped(loaders: Sequence[DataLoader[Any] | BatchLoader | None], folder
 
 
 def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: LightningModule) -> Run:
-    """Build the Trainer, with the run's folder below `checkpoint.dir/kind`, loggers and callbacks.
-
-    `facts` is what the summary says besides the numbers; the model learns what is decided here.
-    """
+    """Build the Trainer, with the run's folder in `checkpoint.dir/kind`; the model learns what is decided."""
     hush(workers=cfg.data.workers > 0)
     watch_children()
     kind = file_name(kind)
