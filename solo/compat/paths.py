@@ -87,7 +87,7 @@ MODULES: dict[str, Moved | None] = {  # None: a package without names of its own
     "solo.utils.momentum": Moved("solo.nn.networks"),
     "solo.utils.positional_encodings": Moved("solo.nn.vit"),
     "solo.utils.sinkhorn_knopp": Moved("solo.nn.memory"),
-    "solo.utils.whitening": Moved("solo.nn.norms", {"iterative_normalization_py": "iterative_normalization_py"}),
+    "solo.utils.whitening": Moved("solo.nn.networks", {"iterative_normalization_py": "iterative_normalization_py"}),
 }
 
 # file -> methods, and losses, that had one each

@@ -28,8 +28,7 @@ from solo.methods import catalogue as of
 from solo.methods import lightly_losses
 from solo.methods.base import BaseMethod, MlpHeads, NeighbourQueue, Outputs, TrainStep
 from solo.methods.momentum import BaseMomentumMethod
-from solo.nn.networks import mlp
-from solo.nn.norms import LateIterNorm, Whitening2d
+from solo.nn.networks import LateIterNorm, Whitening2d, mlp
 from solo.precision import at_least_float32, full_precision
 
 

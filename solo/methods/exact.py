@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from solo.nn.norms import IterNorm
+from solo.nn.networks import IterNorm
 from solo.precision import at_least_float32
 from solo.rng import rng_state, set_rng_state
 

@@ -24,9 +24,8 @@ from solo.checkpoint import FORMAT
 from solo.errors import NonFiniteError
 from solo.eval.predictions import accuracy_at_k, mean_over_processes
 from solo.methods.settings import data_facts
-from solo.nn.norms import IterNorm
+from solo.nn.networks import IterNorm
 from solo.precision import at_least_float32
-from solo.taxonomy import Taxonomy
 
 
 class SoloModule(pl.LightningModule):
@@ -79,21 +78,13 @@ class SoloModule(pl.LightningModule):
         self._sums: dict[tuple[str, ...], tuple[Tensor, Tensor | int, bool]] = {}
         self._unread: list[tuple[list[str], Tensor, Any]] = []  # names, values on their way here, when they are here
         tree = config.data.resolved.taxonomy if config.data.resolved else None
-        self.set_taxonomy(tree if tree and tree.num_classes == self.num_classes else None)
-
-    @property
-    def learnable_params(self) -> list[dict[str, Any]]:
-        """Parameter groups with `name`, `params` and what differs from the rest: `lr`, `weight_decay`, ..."""
-        raise NotImplementedError
+        # The label tree for coarse labels and accuracies; None: the classes only.
+        self.taxonomy = tree if tree and tree.num_classes == self.num_classes else None
+        paths = self.taxonomy.path_table() if self.taxonomy else [(leaf,) for leaf in range(self.num_classes)]
+        self._is_ragged = self.taxonomy is not None and self.taxonomy.is_ragged
+        self.register_buffer("_leaf_paths", torch.tensor(paths), persistent=False)  # (C, L)
 
     # ---- labels ----
-
-    def set_taxonomy(self, taxonomy: Taxonomy | None) -> None:
-        """Use this label tree for coarse labels and accuracies (None: the classes only)."""
-        self.taxonomy = taxonomy
-        paths = taxonomy.path_table() if taxonomy else [(leaf,) for leaf in range(self.num_classes)]
-        self._is_ragged = taxonomy is not None and taxonomy.is_ragged
-        self.register_buffer("_leaf_paths", torch.tensor(paths), persistent=False)  # (C, L)
 
     @property
     def levels(self) -> tuple[str, ...]:
