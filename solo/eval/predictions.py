@@ -57,13 +57,9 @@ def mean_over_processes(outputs: Sequence[Mapping[str, Any]], key: str, batch_si
 class HierarchyScores:
     """How far predicted classes are from the true ones in the tree."""
 
-    # mean height of the lowest common ancestor of truth and prediction over the mistakes, 1 (same parent) to the tree's
-    # depth; NaN without mistakes
-    severity: float
+    severity: float  # mean height of the common ancestor over the mistakes, 1 (same parent) to the tree's; NaN without
     distance: float  # the same over all images, 0 where right
-    # common ancestors over those of the predictions, each class counting as its own and the root as none; summed over
-    # the images before dividing, 0 to 1
-    precision: float
+    precision: float  # common ancestors over those of the predictions (with itself, without the root), summed, 0 to 1
     recall: float  # the same over those of the truth
     f1: float  # harmonic mean of both
     mistakes: int  # how many
@@ -130,9 +126,8 @@ def hops(tree: Taxonomy, truth: Array, scores: Array) -> Array:
     for label in np.unique(truth):
         heights = tree.lca_height(np.full_like(classes, label), classes)
         expected = np.sort(heights)
-        steps, counts = np.unique(expected, return_counts=True)
-        falls = zip(0.5**steps, [*0.5 ** steps[1:], 0.0], counts, strict=True)
-        weights = np.concatenate([np.linspace(start, end, count, endpoint=False) for start, end, count in falls])
+        steps, first = np.unique(expected, return_index=True)
+        weights = np.interp(classes, [*first, len(classes)], [*0.5**steps, 0.0])
         worst = float(weights @ np.abs(expected - expected[::-1]))
         rows = truth == label
         obtained = heights[np.argsort(-scores[rows], axis=1, kind="stable")]
@@ -171,8 +166,7 @@ def mean_per_class(right: Array, truth: Array) -> float:
 def calibration_error(confidence: Array, right: Array, bins: int = 15) -> float:
     """Expected calibration error: mean distance of confidence and accuracy over bins of equal width, 0 to 1.
 
-    Of probabilities (n,) of the predicted class, 0 to 1, and whether it is right (n,). Guo, Pleiss, Sun, Weinberger: On
-    calibration of modern neural networks (ICML 2017): https://arxiv.org/abs/1706.04599.
+    Of probabilities (n,) of the predicted class and whether it is right (n,): Guo, Pleiss, Sun, Weinberger (ICML 2017).
     """
     if not len(confidence):
         return math.nan
@@ -187,10 +181,8 @@ class Judged:
 
     confidence: Array  # (n, L) of the predicted class, 0 to 1
     first: Array  # (n, L) of class 1: of the label, where columns say whether an image has it
-    # (n, levels) node with the highest sum of the probabilities of the classes below it, and that sum; no columns
-    # without a tree of several levels
-    summed: Array
-    summed_confidence: Array
+    summed: Array  # (n, levels of a tree of several) node with the highest sum of the probabilities of its classes
+    summed_confidence: Array  # that sum
     hops: Array  # (n,) NaN where the class is unknown, and without such a tree
     careful: Array  # (n,) the class of the least expected height, see `expected_heights`; -1 without such a tree
 

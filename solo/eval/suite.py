@@ -34,8 +34,7 @@ Numbers = dict[str, Any]
 class Protocol:
     """What is measured, and how."""
 
-    # some of `MEASURES`; `hierarchy` looks at the predictions of `linear` and `knn`
-    measures: tuple[str, ...] = MEASURES
+    measures: tuple[str, ...] = MEASURES  # `hierarchy` looks at the predictions of `linear` and `knn`
     l2: float = 1e-4  # linear, strength of the penalty
     linear_steps: int = 1000  # linear, steps of L-BFGS at most
     k: int = 20  # kNN, neighbours that vote
