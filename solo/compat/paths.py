@@ -82,12 +82,12 @@ MODULES: dict[str, Moved | None] = {  # None: a package without names of its own
     "solo.utils.knn": Moved("solo.eval.knn"),
     "solo.utils.lars": Moved("solo.optim"),
     "solo.utils.lr_scheduler": Moved("solo.optim"),
-    "solo.utils.metrics": Moved("solo.eval.metrics"),
+    "solo.utils.metrics": Moved("solo.eval.predictions"),
     "solo.utils.misc": Moved("solo.compat.misc", _MISC),
     "solo.utils.momentum": Moved("solo.nn.networks"),
     "solo.utils.positional_encodings": Moved("solo.nn.vit"),
     "solo.utils.sinkhorn_knopp": Moved("solo.nn.memory"),
-    "solo.utils.whitening": Moved("solo.nn.norms", {"iterative_normalization_py": "iterative_normalization_py"}),
+    "solo.utils.whitening": Moved("solo.nn.networks", {"iterative_normalization_py": "iterative_normalization_py"}),
 }
 
 # file -> methods, and losses, that had one each

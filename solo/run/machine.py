@@ -31,7 +31,7 @@ from solo.errors import UserError
 from solo.losses.fused import check_device
 from solo.methods.base import BaseMethod
 from solo.methods.module import SoloModule
-from solo.nn.norms import synchronise
+from solo.nn.networks import synchronise
 from solo.precision import best_precision
 from solo.run.report import say
 

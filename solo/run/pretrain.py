@@ -26,7 +26,7 @@ from solo.callbacks.optional import shrunk_side
 from solo.callbacks.recorder import Facts
 from solo.data.batches.loaders import BatchLoader, ShowsRelatives, eval_loader, worker_options
 from solo.data.batches.samplers import RuleSampler, describe, rule_sampler
-from solo.data.cache.images import CantCacheError, cached
+from solo.data.cache import CantCacheError, cached
 from solo.data.catalogue.registry import unseen_classes
 from solo.data.classification_dataloader import prepare_transforms
 from solo.data.labels.subsets import Indexed, Subset, level_targets, take_fraction, withhold
