@@ -14,7 +14,6 @@ from pkgutil import resolve_name
 from typing import Any, TypeVar
 
 import solo
-from solo.args.check import check
 from solo.args.compose import (
     CHECKPOINTS,
     SOURCES,
@@ -37,7 +36,7 @@ from solo.args.eval_schema import (
     SearchCfg,
     UmapCfg,
 )
-from solo.args.fields import keys_of
+from solo.args.fields import check, keys_of
 from solo.args.parse import Parsed, parse
 from solo.args.recipes import find_folders, find_recipe
 from solo.args.schema import LinearCfg, PretrainCfg

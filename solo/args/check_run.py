@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-from solo.args.check import ParseError, Problem, Values, get, unknown
+from solo.args.fields import ParseError, Problem, Values, get, unknown
 from solo.data.catalogue.registry import DATASETS, DatasetSpec, check_path, is_here, is_there, obtain, validation_path
 from solo.data.catalogue.rows import wrong_statistics
 from solo.errors import UserError

@@ -10,11 +10,10 @@ import contextlib
 import copy
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from solo.args.check import ParseError, Problem, check
 from solo.args.check_method import check_labels_of_method, check_method, count_views, unread_keys
 from solo.args.check_run import (
     check_data,
@@ -28,12 +27,10 @@ from solo.args.check_run import (
     to_fetch,
 )
 from solo.args.compose import check_source
-from solo.args.config import freeze
-from solo.args.fields import declarations, keys_of, walk
+from solo.args.config import check_outside, freeze
+from solo.args.fields import ParseError, Problem, check, declarations, keys_of, walk
 from solo.args.origins import COMMAND_LINE, Origins
-from solo.args.outside import check_outside
 from solo.args.schema import HexCfg
-from solo.args.trainer import count_devices
 from solo.compat.keys import Modern, modernise
 from solo.cores import usable_cores
 from solo.data.catalogue.registry import (
@@ -59,6 +56,27 @@ _OPTIMIZER_KWARGS: dict[str, dict[str, Any]] = {
 }
 # With these names solo-learn scales classifier_lr only if data.val_path is given; kept, for its runs to be repeatable.
 _NEEDS_VAL_PATH = ("cifar10", "cifar100", "stl10", "imagenet", "imagenet100", "custom")
+
+
+def count_devices(devices: int | str | Sequence[int], accelerator: str) -> int:
+    """How many processes a node will run; torch is imported only where the machine has to be asked.
+
+    `devices` is a number, a list (`[0, 1]`), a text (`"2"`, `"0,1"`), or `"auto"` and -1 for all there are. A CPU
+    counts as one device; there a list of n means n processes.
+    """
+    if isinstance(devices, str) and "," in devices:
+        return len([part for part in devices.split(",") if part.strip()])
+    if isinstance(devices, str):
+        devices = -1 if devices.strip() in ("auto", "-1") else int(devices)
+    if not isinstance(devices, int):
+        return len(devices)
+    if devices >= 0:
+        return devices
+    if accelerator == "cpu":
+        return 1
+    import torch
+
+    return max(1, torch.cuda.device_count())
 
 
 def global_batch(values: Mapping[str, Any]) -> int:

@@ -6,9 +6,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from solo.args.check import ParseError, unknown
 from solo.args.config import fill_defaults, to_plain, write_back
-from solo.args.fields import keys_of
+from solo.args.fields import ParseError, keys_of, unknown
 from solo.args.parse import parse
 from solo.args.schema import LinearCfg, PretrainCfg
 from solo.compat.keys import is_old_key

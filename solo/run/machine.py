@@ -20,8 +20,8 @@ from torch.optim import Optimizer
 
 from solo import distributed
 from solo.args.eval_schema import FeatureCfg
+from solo.args.parse import count_devices
 from solo.args.schema import LinearCfg, PretrainCfg, RunCfg
-from solo.args.trainer import count_devices
 from solo.callbacks.meter import Meter
 from solo.cores import usable_cores
 from solo.errors import UserError

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from solo.args.check import unknown
+from solo.args.fields import unknown
 from solo.args.schema import PretrainCfg
 from solo.data.batches.loaders import eval_loader
 from solo.data.classification_dataloader import prepare_transforms
