@@ -123,8 +123,7 @@ class Difference(NamedTuple):
 def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Difference]:
     """The settings in which two resolved configurations differ, in the order of the new one.
 
-    A key that only one of them has counts where its absence means something, which is with Lightning's keys: the
-    others are settings that this or the earlier version doesn't know.
+    A key that only one of them has counts if it is Lightning's; others aren't known to this or the earlier version.
     """
     before, after = dict(flat(old)), dict(flat(new))
     lightnings = keys_of(TrainerCfg)

@@ -212,9 +212,8 @@ def check(
 ) -> tuple[dict[str, Any], list[Problem]]:
     """Compare a section of plain dicts, lists and numbers with its schema.
 
-    `path` says where the section stands, `""` or ending in a dot. With `open_names` names that a program may add to,
-    such as `optimizer.name`, are the caller's to check. Returns a new dict with every key of the schema (a wrong or
-    missing value is `None`), and the problems.
+    `path` says where it stands, `""` or ending in a dot. With `open_names` names that a program may add to, such as
+    `optimizer.name`, pass. Returns all keys of the schema (a wrong or missing value is `None`), and the problems.
     """
     problems: list[Problem] = []
     leaves = [name for name, _ in walk(schema, path)]

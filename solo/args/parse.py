@@ -22,7 +22,6 @@ from solo.args.check_run import (
     check_levels,
     check_run,
     obtain_all,
-    remarks,
     spec_of,
     to_fetch,
 )
@@ -43,6 +42,7 @@ from solo.data.catalogue.registry import (
 )
 from solo.data.catalogue.rows import SMALL
 from solo.errors import UserError
+from solo.hex.catalogue import policy_facts
 from solo.methods.catalogue import facts_of
 
 _MOST_WORKERS = 16  # from there on they cost memory, and a step takes longer than its images
@@ -346,4 +346,19 @@ def _notes(written: Mapping[str, Any], found: Mapping[str, Any], spec: DatasetSp
         yield f"{what}; data.image_size={side}{stem} (and crop_size, where it is written down) trains faster, as well"
     if data["dataset"] == "custom" and data["val_path"] is None and found["data"]["val_path"]:
         yield f"data.val_path={found['data']['val_path']}, found beside data.train_path"
-    yield from remarks(found)
+    schedule, epochs = found.get("scheduler") or {}, found.get("max_epochs")
+    warm_up: float = schedule["warmup_epochs"] if schedule.get("name") == "warmup_cosine" else 0
+    if epochs and 2 * warm_up > epochs:
+        what = "never reaches optimizer.lr" if warm_up > epochs else "rises for most of the run"
+        yield f"the learning rate {what}: {warm_up:g} warm-up epochs (scheduler.warmup_epochs), max_epochs={epochs}"
+    if schedule.get("name") == "warmup_cosine" and schedule["min_lr"] > found["optimizer"]["lr"]:
+        ends = f"scheduler.min_lr={schedule['min_lr']:g} is above optimizer.lr={found['optimizer']['lr']:g}"
+        yield f"the learning rate goes up after the warm-up: {ends}, scaled to the global batch"
+    if schedule.get("name") == "step":
+        steps = schedule["lr_decay_steps"]
+        if not steps or min(steps) >= epochs:
+            yield f"the learning rate never changes: scheduler.lr_decay_steps={steps} and max_epochs={epochs}"
+    settings = found.get("hex") or {"policy": "standard"}
+    if policy_facts(settings["policy"]).path and settings["warm_epoch"] >= epochs:
+        early = f"hex.warm_epoch={settings['warm_epoch']} is not below max_epochs={epochs}"
+        yield f"HEX is never switched on: {early}, so the plain loss is trained"
