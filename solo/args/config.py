@@ -125,15 +125,10 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Differen
 
     A key that only one of them has counts if it is Lightning's; others aren't known to this or the earlier version.
     """
-    before, after = dict(flat(old)), dict(flat(new))
-    lightnings = keys_of(TrainerCfg)
-    found = []
-    for key in [*after, *(key for key in before if key not in after)]:
-        if key in before and key in after or key.partition(".")[0] in lightnings:
-            pair = before.get(key, NOT_SET), after.get(key, NOT_SET)
-            if pair[0] != pair[1]:
-                found.append(Difference(key, *pair))
-    return found
+    before, after, lightnings = dict(flat(old)), dict(flat(new)), keys_of(TrainerCfg)
+    compared = [k for k in after | before if (k in before and k in after) or k.partition(".")[0] in lightnings]
+    pairs = [Difference(key, before.get(key, NOT_SET), after.get(key, NOT_SET)) for key in compared]
+    return [pair for pair in pairs if pair.old != pair.new]
 
 
 def may_change(key: str, allowed: Iterable[str]) -> bool:
