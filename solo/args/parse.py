@@ -1,4 +1,4 @@
-"""The way of a config, whoever calls: older names -> `check` -> `check_*` -> `resolve`.
+"""The way of a config, whoever calls: older names -> `check` -> what goes together -> `resolve`.
 
 `resolve` finds what follows from the data set and the machine: classes, image size, crops, scaled learning rates. Every
 value found is written back, so that a run's own config says all of it; to resolve it again changes nothing.
