@@ -20,7 +20,7 @@ from rich.table import Table
 from torch import Tensor
 
 from solo.backbones import build_backbone
-from solo.callbacks.cheaper import shrunk
+from solo.callbacks.optional import shrunk
 from solo.losses import simclr_loss_func
 
 Step = Callable[[Tensor], Tensor]

@@ -81,11 +81,10 @@ def load_checkpoint(path: str | Path) -> dict[str, Any]:
 def _check_kinds(state: Mapping[Any, Any], file: Path) -> None:
     """Refuse tensors that would be loaded as something else: without values, or as their real part."""
     for name, value in state.items():
-        if isinstance(value, torch.Tensor):
-            plain = value.layout == torch.strided and not (value.is_meta or value.is_complex() or value.is_quantized)
-            if not plain:
-                kind = "meta" if value.is_meta else f"{str(value.layout)[6:]} {str(value.dtype)[6:]}"
-                raise UserError(f"checkpoint {file}: {name} is a {kind} tensor; save the weights as plain numbers")
+        odd = isinstance(value, Tensor) and (value.is_meta or value.is_complex() or value.is_quantized)
+        if odd or (isinstance(value, Tensor) and value.layout != torch.strided):
+            kind = "meta" if value.is_meta else f"{str(value.layout)[6:]} {str(value.dtype)[6:]}"
+            raise UserError(f"checkpoint {file}: {name} is a {kind} tensor; save the weights as plain numbers")
 
 
 def _read_torch(file: Path) -> Any:
@@ -158,9 +157,9 @@ def saved_settings(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str,
 
 
 def misfit(saved: Any, own: Any, where: str) -> str | None:
-    """Where saved state can't take the place of a program's own, or None: another kind, another size, or NaN.
+    """Where saved state can't take the place of a program's own, or None: another kind, another size, NaN, infinite.
 
-    Infinite numbers are wrong where the own one is finite. Keys that only one has, and None, are not judged.
+    Keys that only one has, and None, are not judged.
     """
     numbers = (int, float)
     if isinstance(own, Tensor) and isinstance(saved, Tensor):

@@ -50,7 +50,7 @@ from solo.args.show import (
     usage,
 )
 from solo.compat import twin
-from solo.compat.flags import has_flags, read_flags
+from solo.compat.args import has_flags, read_flags
 from solo.cores import fitting_workers
 from solo.errors import ConfigError, UserError, refusal
 from solo.plugin import permit
@@ -75,7 +75,7 @@ class Command:
 
 COMMANDS: dict[str, Command] = {
     "pretrain": Command("run.pretrain:run", PretrainCfg, "learn from images without labels"),
-    "linear": Command("run.linear:run", LinearCfg, "evaluate a backbone with a linear classifier, or finetune it"),
+    "linear": Command("run.measure:linear", LinearCfg, "evaluate a backbone with a linear classifier, or finetune it"),
     "evaluate": Command("run.measure:evaluate", EvaluateCfg, "measure features at every level of the label tree"),
     "analyze": Command("run.analyze:run", AnalyzeCfg, "look at embeddings: emergence, collapse, the tree; a report"),
     "knn": Command("run.measure:knn", KnnCfg, "evaluate features by their nearest neighbours"),

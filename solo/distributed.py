@@ -32,10 +32,7 @@ def world_size() -> int:
 
 @contextmanager
 def process_group(index: int, processes: int, meeting: Path) -> Iterator[None]:
-    """Belong to a group of processes on this machine's CPU (gloo), until the block ends; of one process there is none.
-
-    `meeting` is a file that isn't there yet, the same for all of them.
-    """
+    """Belong to a group of processes on this CPU (gloo), that of one is none; `meeting` is a file not there yet."""
     if processes == 1:
         yield
         return
@@ -52,8 +49,8 @@ def process_group(index: int, processes: int, meeting: Path) -> Iterator[None]:
 def leave_when_the_program_ends() -> None:
     """Leave the process group that is up, if one is, before the interpreter takes its modules apart.
 
-    For a program that ended well: Lightning does so for NCCL alone. The threads of gloo hold Python objects, and one
-    that lets go of them too late ends a finished program with "terminate called without an active exception".
+    Lightning does so for NCCL alone; a thread of gloo that lets go of a Python object too late ends a finished program
+    with "terminate called without an active exception".
     """
     atexit.unregister(_leave)
     atexit.register(_leave)
@@ -149,10 +146,7 @@ class _Sum(torch.autograd.Function):
 
 
 def sum_with_grad(x: Tensor) -> Tensor:
-    """Sum over processes, with gradient: that of one process on the whole batch, once DDP has averaged it.
-
-    Where something waits to be gathered, it travels with it.
-    """
+    """Sum over processes, with the gradient as of `gather`; where something waits to be gathered, it travels along."""
     if _waiting:
         return gather(x[None]).sum(dim=0)
     return _Sum.apply(x) if is_distributed() else x  # type: ignore[no-any-return]
@@ -182,10 +176,9 @@ def own_rows(x: Tensor) -> Tensor:
 @torch.no_grad()
 def all_reduce_sum(x: Tensor) -> Tensor:
     """Sum over processes, detached; the input is left as it is."""
-    if not is_distributed():
-        return x.detach()
-    total = x.detach().clone().contiguous()
-    dist.all_reduce(total)
+    total = x.detach().clone().contiguous() if is_distributed() else x.detach()
+    if is_distributed():
+        dist.all_reduce(total)
     return total
 
 
@@ -217,10 +210,9 @@ def any_process(flag: int) -> int:
 @torch.no_grad()
 def of_first(x: Tensor) -> Tensor:
     """What the first process holds, detached: (...) of the same shape on every process."""
-    if not is_distributed():
-        return x.detach()
-    copy = x.detach().clone().contiguous()
-    dist.broadcast(copy, src=0)
+    copy = x.detach().clone().contiguous() if is_distributed() else x.detach()
+    if is_distributed():
+        dist.broadcast(copy, src=0)
     return copy
 
 

@@ -19,10 +19,9 @@ from solo.errors import UserError
 def replacing(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; at the end of the block it is on disk and takes the place of `path`.
 
-    A crash at any moment leaves either the old file or the new one, never a part. The temporary name is the process's
-    own: of two programs that write the same file the last one's stays, whole. What a killed process left behind is
-    removed after a day. Raises a `UserError`: the folder can't be written or the disk is full; the old file is
-    untouched.
+    A crash leaves either the old file or the new one; of two programs that write it the last one's stays, whole. What a
+    killed process left behind is removed after a day. Raises a `UserError`: the folder can't be written or the disk is
+    full; the old file is untouched.
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
@@ -50,10 +49,7 @@ def file_name(text: str) -> str:
 
 
 def clean(folder: Path, names: str = "*") -> list[Path]:
-    """Remove what killed processes left half written in `folder`, and return it; only while nobody writes there.
-
-    `names` is a pattern for their names without the dot in front and `.tmp`.
-    """
+    """Remove what killed processes left half written in `folder`, of these `names`, and return it; nobody may write."""
     left = [path for path in folder.glob(f".{names}.tmp") if path.is_file()]
     for path in left:
         path.unlink(missing_ok=True)

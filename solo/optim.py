@@ -6,7 +6,6 @@ LARS: You, Gitman, Ginsburg: Large batch training of convolutional networks, htt
 import math
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -218,54 +217,23 @@ class LinearWarmupCosineAnnealingLR(PureLR):
         return [self.eta_min + (base - self.eta_min) * (1 + math.cos(math.pi * done)) / 2 for base in bases]
 
 
-@dataclass(frozen=True)
-class Schedule:
-    """What a schedule needs to know."""
+def build_scheduler(model: Any, optimizer: Optimizer, total_steps: float | None, choices: Sequence[str]) -> Scheduler:
+    """The scheduler that a module's attributes ask for (`scheduler`, `warmup_epochs`, ...), in Lightning's form.
 
-    name: str  # warmup_cosine, step, exponential, reduce
-    interval: str  # whether warmup_cosine moves by `step` or by `epoch`
-    max_epochs: int  # length of the run
-    total_steps: float | None  # optimizer steps of the run; None outside of a run, where `interval` is then `epoch`
-    lr: float  # where a cosine without warm-up starts
-    warmup_start_lr: float  # of warmup_cosine, as the next two
-    warmup_epochs: float
-    min_lr: float
-    decay_steps: Sequence[int] | None  # epochs at which `step` divides by 10
-    gamma: float  # factor of each epoch of `exponential`
-
-    def build(self, optimizer: Optimizer, choices: Sequence[str]) -> Scheduler:
-        """The scheduler in the form that Lightning takes. Raises a `UserError` if `name` is not among the choices."""
-        if self.name not in choices:
-            raise UserError(f"scheduler.name={self.name!r} is unknown; choose one of {', '.join(choices)}, none")
-        if self.name == "warmup_cosine":
-            steps = self.total_steps if self.interval == "step" else None
-            unit = 1 if steps is None else steps / self.max_epochs
-            start = self.warmup_start_lr if self.warmup_epochs > 0 else self.lr
-            lengths = self.warmup_epochs * unit, self.max_epochs * unit
-            scheduler = LinearWarmupCosineAnnealingLR(optimizer, *lengths, start, self.min_lr)
-            return {"scheduler": scheduler, "interval": "epoch" if steps is None else "step", "frequency": 1}
-        if self.name == "step":
-            return PureMultiStepLR(optimizer, list(self.decay_steps or []))
-        if self.name == "exponential":
-            return PureExponentialLR(optimizer, self.gamma)
-        return ReduceLROnPlateau(optimizer)
-
-
-def keep_own_settings(
-    optimizer: Optimizer, schedulers: Sequence[Any], fresh: Sequence[dict[str, Any]], static: Sequence[int]
-) -> None:
-    """Let a resumed run follow its own settings where they differ from the stored ones, which were loaded already.
-
-    `fresh` are the parameter groups' settings as they were before, `static` those that don't follow the schedule.
+    `total_steps` are the optimizer steps of the run; None outside of one, where epochs move it. Raises a `UserError` if
+    `model.scheduler` is not among the choices.
     """
-    for group, new in zip(optimizer.param_groups, fresh, strict=True):
-        old_base, base = (float(part.get("initial_lr", part["lr"])) for part in (group, new))
-        if base != old_base:
-            group["lr"] = group["lr"] * (base / old_base) if old_base else base
-        own = ("lr", "fused", "foreach")  # how it computes follows from where its state lies
-        group.update({key: value for key, value in new.items() if key not in own})
-    for scheduler in schedulers:
-        if isinstance(scheduler, PureLR):
-            for index, (group, rate) in enumerate(zip(optimizer.param_groups, scheduler.get_lr(), strict=True)):
-                if index not in static:
-                    group["lr"] = rate
+    if model.scheduler not in choices:
+        raise UserError(f"scheduler.name={model.scheduler!r} is unknown; choose one of {', '.join(choices)}, none")
+    if model.scheduler == "warmup_cosine":
+        steps = total_steps if model.scheduler_interval == "step" else None
+        unit = 1 if steps is None else steps / model.max_epochs
+        start = model.warmup_start_lr if model.warmup_epochs > 0 else model.lr
+        lengths = model.warmup_epochs * unit, model.max_epochs * unit
+        scheduler = LinearWarmupCosineAnnealingLR(optimizer, *lengths, start, model.min_lr)
+        return {"scheduler": scheduler, "interval": "epoch" if steps is None else "step", "frequency": 1}
+    if model.scheduler == "step":
+        return PureMultiStepLR(optimizer, list(model.lr_decay_steps or []))
+    if model.scheduler == "exponential":
+        return PureExponentialLR(optimizer, model.scheduler_gamma)
+    return ReduceLROnPlateau(optimizer)

@@ -51,10 +51,9 @@ def exact_products() -> Iterator[None]:
 def best_precision(device: torch.device, network: nn.Module, image: tuple[int, int] | None = None) -> tuple[str, str]:
     """What `precision: auto` means: Lightning's name of the number format, and why, in a few words.
 
-    Half precision where the device multiplies in it. On a CPU that is where it has instructions for bfloat16, and the
-    network has no depthwise convolutions: for these oneDNN has no fast kernels in it (measured: 0.4 to 0.6 of the speed
-    of float32, against 1.5 to 2.4 times the speed of dense networks). `image`: channels and side of the smallest one,
-    if known.
+    Half precision where the device multiplies in it. On a CPU depthwise convolutions have no fast kernels in bfloat16
+    (measured: 0.4 to 0.6 of the speed of float32, dense networks 1.5 to 2.4). `image`: channels and side of the
+    smallest one, if known.
     """
     if device.type == "cuda":
         with torch.cuda.device(device):
@@ -86,8 +85,7 @@ def has_depthwise(network: nn.Module) -> bool:
 def strides_over_one_pixel(network: nn.Module, channels: int, side: int) -> bool:
     """Whether a convolution moves in steps over maps of one pixel, in images of this size.
 
-    In bfloat16 the gradient of its weights is then computed of memory that nobody has written (oneDNN 3.13 on AVX512:
-    not finite in every second call), so that a run ends now and then.
+    In bfloat16 the gradient of its weights is then not finite in every second call (oneDNN 3.13 on AVX512).
     """
     found: list[bool] = []
 

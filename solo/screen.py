@@ -57,7 +57,6 @@ class _Guarded:
         return iter(self._stream)
 
     def write(self, text: str) -> int:
-        """The number of characters, as if they had been written."""
         with _forgiven(self._stream):
             try:
                 self._stream.write(text)
@@ -66,12 +65,10 @@ class _Guarded:
         return len(text)
 
     def writelines(self, lines: Any) -> None:
-        """Write them one after the other."""
         for line in lines:
             self.write(line)
 
     def flush(self) -> None:
-        """Write what is still held back."""
         with _forgiven(self._stream):
             self._stream.flush()
 

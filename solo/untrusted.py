@@ -45,11 +45,7 @@ def check_zip(file: Path, stored: bool = False) -> None:
 
 
 def regular(file: Path) -> Path:
-    """The file itself, if it is one: a pipe or a device never ends, or waits for ever.
-
-    Raises:
-        OSError: it is something else, or isn't there.
-    """
+    """The file itself, else an `OSError`: a pipe or a device never ends, or waits for ever."""
     if not file.is_file():
         file.stat()
         raise OSError(errno.EINVAL, "it is a folder" if file.is_dir() else "it is no regular file", str(file))
@@ -67,8 +63,7 @@ def parse_json(text: str | bytes) -> Any:
 def plain_values(value: Any, mapping: bool = False, depth: int = 32) -> Any:
     """A copy of plain values that somebody else stored: numbers, texts, lists and mappings, of a sensible size.
 
-    Raises a `ValueError`: it is something else, or a text has an interpolation (`${...}`), which could look up a
-    secret.
+    A `ValueError` for something else, or a text with an interpolation (`${...}`), which could look up a secret.
     """
     if mapping and not isinstance(value, Mapping):
         raise ValueError(f"a mapping is expected, not {type(value).__name__}")

@@ -60,8 +60,8 @@ def flat(loaded: object, prefix: str = "", depth: int = 0) -> dict[str, Tensor]:
 def own_weights(state: Mapping[str, Any], names: Sequence[str]) -> tuple[dict[str, Tensor], list[str]]:
     """The weights of `state` that stand under `names` behind one prefix, without it, and what else is behind it.
 
-    The prefix is the one with most names: `module.`, `backbone.`, `encoder_q.`, `model.module.`, ... or none. Of
-    several with about as many, a teacher goes first (DINO), any other slow copy last.
+    The prefix is the one with most names: `module.`, `backbone.`, ... or none. Of several with about as many, a teacher
+    goes first (DINO), any other slow copy last.
     """
     state, wanted = {_INSERTED.sub("", key): value for key, value in flat(state).items()}, set(names)
     found, left = _behind_prefix(state, wanted)
@@ -111,9 +111,8 @@ def load_weights(
 ) -> None:
     """Load the weights of a file into `network`, all of them or nothing.
 
-    The rest is for the error: the file (which may begin with its setting), what the network is
-    (`backbone.name='resnet18'`), and the backbone that the file was trained with. Raises a `UserError`: names missing,
-    unexpected and mismatching keys, both networks, and what to do, or weights that are not finite.
+    The rest is for the `UserError`: the file (which may begin with its setting), what the network is
+    (`backbone.name='resnet18'`), and the backbone that the file was trained with.
     """
     own = network.state_dict()
     found, unexpected = own_weights(state, list(own))
@@ -158,12 +157,10 @@ def resized(network: nn.Module, state: Mapping[str, Tensor]) -> tuple[dict[str, 
         if old is None or old.shape == own.shape or old.shape[-1:] != own.shape[-1:]:
             continue
         if name.endswith("pos_embed") and old.ndim == own.ndim == 3:
-            grids = _grids(old.shape[1], own.shape[1])
-            if grids is not None:
+            if (grids := _grids(old.shape[1], own.shape[1])) is not None:
                 prefix, before, now = grids
                 sizes = {"new_size": [now, now], "old_size": [before, before]}
-                new = resample_abs_pos_embed(old.float(), **sizes, num_prefix_tokens=prefix)
-                fitted[name] = new.to(old.dtype)
+                fitted[name] = resample_abs_pos_embed(old.float(), **sizes, num_prefix_tokens=prefix).to(old.dtype)
         elif name.endswith("relative_position_bias_table"):
             window = (math.isqrt(len(own)) + 1) // 2
             with warnings.catch_warnings():  # of timm's way to call torch.searchsorted

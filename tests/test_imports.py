@@ -55,7 +55,7 @@ ALLOWED = {
 }
 for rooms in ALLOWED.values():
     rooms |= {"precision", "rng"} if "distributed" in rooms else set()  # whoever computes with tensors
-TORCH_FREE = ["compat/keys.py", "compat/configs.py", "compat/flags.py", "compat/paths.py", "plugin.py"]
+TORCH_FREE = ["compat/keys.py", "compat/args.py", "compat/paths.py", "plugin.py"]
 TORCH_FREE += [
     "methods/catalogue.py",
     "methods/__init__.py",

@@ -118,26 +118,6 @@ def table_of_arms(report: Report, budget: str) -> list[list[str]]:
     return [[*heading, "time"], *rows]
 
 
-def figure(report: Report) -> Figure:
-    """Difference and interval of each arm, a panel for each budget and measure."""
-    panels = []
-    for budget in dict.fromkeys(cell.budget for cell in report.cells):
-        order = [row[0].removesuffix(" (placebo)") for row in table_of_arms(report, budget)[1:]]
-        for place, measure in enumerate(report.measures):
-            cells = {cell.arm: cell for cell in report.cells if (cell.budget, cell.measure) == (budget, measure)}
-            rows = []
-            for arm in order:
-                if arm in cells and (found := cells[arm].difference):
-                    ends = None if math.isnan(found.low) else (found.low, found.high)
-                    mark = (measure, found.mean, GREY if arm in report.placebos else run_colour(place))
-                    rows.append(DotRow(f"{arm} ({found.pairs})", [mark], interval=ends))
-            if rows:
-                title, step = f"{measure}{f', {budget}' if budget else ''}", f"difference to {report.baseline}"
-                panels.append(dots(title, step, rows, from_zero=False, reference=0.0))
-    caption = f"Paired differences to {report.baseline} with 95 % intervals; grey: placebos."
-    return Figure("experiment", "", report.title, caption, report.command, tuple(panels), {" ": GOOD})
-
-
 def written(report: Report, picture: bytes = b"") -> dict[str, str]:
     """`texts` of the report: a table for each budget, how it is to be read, choices, placebos."""
     tables = {budget: table_of_arms(report, budget) for budget in dict.fromkeys(cell.budget for cell in report.cells)}
@@ -159,11 +139,27 @@ def write_arms(report: Report, folder: Path) -> list[str]:
     """Write `report.md`, `report.json`, `report.html`, and where there is something to compare `report.png`."""
     from solo.analysis.drawing import draw
 
-    drawn, picture = figure(report), folder / "report.png"
-    if drawn.panels:
+    panels = []
+    for budget in dict.fromkeys(cell.budget for cell in report.cells):
+        order = [row[0].removesuffix(" (placebo)") for row in table_of_arms(report, budget)[1:]]
+        for place, measure in enumerate(report.measures):
+            cells = {cell.arm: cell for cell in report.cells if (cell.budget, cell.measure) == (budget, measure)}
+            rows = []
+            for arm in order:
+                if arm in cells and (found := cells[arm].difference):
+                    ends = None if math.isnan(found.low) else (found.low, found.high)
+                    mark = (measure, found.mean, GREY if arm in report.placebos else run_colour(place))
+                    rows.append(DotRow(f"{arm} ({found.pairs})", [mark], interval=ends))
+            if rows:
+                title, step = f"{measure}{f', {budget}' if budget else ''}", f"difference to {report.baseline}"
+                panels.append(dots(title, step, rows, from_zero=False, reference=0.0))
+    caption = f"Paired differences to {report.baseline} with 95 % intervals; grey: placebos."
+    drawn = Figure("experiment", "", report.title, caption, report.command, tuple(panels), {" ": GOOD})
+    picture = folder / "report.png"
+    if panels:
         draw(drawn, picture)
-    names = _write(folder, written(report, picture.read_bytes() if drawn.panels else b""), asdict(report))
-    return [*names, picture.name] if drawn.panels else names
+    names = _write(folder, written(report, picture.read_bytes() if panels else b""), asdict(report))
+    return [*names, picture.name] if panels else names
 
 
 _UNKNOWN = 255  # in place of a count of draws

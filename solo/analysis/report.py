@@ -3,8 +3,7 @@
 import io
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -12,13 +11,11 @@ from markupsafe import Markup
 
 from solo.analysis.drawing import Images, as_plotly, brief
 from solo.analysis.figure import Figure, Plot, legend_of
-from solo.analysis.labelling import Labelling
-from solo.analysis.numbers import COSINE_ANCHORS, SPACES, Analysis, Numbers, Options, Run
+from solo.analysis.numbers import COSINE_ANCHORS, SPACES, Analysis, Labelling, Numbers, Options, Run
 from solo.analysis.pages import embedded, finite, page_file, render, words_of
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """One statement on a run, with the number behind it."""
 
     topic: str  # what it is about; findings of several runs stand together under it
@@ -105,7 +102,7 @@ def record(analysis: Analysis) -> dict[str, Any]:
             "superclass": labelling.superlevel,
             "given": labelling.levels[len(labelling.levels) - labelling.given :],
         },
-        "findings": [vars(one) for one in findings(analysis)],
+        "findings": [one._asdict() for one in findings(analysis)],
         "runs": runs,
     }
 
@@ -227,63 +224,42 @@ def write_report(analysis: Analysis, figures: Sequence[Figure], image: Images | 
     )
 
 
-class _Column(NamedTuple):
-    """Its heading, what it means, digits behind the point, and which end is better, if any."""
-
-    name: str
-    hint: str = ""
-    digits: int | None = None
-    better: str = ""
-
-
-# What there is of every snapshot, in each space; NaN is unknown.
-_MEASURES: dict[_Column, Callable[[Numbers], float]] = {
-    _Column("effective rank", "directions that carry variance, centred", 1, "high"): lambda n: n.effective_rank,
-    _Column("RankMe", "the same without centring", 1, "high"): lambda n: n.rankme,
-    _Column("local / global", "mean over the superclasses of their rank over that of as many images", 3, "high"): (
-        lambda n: n.mean_ratio
-    ),
-    _Column("LiDAR", "directions that tell images apart, relative to how views of one differ", 1, "high"): (
-        lambda n: n.lidar
-    ),
-    _Column("alpha-ReQ", "decay of the eigenvalues; about 1 goes with features that transfer", 2): lambda n: n.alpha,
-    _Column("uniformity", "log mean Gaussian potential; lower is more even", 2, "low"): lambda n: n.uniformity,
-    _Column("same − other", "difference of mean cosines of same-superclass and other pairs", 3, "high"): (
-        lambda n: n.cosine.gap if n.cosine else math.nan
-    ),
-    _Column("threshold", "mean 0.99 quantile of each anchor's cosines", 3): lambda n: n.selection.threshold,
-    _Column("same superclass", "share of the images above the threshold, %", 1, "high"): (
-        lambda n: 100 * n.selection.precision
-    ),
-    _Column("tree agreement", "cophenetic correlation with the label tree", 3, "high"): (
-        lambda n: n.agreement.cophenetic if n.agreement else math.nan
-    ),
-    _Column("worst mixing", "of any two classes", 3, "low"): lambda n: n.pairs[0].mixing if n.pairs else math.nan,
-}
+# Of every snapshot in each space: heading, meaning, digits, which end is better (if any), and where the number is.
+_MEASURES = (
+    ("effective rank", "directions that carry variance, centred", 1, "high", "effective_rank"),
+    ("RankMe", "the same without centring", 1, "high", "rankme"),
+    ("local / global", "mean over the superclasses of their rank over that of as many images", 3, "high", "mean_ratio"),
+    ("LiDAR", "directions that tell images apart, relative to how views of one differ", 1, "high", "lidar"),
+    ("alpha-ReQ", "decay of the eigenvalues; about 1 goes with features that transfer", 2, "", "alpha"),
+    ("uniformity", "log mean Gaussian potential; lower is more even", 2, "low", "uniformity"),
+    ("same − other", "difference of mean cosines of same-superclass and other pairs", 3, "high", "cosine.gap"),
+    ("threshold", "mean 0.99 quantile of each anchor's cosines", 3, "", "selection.threshold"),
+    ("same superclass", "share of the images above the threshold, %", 1, "high", "relatives"),
+    ("tree agreement", "cophenetic correlation with the label tree", 3, "high", "agreement.cophenetic"),
+    ("worst mixing", "of any two classes", 3, "low", "worst_mixing"),
+)
 
 
-def _overview(analysis: Analysis) -> tuple[list[_Column], list[list[dict[str, str]]]]:
-    """The last snapshot of each run in numbers: columns, and a row for each run and space.
+def _overview(analysis: Analysis) -> tuple[list[tuple[Any, ...]], list[list[dict[str, str]]]]:
+    """The last snapshot of each run in numbers: headings with their meanings, and a row for each run and space.
 
     A cell has its class (the best of several runs in a space), what it is sorted by, whose colour it has, and its text.
     """
-    accuracies = (
-        _Column(f"kNN, {level}", "leave-one-out top-1 accuracy, %", 2, "high") for level in analysis.labelling.levels
-    )
-    columns, rows = [*accuracies, *_MEASURES], []
+    levels, rows = analysis.labelling.levels, []
+    columns = [*((f"kNN, {level}", "leave-one-out top-1 accuracy, %", 2, "high", "") for level in levels), *_MEASURES]
     held = [(run.name, space, numbers) for run in analysis.runs for space, numbers in run.last.spaces.items()]
-    values = [[*n.knn.values(), *(of(n) for of in _MEASURES.values())] for *_, n in held]
+    values = [[*n.knn.values(), *(n.at(path) for *_, path in _MEASURES)] for *_, n in held]
     for (run, space, _), own in zip(held, values, strict=True):
         called = SPACES.get(space, space)
         cells = [{"mark": "text", "key": run, "run": run, "shown": run}]
         cells.append({"mark": "text", "key": called, "run": "", "shown": called})
         rivals = [others for (_, other, _), others in zip(held, values, strict=True) if other == space]
-        for place, (column, value) in enumerate(zip(columns, own, strict=True)):
+        for place, ((_, _, digits, better, _), value) in enumerate(zip(columns, own, strict=True)):
             known = {others[place] for others in rivals if math.isfinite(others[place])}
-            best = {"high": max, "low": min}.get(column.better)
-            mark = "best" if best and len(known) > 1 and value == best(known) else ""
+            ends = {"high": max(known, default=None), "low": min(known, default=None)}
+            mark = "best" if len(known) > 1 and value == ends.get(better) else ""
             fine = math.isfinite(value)
-            shown = f"{value:,.{column.digits}f}" if fine else "–"
+            shown = f"{value:,.{digits}f}" if fine else "–"
             cells.append({"mark": mark, "key": str(value) if fine else "", "run": "", "shown": shown})
         rows.append(cells)
-    return [_Column("run"), _Column("space"), *columns], rows
+    return [("run", "", None), ("space", "", None), *(column[:3] for column in columns)], rows

@@ -1,4 +1,4 @@
-"""Speed and loss of an epoch, measured once, and what the user sees of them; and where a step's time goes."""
+"""Speed and loss of an epoch, measured once, and what the user sees of them."""
 
 import math
 import sys
@@ -13,20 +13,13 @@ from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, TaskProgressColumn
 from rich.text import Text
 from torch import Tensor
-from torch.profiler import ProfilerActivity, profile, schedule
-
-from solo.callbacks.run_directory import RunDirectory
-from solo.files import write_text
-
-PROFILED = 5  # steps
 
 
 class Meter(Callback):
     """Counts images, seconds and the training loss of the running epoch.
 
-    Validation is not counted. Waiting for data is the time spent on the loader's `next`, not that for a GPU which still
-    computes the step before; of a loader that doesn't tell (`waited`), the time between two steps. Place it first among
-    the callbacks.
+    Validation is not counted. Waiting for data is the time spent on the loader's `next` (`waited`), not that for a GPU;
+    of a loader that doesn't tell, the time between two steps. Place it first among the callbacks.
     """
 
     images = 0  # of all processes
@@ -120,41 +113,6 @@ def peak_memory_mb(device: torch.device) -> float:
     return used / 2**20 if sys.platform == "darwin" else used / 2**10
 
 
-class StepProfile(Callback):
-    """Writes `profile.json` (for Perfetto) and `profile.txt`: steps of the first epoch, after as many for the start."""
-
-    def __init__(self, run: RunDirectory) -> None:
-        self.run = run
-        self._profile: profile | None = None
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero:
-            return
-        gpu = trainer.strategy.root_device.type == "cuda"
-        kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if gpu else [])]
-        order = f"self_{'device' if gpu else 'cpu'}_time_total"
-        warm = min(PROFILED, max(1, int(trainer.num_training_batches) - PROFILED))
-
-        def write(found: Any) -> None:
-            found.export_chrome_trace(str(self.run.path / "profile.json"))
-            table = found.key_averages().table(sort_by=order, row_limit=30, max_name_column_width=60)
-            write_text(self.run.path / "profile.txt", f"{PROFILED} steps, the longest operations first\n{table}\n")
-
-        turns = schedule(wait=0, warmup=warm, active=PROFILED, repeat=1)
-        self._profile = profile(activities=kinds, schedule=turns, on_trace_ready=write)
-        self._profile.start()
-
-    def on_train_batch_end(self, *_: Any) -> None:
-        if self._profile is not None:
-            with torch.no_grad():
-                self._profile.step()
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._profile is not None:
-            self._profile.stop()
-            self._profile = None
-
-
 class _TwoLines(Progress):
     """The bar, and below it the numbers: together they are wider than many terminals."""
 
@@ -166,10 +124,7 @@ class _TwoLines(Progress):
 
 
 class RunProgress(ProgressBar):
-    """One bar for the whole run on a terminal (`bar`); else one plain line an epoch, so that log files stay clean.
-
-    Place it behind the `meter`. `console` is standard output by default.
-    """
+    """One bar for the whole run on a terminal (`bar`); else one plain line an epoch. Place it behind the `meter`."""
 
     def __init__(self, meter: Meter, bar: bool = True, console: Console | None = None) -> None:
         super().__init__()

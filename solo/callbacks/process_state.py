@@ -1,10 +1,8 @@
 """What each process has to remember beside Lightning's checkpoint, so that a resumed run is the uninterrupted one.
 
-A Lightning checkpoint holds the weights and buffers of the first process, optimizers, schedules and progress. Missing
-are the random streams, what differs from process to process (queues and memories, statistics of a BatchNorm that is
-not synchronised) and what an epoch has gathered so far (means that are logged, the bank of the online k-NN). All of it
-is here as plain values and tensors. A module or callback with further state has `process_state()`, which gives its part
-of this process, and `load_process_state(state)`, which takes it over in the same process of the run that is resumed.
+Random streams, what differs from process to process (queues, statistics of a BatchNorm that is not synchronised), what
+an epoch has gathered so far (means, the bank of the online k-NN). A module or callback with further state has
+`process_state()`, plain values and tensors, and `load_process_state(state)`, called in the same process of a later run.
 """
 
 from collections.abc import Callable, Iterator
@@ -50,20 +48,21 @@ def capture(trainer: Trainer, module: LightningModule, inside: bool) -> State:
 
 def restore(trainer: Trainer, module: LightningModule, state: State) -> None:
     """Take over a captured state, but for the random streams; when training starts, after everything else is set up."""
+    state = _each_tensor(state, lambda x: x.to(module.device))
     buffers = dict(module.named_buffers())
     for name, value in state["buffers"].items():
         buffers[name].copy_(value)
     metrics = _metrics(module)
     for name, values in state["metrics"].items():
         metrics[name]._update_count = values["count"]
-        for key, value in _moved(values["states"], module.device).items():
+        for key, value in values["states"].items():
             setattr(metrics[name], key, value)
     for name, owner in _owners(trainer, module).items():
         if name in state["owners"]:
-            owner.load_process_state(_moved(state["owners"][name], module.device))
-    trainer._logger_connector._callback_metrics.update(_moved(state["logged"], module.device))
+            owner.load_process_state(state["owners"][name])
+    trainer._logger_connector._callback_metrics.update(state["logged"])
     if "means" in state:
-        trainer.fit_loop.epoch_loop._results = _ContinuedMeans(_moved(state["means"], module.device))
+        trainer.fit_loop.epoch_loop._results = _ContinuedMeans(state["means"])
         return
     for config in trainer.lr_scheduler_configs:  # after an epoch Lightning moves plateaus when the checkpoint is there
         value = state["logged"].get(config.monitor)
@@ -158,10 +157,6 @@ def _owners(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
 def on_cpu(value: Any) -> Any:
     """Detached copies on the CPU of all tensors in dictionaries, lists and tuples; the containers become plain ones."""
     return _each_tensor(value, lambda x: x.detach().cpu().clone())
-
-
-def _moved(value: Any, device: torch.device) -> Any:
-    return _each_tensor(value, lambda x: x.to(device))
 
 
 def _each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:

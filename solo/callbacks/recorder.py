@@ -11,14 +11,14 @@ from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 
 import solo
-from solo.analysis.curves import plot_curves
+from solo.analysis.plots import plot_curves
 from solo.args.config import flat, may_change, never_matters, to_yaml
 from solo.callbacks.meter import Meter, peak_memory_mb
 from solo.callbacks.run_directory import RunDirectory
@@ -29,8 +29,7 @@ from solo.hex.catalogue import POLICIES
 Row = dict[str, float]
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(NamedTuple):
     """What an image costs: its `views`, `flops` for all of them, and what all devices together do a second (`peak`)."""
 
     views: int

@@ -1,10 +1,14 @@
-"""The folder of one run, and finding that of the run that was interrupted."""
+"""The folder of one run, which one program at a time may use, and finding that of the run that was interrupted."""
 
 import contextlib
+import errno
+import os
 import random
+import socket
 import string
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,10 +19,73 @@ from omegaconf import DictConfig
 
 from solo.args.config import Difference, differences, fill_defaults, may_change, to_plain
 from solo.args.schema import PretrainCfg
-from solo.callbacks import run_lock
 from solo.errors import UserError
 from solo.files import clean
 from solo.untrusted import parse_json, plain_values
+
+if sys.platform != "win32":
+    import fcntl
+
+NAME = ".lock"
+_held: dict[Path, int] = {}  # by this process, whose locks don't exclude each other
+
+
+def acquire(folder: Path) -> None:
+    """Take the folder by POSIX's lock (where there is one) until `release`, or until this process ends; twice = once.
+
+    So a dead process holds nothing, and workers inherit nothing.
+
+    Raises:
+        UserError: another process has it; says which one, where and since when. Or the folder can't be written.
+    """
+    path = folder.resolve() / NAME
+    while sys.platform != "win32" and path not in _held:
+        try:
+            file = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise UserError(f"{folder} can't be written: {error.strerror}; choose another folder") from error
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            holder = os.read(file, 200).decode(errors="replace").strip() or "another process"
+            os.close(file)
+            if error.errno not in (errno.EACCES, errno.EAGAIN):
+                return
+            raise UserError(
+                f"{folder} is in use by {holder}; wait until it ends, stop it, or start a new run"
+            ) from None
+        try:
+            is_current = os.path.samestat(os.fstat(file), os.stat(path))
+        except FileNotFoundError:  # its last holder has just removed it
+            is_current = False
+        if is_current:
+            os.ftruncate(file, 0)
+            since = time.strftime("%Y-%m-%d %H:%M:%S")
+            os.write(file, f"process {os.getpid()} on {socket.gethostname()}, since {since}".encode())
+            _held[path] = file
+        else:
+            os.close(file)
+
+
+def release(folder: Path) -> None:
+    """Give the folder back, if this process has it."""
+    path = folder.resolve() / NAME
+    file = _held.pop(path, None)
+    if file is not None:
+        path.unlink(missing_ok=True)
+        os.close(file)
+
+
+@contextlib.contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """`acquire` a folder for a block; who had it before keeps it."""
+    before = folder.resolve() / NAME in _held
+    acquire(folder)
+    try:
+        yield
+    finally:
+        if not before:
+            release(folder)
 
 
 def random_string(letter_count: int = 4, digit_count: int = 4) -> str:
@@ -73,7 +140,7 @@ class RunDirectory:
             try:
                 self.open_alone()
                 if self.locked:
-                    run_lock.acquire(self.path)
+                    acquire(self.path)
                 clean(self.path)  # what a killed process left half written
             except UserError as error:
                 problem = str(error)
@@ -86,7 +153,7 @@ class RunDirectory:
     def close(self) -> None:
         """Let go of the folder, so that other programs may use it."""
         if self.is_open:
-            run_lock.release(self.path)
+            release(self.path)
 
     def open_alone(self) -> Path:
         """`open` for a command of one process that has no trainer."""

@@ -50,8 +50,7 @@ def filter_inf_n_nan(
 ) -> Tensor | list[Tensor] | tuple[Tensor | list[Tensor], Tensor]:
     """Keep the rows (entries, in 1-D) that are finite in all of one or several tensors of 1 or 2 dimensions.
 
-    With `return_indexes` also returns the boolean mask (N,) of the kept rows. Raises a `RuntimeError` for more
-    dimensions.
+    With `return_indexes` also the boolean mask (N,) of the kept rows. A `RuntimeError` for more dimensions.
     """
     many = tensors if isinstance(tensors, list) else [tensors]
     if any(t.ndim > 2 for t in many):
@@ -71,7 +70,7 @@ class FilterInfNNan(nn.Module):
         self.module = module
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """The wrapped module's output without its rows that are not finite."""
+        """Its output without the rows that are not finite."""
         return filter_inf_n_nan(self.module(*args, **kwargs))
 
     def __getattr__(self, name: str) -> Any:

@@ -18,7 +18,7 @@ from solo.args.compose import as_word
 from solo.args.eval_schema import BenchmarkCfg, EvaluateCfg
 from solo.args.fields import keys_of
 from solo.args.origins import read_yaml
-from solo.callbacks import run_lock
+from solo.callbacks import run_directory
 from solo.callbacks.recorder import versions
 from solo.checkpoint import checkpoint_file
 from solo.cli import read_config, read_words
@@ -63,7 +63,7 @@ def main(words: Sequence[str]) -> int:
     cells = plan(cfg, given, settings)
     folder = Path(cfg.out).expanduser()
     output_file(folder / NAME)
-    with run_lock.held(folder):
+    with run_directory.held(folder):
         rows = read_rows(folder, ("protocol", "draws", "labels", "levels"))
         missing = [cell for cell in cells if cell.id not in rows]
         say(f"{len(cells)} cells, {len(cells) - len(missing)} are there, {len(missing)} to measure")

@@ -19,7 +19,7 @@ from solo.args.origins import read_yaml
 from solo.args.parse import parse
 from solo.args.recipes import find_recipe
 from solo.args.schema import PretrainCfg
-from solo.callbacks import run_lock
+from solo.callbacks import run_directory
 from solo.cli import read_words
 from solo.errors import ConfigError, UserError
 from solo.experiment.runs import NAME, Choice, Row, Task, add_row, perform_all, probe, read_rows
@@ -98,20 +98,28 @@ class Plan:
         """The first of each grid, to count runs before one is chosen."""
         return {(name, budget): grid[0] for name, grid in self._grids.items() for budget in self.budgets}
 
-    def choices(self, numbers: Mapping[str, Mapping[str, float]]) -> tuple[Chosen, list[str]]:
-        """What is chosen for each arm and budget of which all trials have run, and a line on each.
+    def measures(self, row: Row) -> dict[str, float]:
+        """The measures of a row; NaN is what isn't there."""
+        found = {}
+        for name in self.file.measures:
+            classes, level, number = measure_of(name)
+            found[name] = float(row["numbers"].get(classes, {}).get(level, {}).get(number, math.nan))
+        return {**found, COST: float(row["seconds"] if row.get("gpu") else row["cpu_seconds"])}
 
-        That is the best mean of the first measure; `numbers` has the measures of each run by its id.
-        """
+    def choices(self, rows: Mapping[str, Row]) -> tuple[Chosen, list[str]]:
+        """For each arm and budget of which all trials are among the rows, by id, the best first measure; and lines."""
         tried: dict[tuple[str, str], dict[str, list[Task]]] = {}
         for task in self.trials():
             text = ", ".join(f"{key.rpartition('.')[2]} {value}" for key, value in (task.choice or {}).items())
             tried.setdefault((task.arm, task.budget), {}).setdefault(text, []).append(task)
         found, lines, measure = Chosen(), list[str](), self.file.measures[0]
         for (arm, budget), values in tried.items():
-            if any(task.id not in numbers for tasks in values.values() for task in tasks):
+            if any(task.id not in rows for tasks in values.values() for task in tasks):
                 continue
-            means = {text: sum(numbers[task.id][measure] for task in own) / len(own) for text, own in values.items()}
+            means = {
+                text: sum(self.measures(rows[task.id])[measure] for task in own) / len(own)
+                for text, own in values.items()
+            }
             best = max(means, key=lambda text: means[text])
             found[arm, budget] = values[best][0].choice or {}
             shown = ", ".join(f"{text}: {mean:.2f}" for text, mean in means.items())
@@ -198,11 +206,11 @@ def main(words: Sequence[str]) -> int:
     plan = Plan(Path(cfg.file).expanduser(), given, cfg.seeds, cfg.arms)
     folder = Path(cfg.out or plan.path.stem).expanduser()
     output_file(folder / NAME)
-    with run_lock.held(folder):
-        return _work(plan, cfg, folder, words)
+    with run_directory.held(folder):
+        return _work(plan, cfg, folder, f"solo experiment {' '.join(words)}")
 
 
-def _work(plan: Plan, cfg: ExperimentCfg, folder: Path, words: Sequence[str]) -> int:
+def _work(plan: Plan, cfg: ExperimentCfg, folder: Path, command: str) -> int:
     rows = read_rows(folder, ("arm", "budget", "seed", "choice", "seconds", "cpu_seconds", "numbers"))
     failed: list[Row] = []
 
@@ -214,7 +222,7 @@ def _work(plan: Plan, cfg: ExperimentCfg, folder: Path, words: Sequence[str]) ->
             return
         add_row(folder, row)
         rows[row["id"]] = row
-        measured = ", ".join(f"{key} {value:.2f}" for key, value in _measures(row, plan).items() if key != COST)
+        measured = ", ".join(f"{key} {value:.2f}" for key, value in plan.measures(row).items() if key != COST)
         tried = f" {row['choice']}" if row["choice"] else ""
         say(f"{name}{tried}: {measured} ({row['seconds']:.0f} s)")
 
@@ -222,11 +230,11 @@ def _work(plan: Plan, cfg: ExperimentCfg, folder: Path, words: Sequence[str]) ->
         if cfg.do != "report":
             _tell(plan, rows, cfg.jobs)
         if cfg.do == "run":
-            for tasks in (plan.trials, lambda: plan.runs(_chosen(plan, rows)[0])):
+            for tasks in (plan.trials, lambda: plan.runs(plan.choices(rows)[0])):
                 perform_all(_left(tasks(), rows), folder, cfg.jobs, cfg.keep, done)
     finally:
         if cfg.do != "cost":
-            files = write_arms(_report(plan, rows, f"solo experiment {' '.join(words)}"), folder)
+            files = write_arms(_report(plan, rows, command), folder)
             say(f"files in {folder}: rows.jsonl, {', '.join(files)}")
     return 1 if failed else 0
 
@@ -238,7 +246,7 @@ def _left(tasks: Sequence[Task], rows: Mapping[str, Row]) -> list[Task]:
 
 def _tell(plan: Plan, rows: dict[str, Row], jobs: int) -> None:
     """How many runs, and how long they take: as those that are there, else by timed steps of the baseline."""
-    runs, total, seconds = plan.runs(plan.first() | _chosen(plan, rows)[0]), 0, 0.0
+    runs, total, seconds = plan.runs(plan.first() | plan.choices(rows)[0]), 0, 0.0
     for budget in plan.budgets:
         for inner, tasks in ((True, plan.trials()), (False, runs)):
             part = [task for task in _left(tasks, rows) if task.budget == budget]
@@ -258,25 +266,12 @@ def _tell(plan: Plan, rows: dict[str, Row], jobs: int) -> None:
     say(f"{total} runs to do, {len(rows)} rows there; about {hours} with jobs={jobs}" if total else "all done")
 
 
-def _measures(row: Row, plan: Plan) -> dict[str, float]:
-    """The measures of a row; NaN is what isn't there."""
-    found = {}
-    for name in plan.file.measures:
-        classes, level, number = measure_of(name)
-        found[name] = float(row["numbers"].get(classes, {}).get(level, {}).get(number, math.nan))
-    return {**found, COST: float(row["seconds"] if row.get("gpu") else row["cpu_seconds"])}
-
-
-def _chosen(plan: Plan, rows: dict[str, Row]) -> tuple[Chosen, list[str]]:
-    return plan.choices({name: _measures(row, plan) for name, row in rows.items()})
-
-
 def _report(plan: Plan, rows: dict[str, Row], command: str) -> Report:
-    chosen, lines = _chosen(plan, rows)
+    chosen, lines = plan.choices(rows)
     values: dict[str, dict[str, dict[int, dict[str, float]]]] = {}
     for task in plan.runs(chosen):
         if task.id in rows:
-            numbers = _measures(rows[task.id], plan)
+            numbers = plan.measures(rows[task.id])
             if missing := [name for name in plan.file.measures if math.isnan(numbers[name])]:
                 held = rows[task.id]["numbers"]
                 raise UserError(f"{plan.path}: {missing} of measures isn't there; the rows hold {held}")

@@ -55,12 +55,6 @@ class Bundle:
         generator = torch.Generator().manual_seed(0)
         return torch.randn(2, self.network.channels, self.network.size, self.network.size, generator=generator)
 
-    @torch.no_grad()
-    def features(self, images: Tensor) -> Tensor:
-        """(B, F) of images (B, C, H, W)."""
-        found: Tensor = self.backbone(images)
-        return found
-
 
 def write_description(bundle: Bundle, folder: Path, card: str) -> None:
     """Write `solo.json`, `taxonomy.json` (where there is a tree) and `README.md`."""
@@ -78,10 +72,7 @@ def write_description(bundle: Bundle, folder: Path, card: str) -> None:
 
 
 def read_exported(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """A folder with `solo.json` and `model.safetensors`: fields of its `Bundle`, and the weights of the backbone.
-
-    It may be anybody's: what it may build is decided where backbones are built. Raises a `UserError` for a broken one.
-    """
+    """Fields of the `Bundle` and weights of the backbone in anybody's folder; a `UserError` if it is broken."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -136,10 +127,7 @@ def model_card(bundle: Bundle, usage: Sequence[str] = ()) -> str:
 
 
 def facts_of(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What `summary.json` and `evaluate.json` in a run's folder say of it, as far as they are there.
-
-    `name`, `method`, `dataset`, `epochs`, `seed`, `versions`, `protocol`, `numbers` (percent; `_ci`: 95 % interval).
-    """
+    """What `summary.json` and `evaluate.json` in a run's folder say of it; percent, `_ci` are 95 % intervals."""
     summary, evaluated = (_read(folder / name) for name in ("summary.json", "evaluate.json"))
     told = {key: summary.get(key) for key in ("name", "method", "dataset", "epochs", "seed", "versions", "protocol")}
     told["name"] = told["name"] or settings.get("name")

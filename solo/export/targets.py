@@ -1,7 +1,4 @@
-"""Writers of a backbone for other programs, in `TARGETS`.
-
-Each returns how its folder is read: lines of Python, and a function that loads the network, which `export` compares.
-"""
+"""Writers of a backbone for other programs, `TARGETS`; each says how its folder is read, and `export` tries it."""
 
 import copy
 import importlib.util
@@ -42,10 +39,7 @@ class Exported:
 
 
 def export(bundle: Bundle, to: str, folder: str | Path) -> Exported:
-    """Write `bundle` for the program `to`, one of `TARGETS`, read it back and compare the features.
-
-    Raises a `UserError`: an unknown target, a network or package that is missing there, or other features.
-    """
+    """Write `bundle` for the program `to`, one of `TARGETS`, read it back and compare features; or a `UserError`."""
     if to not in TARGETS:
         raise UserError(f"to={to!r} is unknown; choose one of {', '.join(TARGETS)}")
     folder = Path(folder).expanduser()
@@ -63,8 +57,8 @@ def export(bundle: Bundle, to: str, folder: str | Path) -> Exported:
     if load is not None:
         images, network = bundle.example(), load()
         with torch.no_grad():
-            found = torch.cat([network(image) for image in images[:, None]])
-        if not _close(found, bundle.features(images)):
+            same = _close(torch.cat([network(image) for image in images[:, None]]), bundle.backbone(images))
+        if not same:
             raise UserError(f"{folder}: {to} gives other features than the run; please report this network")
     return Exported(folder, usage, load is not None)
 
@@ -120,7 +114,7 @@ def _timm_form(bundle: Bundle) -> TimmForm | None:
     except (RuntimeError, TypeError, ValueError, AssertionError):  # other layers, or arguments it doesn't know
         return None
     with torch.no_grad():
-        return form if _close(network(bundle.example()), bundle.features(bundle.example())) else None
+        return form if _close(network(bundle.example()), bundle.backbone(bundle.example())) else None
 
 
 def _candidate(bundle: Bundle) -> TimmForm | None:
@@ -223,10 +217,7 @@ _STEM = """
 
 
 def _write_code(bundle: Bundle, folder: Path) -> bool:
-    """The source of the backbone's own file and a class of transformers around it, `modeling_solo.py`, and its weights.
-
-    It needs torch, torchvision, timm and transformers only; False for backbones that have no file of their own.
-    """
+    """The backbone's own file and a class of transformers around it, `modeling_solo.py`; False where there is none."""
     name = bundle.network.name
     family = next((own for own in ("resnet", "poolformer", "wide_resnet") if name.startswith(own)), None)
     module = import_module(f"solo.backbones.{'resnet' if family == 'wide_resnet' else family}") if family else None

@@ -85,16 +85,15 @@ class LinearModel(SoloModule):
     def shared_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """One batch `(images, targets)` -> `batch_size`, `logits`, `loss` and, without mixup, `acc1` and `acc5`."""
         X, targets = batch
-        size = {"batch_size": len(X)}
-        if self.training and self.mixup_func is not None:
-            X, mixed = self.mixup_func(X, self.leaf_labels(targets))
-            logits = self(X)["logits"]
-            return {**size, "logits": logits, "loss": self.loss_func(logits, mixed)}
-        logits = self(X)["logits"]
-        metrics = self.classification_metrics(logits, targets)
+        labels, mixup = self.leaf_labels(targets), self.mixup_func if self.training else None
+        if mixup is not None:
+            X, labels = mixup(X, labels)
+        out = {"batch_size": len(X), "logits": self(X)["logits"]}
+        if mixup is None:
+            out |= self.classification_metrics(out["logits"], targets)
         if self.training:
-            metrics["loss"] = self.loss_func(logits, self.leaf_labels(targets))
-        return {**size, "logits": logits, **metrics}
+            out["loss"] = self.loss_func(out["logits"], labels)
+        return out
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         out = self.shared_step(batch, batch_idx)

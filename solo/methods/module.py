@@ -22,11 +22,10 @@ from solo.args.config import to_plain
 from solo.args.schema import LinearCfg, LinearSchedulerCfg, PretrainCfg
 from solo.checkpoint import FORMAT
 from solo.errors import NonFiniteError
-from solo.eval.metrics import accuracy_at_k, mean_over_processes
+from solo.eval.predictions import accuracy_at_k, mean_over_processes
 from solo.methods.settings import data_facts
-from solo.nn.norms import IterNorm
+from solo.nn.networks import IterNorm
 from solo.precision import at_least_float32
-from solo.taxonomy import Taxonomy
 
 
 class SoloModule(pl.LightningModule):
@@ -79,21 +78,13 @@ class SoloModule(pl.LightningModule):
         self._sums: dict[tuple[str, ...], tuple[Tensor, Tensor | int, bool]] = {}
         self._unread: list[tuple[list[str], Tensor, Any]] = []  # names, values on their way here, when they are here
         tree = config.data.resolved.taxonomy if config.data.resolved else None
-        self.set_taxonomy(tree if tree and tree.num_classes == self.num_classes else None)
-
-    @property
-    def learnable_params(self) -> list[dict[str, Any]]:
-        """Parameter groups with `name`, `params` and what differs from the rest: `lr`, `weight_decay`, ..."""
-        raise NotImplementedError
+        # The label tree for coarse labels and accuracies; None: the classes only.
+        self.taxonomy = tree if tree and tree.num_classes == self.num_classes else None
+        paths = self.taxonomy.path_table() if self.taxonomy else [(leaf,) for leaf in range(self.num_classes)]
+        self._is_ragged = self.taxonomy is not None and self.taxonomy.is_ragged
+        self.register_buffer("_leaf_paths", torch.tensor(paths), persistent=False)  # (C, L)
 
     # ---- labels ----
-
-    def set_taxonomy(self, taxonomy: Taxonomy | None) -> None:
-        """Use this label tree for coarse labels and accuracies (None: the classes only)."""
-        self.taxonomy = taxonomy
-        paths = taxonomy.path_table() if taxonomy else [(leaf,) for leaf in range(self.num_classes)]
-        self._is_ragged = taxonomy is not None and taxonomy.is_ragged
-        self.register_buffer("_leaf_paths", torch.tensor(paths), persistent=False)  # (C, L)
 
     @property
     def levels(self) -> tuple[str, ...]:
@@ -158,8 +149,7 @@ class SoloModule(pl.LightningModule):
     def level_accuracies(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """`val_acc1/<level>` of every level; a coarse class has the probability of its leaves together.
 
-        Empty for flat labels. A level counts the rows that have a label there and whose class is known. A class that
-        ends above the level stands for itself.
+        A level counts the rows that have a label there and a known class; a class that ends above it stands for itself.
         """
         if len(self.levels) == 1:
             return {}
@@ -176,10 +166,7 @@ class SoloModule(pl.LightningModule):
         return accuracies
 
     def validation_record(self, out: Mapping[str, Tensor], targets: Tensor) -> dict[str, Any]:
-        """What an epoch's means are made of, for one batch: sizes, loss and accuracies, also those of the levels.
-
-        `batch_size` counts the labelled rows, `batch_size/<name>` those of a level's accuracy.
-        """
+        """Loss and accuracies of a batch, and their labelled rows: `batch_size`, a level's `batch_size/<name>`."""
         known = self.leaf_labels(targets) >= 0
         record = {"batch_size": known.sum(), **{f"val_{key}": out[key] for key in ("loss", "acc1", "acc5")}}
         accuracies = self.level_accuracies(out["logits"], targets)
@@ -188,11 +175,7 @@ class SoloModule(pl.LightningModule):
         return record | accuracies | sizes
 
     def on_validation_start(self) -> None:
-        """Give all processes the running statistics of the first, whose checkpoint is kept.
-
-        DDP would send all buffers in each step. In training nobody reads these, and queues, centres and banks are made
-        of the rows of all processes, and so are equal.
-        """
+        """Give all processes the running statistics of the first, whose checkpoint is kept; other buffers are equal."""
         norms = [part for part in self.modules() if isinstance(part, (_BatchNorm, IterNorm))]
         with torch.no_grad():
             for values in (value for norm in norms for value in norm.buffers(recurse=False)):
@@ -220,27 +203,29 @@ class SoloModule(pl.LightningModule):
         optimizer = optim.build_optimizer(self.optimizer, groups, self.lr, self.weight_decay, kwargs, self._OPTIMIZERS)
         if self.scheduler == "none":
             return optimizer
-        schedule = optim.Schedule(
-            name=self.scheduler,
-            interval=self.scheduler_interval,
-            max_epochs=self.max_epochs,
-            total_steps=self.trainer.estimated_stepping_batches if self.attached else None,
-            lr=self.lr,
-            warmup_start_lr=self.warmup_start_lr,
-            warmup_epochs=self.warmup_epochs,
-            min_lr=self.min_lr,
-            decay_steps=self.lr_decay_steps,
-            gamma=self.scheduler_gamma,
-        )
-        scheduler = schedule.build(optimizer, self._SCHEDULER_CHOICES)
+        steps = self.trainer.estimated_stepping_batches if self.attached else None
+        scheduler = optim.build_scheduler(self, optimizer, steps, self._SCHEDULER_CHOICES)
         if isinstance(scheduler, ReduceLROnPlateau) and self.attached and self.trainer.state.status == "running":
             scheduler = {"scheduler": scheduler, "monitor": "val_loss"}  # Lightning needs to be told what to watch
         return [optimizer], [scheduler]
 
     def keep_own_settings(self, fresh: list[dict[str, Any]]) -> None:
-        """As in `solo.optim`; `fresh` are the parameter groups before the checkpoint was loaded."""
-        schedulers = [config.scheduler for config in self.trainer.lr_scheduler_configs]
-        optim.keep_own_settings(self.trainer.optimizers[0], schedulers, fresh, self._static_groups)
+        """Let a resumed run follow its own settings where they differ from the stored ones; else nothing changes.
+
+        `fresh` are the parameter groups' settings as they were before the checkpoint was loaded.
+        """
+        groups = self.trainer.optimizers[0].param_groups
+        for group, new in zip(groups, fresh, strict=True):
+            old_base, base = (float(part.get("initial_lr", part["lr"])) for part in (group, new))
+            if base != old_base:
+                group["lr"] = group["lr"] * (base / old_base) if old_base else base
+            own = ("lr", "fused", "foreach")  # how it computes follows from where its state lies
+            group.update({key: value for key, value in new.items() if key not in own})
+        for scheduler in (config.scheduler for config in self.trainer.lr_scheduler_configs):
+            if isinstance(scheduler, optim.PureLR):
+                for index, (group, rate) in enumerate(zip(groups, scheduler.get_lr(), strict=True)):
+                    if index not in self._static_groups:
+                        group["lr"] = rate
 
     def lr_scheduler_step(self, scheduler: Any, metric: Any) -> None:
         """Step; then groups with `static_lr` get the base rate (here: a checkpoint must not store a function)."""

@@ -20,7 +20,7 @@ from solo.analysis.analyze import RunSource, SnapshotSource, analyze
 from solo.analysis.drawing import Images
 from solo.analysis.numbers import Options
 from solo.args.eval_schema import AnalyzeCfg
-from solo.callbacks import run_lock
+from solo.callbacks import run_directory
 from solo.checkpoint import load_checkpoint
 from solo.data.batches.loaders import eval_loader
 from solo.data.storage.reading import ImageReading, as_picture
@@ -38,7 +38,7 @@ from solo.run.source import SavedRun, saved_data, saved_run
 def run(cfg: AnalyzeCfg) -> Path:
     """Analyse what `cfg` names; write `report.html`, which is returned, `analysis.json` and `figures/*.png`."""
     chosen = output_file(Path(cfg.output) / "report.html").parent if cfg.output else None
-    with tempfile.TemporaryDirectory() as scratch, run_lock.held(chosen) if chosen else nullcontext():
+    with tempfile.TemporaryDirectory() as scratch, run_directory.held(chosen) if chosen else nullcontext():
         found = runs(cfg, compute_device(cfg), Path(scratch))
         folder = chosen or open_folder(cfg, "analyze")
         of = cfg.data.dataset or "saved features"

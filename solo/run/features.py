@@ -25,7 +25,7 @@ from solo.callbacks.recorder import config_hash, versions
 from solo.callbacks.run_directory import RunDirectory
 from solo.checkpoint import checkpoint_file
 from solo.data.batches.loaders import eval_loader
-from solo.data.cache.images import pixels_in_memory
+from solo.data.cache import pixels_in_memory
 from solo.data.catalogue.registry import get_spec, layout_of, query_images, unseen_classes
 from solo.data.classification_dataloader import prepare_datasets, prepare_transforms
 from solo.data.labels.subsets import Subset, level_targets, take_fraction
@@ -79,10 +79,7 @@ class FeatureSet(Dataset[tuple[Tensor, Tensor]]):
 
 @torch.no_grad()
 def extract(backbone: nn.Module, loader: DataLoader[Any], device: torch.device, what: str) -> FeatureSet:
-    """Run a backbone in eval mode over `(X, targets)` batches of `what`, images; float32, in CPU memory.
-
-    In its place a whole method gives the features of backbone and projector beside each other, (n, F + P).
-    """
+    """Features (n, F) of batches by a network in eval mode, float32 on the CPU; of a whole method (n, F + P)."""
     started = time.perf_counter()
     backbone = backbone.to(device).eval()
     features, targets, row = torch.empty(0), [], 0
@@ -123,11 +120,7 @@ def digest(network: nn.Module | None, images: Dataset[Any], settings: Mapping[st
 
 
 def load_features(cfg: Cfg, kinds: Sequence[str], device: torch.device) -> tuple[dict[str, Features], Cfg]:
-    """Features of all images for each of `kinds` (`backbone`, `projector`), in one pass, or of an earlier command.
-
-    A file of features has one kind, which it names. The config comes back with what the source says about backbone and
-    images. Raises a `UserError`: the source can't be read, doesn't fit, or has no projector.
-    """
+    """Features of each of `kinds`, in one pass or of an earlier command, and the config with what the source says."""
     if cfg.features:
         found = read_features(cfg.features)
         if "projector" in kinds and list(kinds) != [found.kind]:

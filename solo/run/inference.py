@@ -120,10 +120,7 @@ class Predictions:
 def predictions(
     logits: Tensor, tree: Taxonomy, k: int = 5, level: str | None = None, within: str | None = None
 ) -> Predictions:
-    """Softmax of logits (N, C) over the classes, or those below one node, `within`; the others get probability 0.
-
-    The `k` best names are of `level`, None: of the classes. Raises a `UserError`: k below 1, no such level or node.
-    """
+    """Softmax of logits (N, C) over the classes, or those below one node, `within`; or a `UserError`."""
     if k < 1:
         raise UserError(f"k={k} must be at least 1")
     if level is not None and level not in tree.levels:

@@ -1,5 +1,6 @@
 """What the settings leave to the machine: on what a command computes, how exactly, in how many processes, how fast."""
 
+import copy
 import dataclasses
 import functools
 import os
@@ -17,17 +18,20 @@ from torch import nn
 from torch.distributed.fsdp import fully_shard, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor, distribute_tensor
 from torch.optim import Optimizer
+from torch.utils.flop_counter import FlopCounterMode
 
 from solo import distributed
 from solo.args.eval_schema import FeatureCfg
 from solo.args.parse import count_devices
 from solo.args.schema import LinearCfg, PretrainCfg, RunCfg
 from solo.callbacks.meter import Meter
+from solo.callbacks.recorder import Work
 from solo.cores import usable_cores
 from solo.errors import UserError
 from solo.losses.fused import check_device
+from solo.methods.base import BaseMethod
 from solo.methods.module import SoloModule
-from solo.nn.norms import synchronise
+from solo.nn.networks import synchronise
 from solo.precision import best_precision
 from solo.run.report import say
 
@@ -108,11 +112,39 @@ def _or_as_it_is(name: str, module: nn.Module, compiled: Callable[..., Any], *ar
         return module(*args, **kwargs)
 
 
-def ddp_strategy(exact: bool = False, ours: bool = True) -> DDPStrategy:
-    """DDP without what a step doesn't need: copies of the gradients, and sending all buffers (queues are large).
+# Products and sums a second in 16 bits, dense, as published; the first that the device's name contains.
+_PEAKS = {
+    **{"B200": 2250e12, "H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12},
+    **{"A10G": 70e12, "A10": 125e12, "L4": 121e12, "V100": 125e12, "T4": 65e12, "4090": 165e12, "3090": 71e12},
+}
 
-    With `accumulate=exact` first parts go backward on their own; `ours`: see `SoloModule.on_validation_start`.
-    """
+
+def work_of(model: BaseMethod, cfg: PretrainCfg, device: torch.device, processes: int) -> Work:
+    """Operations of one image with all its views: forward and twice as much backward, forward of a slow network."""
+    channels = cfg.data.channels or cfg.data.spec.channels
+    sides = [entry.crop_size or cfg.data.image_size or cfg.data.spec.size for entry in cfg.augmentations]
+    views = [side for side, entry in zip(sides, cfg.augmentations, strict=True) for _ in range(entry.num_crops)]
+    network = copy.deepcopy(model).eval()
+    slow = getattr(network, "momentum_forward", None) if getattr(network, "has_teacher", True) else None
+    trained = 3 if any(parameter.requires_grad for parameter in network.backbone.parameters()) else 1
+    flops = 0
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        for number, side in enumerate(views):
+            large = number < network.num_large_crops
+            passes = [(network if large else network.multicrop_forward, trained)]
+            passes += [(slow, 1)] if large and slow is not None else []
+            for forward, times in passes:
+                with FlopCounterMode(display=False) as counted:
+                    forward(torch.zeros(1, channels, side, side))
+                flops += times * counted.get_total_flops()
+    half = device.type == "cuda" and "16" in str(cfg.trainer.get("precision"))
+    name = torch.cuda.get_device_name(device) if half else ""
+    peak = next((peak * processes for known, peak in _PEAKS.items() if known in name), None)
+    return Work(len(views), flops, peak)
+
+
+def ddp_strategy(exact: bool = False, ours: bool = True) -> DDPStrategy:
+    """DDP without copies of gradients (but for `exact`), and without sending buffers (which `ours` do themselves)."""
     return DDPStrategy(find_unused_parameters=False, gradient_as_bucket_view=not exact, broadcast_buffers=not ours)
 
 
@@ -160,10 +192,7 @@ def trainer_devices(cfg: RunCfg) -> Any:
 
 
 def check_launch(cfg: RunCfg, trainer: Trainer) -> None:
-    """Compare the processes that torchrun, SLURM or Lightning start with `devices` and `num_nodes`.
-
-    Learning rate and schedules were derived from these. Raises a `UserError`: they differ, or nobody starts the others.
-    """
+    """Refuse another number of processes than `devices` and `num_nodes` say: rate and schedules follow from these."""
     nodes, shown = cfg.num_nodes, list(cfg.devices) if isinstance(cfg.devices, tuple) else cfg.devices
     environment = trainer._accelerator_connector.cluster_environment
     if nodes > 1 and isinstance(environment, LightningEnvironment) and "MASTER_ADDR" not in os.environ:
@@ -201,10 +230,7 @@ UNIT = 1_000_000  # parameters: smaller layers than this are gathered together w
 
 
 class Sharded(ModelParallelStrategy):
-    """Lightning's strategy for FSDP2, with checkpoints as those of any other run: one file of whole tensors.
-
-    The layers of each backbone are gathered when they are used, what is left (heads, prototypes, norms) once a step.
-    """
+    """Lightning's FSDP2, backbones layer by layer; checkpoints are those of any other run, whole tensors, one file."""
 
     restore_checkpoint_after_setup = False  # weights are loaded while they are whole
     lightning_restore_optimizer = True

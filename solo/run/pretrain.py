@@ -1,29 +1,32 @@
 """`solo pretrain`: self-supervised training, with online accuracies where there are labels."""
 
 import copy
+import hashlib
+import time
 from collections.abc import Callable, Sequence, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from lightning.pytorch import seed_everything
 from omegaconf import OmegaConf
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
-from torch.utils.flop_counter import FlopCounterMode
 from torchvision.utils import make_grid, save_image
 
 from solo.args.config import to_plain
+from solo.args.fields import unknown
 from solo.args.parse import exact_parts
 from solo.args.schema import PretrainCfg
 from solo.backbones.registry import check_sizes, side_of_patch
-from solo.callbacks.cheaper import shrunk_side
-from solo.callbacks.recorder import Facts, Work
+from solo.callbacks.optional import shrunk_side
+from solo.callbacks.recorder import Facts
 from solo.data.batches.loaders import BatchLoader, ShowsRelatives, eval_loader, worker_options
 from solo.data.batches.samplers import RuleSampler, describe, rule_sampler
-from solo.data.cache.images import CantCacheError, cached
+from solo.data.cache import CantCacheError, cached
 from solo.data.catalogue.registry import unseen_classes
 from solo.data.classification_dataloader import prepare_transforms
 from solo.data.labels.subsets import Indexed, Subset, level_targets, take_fraction, withhold
@@ -31,17 +34,21 @@ from solo.data.pretrain_dataloader import prepare_dataloader
 from solo.data.sources.images import load
 from solo.data.views.batched import BatchAugment, Shown
 from solo.data.views.pipelines import build_transform_pipeline, prepare_n_crop_transform
-from solo.eval.features import FeatureTable, draw
+from solo.errors import UserError
+from solo.eval.features import FeatureTable, draw, read_features
+from solo.eval.knn import nearest_by_cells, nearest_others
 from solo.eval.suite import Protocol, Tables, verdict
-from solo.files import file_name
+from solo.files import file_name, replacing, user_cache
+from solo.hex.relatives import EYES, VERSION, Eye, FromTable, both, whom
 from solo.methods import METHODS
 from solo.methods.base import BaseMethod
-from solo.run.features import extract
-from solo.run.machine import tune
-from solo.run.relatives import find_relatives
+from solo.run.features import digest, extract
+from solo.run.machine import tune, work_of
+from solo.run.pretrained import load_pretrained
 from solo.run.report import next_command, say
 from solo.run.source import adapt, start_from
 from solo.run.trainer import prepare
+from solo.untrusted import check_zip
 
 
 @dataclass(frozen=True)
@@ -72,7 +79,7 @@ def run(cfg: PretrainCfg) -> PretrainResult:
     if type(model).__module__.startswith("solo."):
         work = work_of(model, model.config, device, prepared.trainer.world_size)
         prepared.recorder.facts = replace(prepared.recorder.facts, work=work)
-    shown = find_relatives(cfg, model, lambda transform: _images(cfg, transform))
+    shown = find_relatives(cfg, model)
     train = train_loader(cfg, device, shown)
     targets = getattr(train.dataset, "targets", None)
     model.all_labelled = isinstance(targets, Tensor) and bool((targets >= 0).all())
@@ -161,10 +168,137 @@ def _plain_images(cfg: PretrainCfg, which: str) -> Dataset[tuple[Any, Any]] | No
     nowhere = data.val_path is None and not data.holdout and (spec.folders or spec.name == "custom")
     if data.no_labels or nowhere:
         return None
-    transform = prepare_transforms(data.dataset, data.mean, data.std, data.image_size, data.channels)[1]
     if which == "training":
-        return _images(cfg, transform)
-    return load(spec, "val", data.val_path, data.download, transform, levels=True)
+        return _images(cfg, _plain_view(cfg))
+    return load(spec, "val", data.val_path, data.download, _plain_view(cfg), levels=True)
+
+
+def _plain_view(cfg: PretrainCfg) -> Any:
+    data = cfg.data
+    return prepare_transforms(data.dataset, data.mean, data.std, data.image_size, data.channels)[1]
+
+
+_EXACT = 500_000  # images; of more, all with all would take hours: neighbours are looked for in cells
+
+
+def find_relatives(cfg: PretrainCfg, model: BaseMethod) -> Shown | None:
+    """Make the table of relatives for whoever needs it: the model's bank, or the loader, for which it is returned."""
+    policy, bank = model.hex.show or model.hex.policy, model.hex.bank
+    if not isinstance(policy, FromTable):
+        return None
+    plain = _images(cfg, _plain_view(cfg))
+    targets = level_targets(plain)
+    paths = model.label_paths(targets)
+    labels = model.leaf_labels(targets) if cfg.hex.level is None else paths[:, model.group_level]
+    known = torch.stack([model.leaf_labels(targets), paths[:, model.group_level]], dim=1)
+    if bank is not None:
+        bank.labels, bank.known, bank.live = labels, known, cfg.hex.eye == "projection"
+        if bank.live:
+            bank.table = torch.full((len(targets), policy.among), -1, dtype=torch.int32)
+            return None
+    by_level = dict(zip(model.levels, paths.T, strict=False))
+    eyes = _Eyes(cfg, plain, by_level)
+    table = policy.table(Eye(eyes.nearest, eyes.rows, labels, torch.Generator().manual_seed(cfg.seed))).to(torch.int32)
+    found, others = table >= 0, table.clamp_min(0)
+    said = [f"{found.any(dim=1).float().mean():.1%} of {len(table):,} images have relatives"]
+    for level, own in by_level.items():
+        judged = found & (own[:, None] >= 0) & (own[others] >= 0)
+        if judged.any():
+            alike = (own[:, None] == own[others]) & judged
+            said.append(f"{alike.sum() / judged.sum():.1%} of these have the same {level}")
+    say(", ".join(said))
+    if bank is not None:
+        bank.use(table)
+        return None
+    shares = {"with_relatives": found.any(dim=1).float().mean(), **whom(table, known)}
+    model.hex.whom = {f"shown_{name}": value for name, value in shares.items()}
+    return Shown(table, cfg.hex.show_share)
+
+
+class _Eyes:
+    """What `hex.eye` sees of the training images; + joins several that agree, a level's name leaves out other nodes."""
+
+    def __init__(self, cfg: PretrainCfg, plain: Dataset[Any], labels: dict[str, Tensor]) -> None:
+        self.cfg, self.plain, self.number = cfg, plain, len(plain)  # type: ignore[arg-type]
+        names = cfg.hex.eye.split("+")
+        for name in names:
+            if name not in labels and name not in EYES and not ("/" in name or name and Path(name).exists()):
+                raise UserError(f"hex.eye{unknown(name, [*EYES, *labels])}, or give a file of features or a checkpoint")
+        self.names = [name for name in names if name not in labels]
+        self.nodes = [labels[name] for name in names if name in labels]
+        if not self.names:
+            advice = f"join it with another one, hog+{names[0]}, or take type=oracle hex.level={names[0]}"
+            raise UserError(f"hex.eye={cfg.hex.eye} knows labels and sees nobody; {advice}")
+
+    def nearest(self, k: int) -> Tensor:
+        """The k nearest images of each, (n, k); with several eyes those that all of them count, -1 for the rest."""
+        if self.number <= k:
+            raise UserError(f"hex.among and hex.skip ask for {k} other images, and there are {self.number}")
+        first, *others = [self._kept(eye, k) for eye in self.names]
+        for other in others:
+            first = both(first, other)
+        for nodes in self.nodes:
+            found = nodes[first.clamp_min(0)]
+            first = first.masked_fill((found != nodes[:, None]) | (found < 0), -1)
+        return first
+
+    def rows(self) -> Tensor:
+        """Descriptors (n, d) of all eyes beside each other, each centred and at length 1."""
+        seen = [self._describe(eye)[1]() for eye in self.names]
+        return torch.cat([nn.functional.normalize(each - each.mean(dim=0), dim=1) for each in seen], dim=1)
+
+    def _kept(self, eye: str, k: int) -> Tensor:
+        """The nearest by one eye, kept on disk under all that they depend on."""
+        started, data = time.perf_counter(), self.cfg.data
+        network, describe, also = self._describe(eye)
+        settings = [k, also, data.image_size, data.mean, data.std, data.channels]
+        file = user_cache() / "neighbours" / f"{digest(network, self.plain, {'eye': settings})}.npz"
+        said = f"neighbours by {eye}: {k} each of {self.number:,} images"
+        if (kept := kept_rows(file, self.number, k)) is not None:
+            say(f"{said}, as kept in {file}")
+            return kept
+        features = describe()
+        if len(features) != self.number:
+            text = f"hex.eye={eye} has {len(features):,} rows for {self.number:,} training images; give one for each"
+            raise UserError(text)
+        where = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        centred = (features - features.mean(dim=0)).to(where)
+        exact = self.number <= _EXACT
+        found = (nearest_others(centred, k)[1] if exact else nearest_by_cells(centred, k)).cpu()
+        say(f"{said}, in {time.perf_counter() - started:.1f} s")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(file) as temporary, open(temporary, "wb") as out:
+                np.savez(out, rows=found.to(torch.int32).numpy())
+        except (UserError, OSError) as error:
+            say(f"the neighbours are not kept: {error}")
+        return found
+
+    def _describe(self, eye: str) -> tuple[nn.Module | None, Callable[[], Tensor], str]:
+        """Its network, if it is one; what computes (n, d) descriptors; what else they depend on."""
+        size, workers = self.cfg.optimizer.batch_size, self.cfg.data.workers
+        if eye in EYES:
+            batches = eval_loader(self.plain, size, workers)
+            return None, lambda: torch.cat([EYES[eye](batch) for batch, _ in batches]), f"{eye} {VERSION}"
+        if eye.endswith((".npz", ".safetensors")):  # a .pt may be a checkpoint
+            features = read_features(eye)
+            table = (features.train or features.val).features.float().contiguous()
+            return None, lambda: table, hashlib.sha256(table.numpy().tobytes()).hexdigest()
+        channels = self.cfg.data.channels if eye.startswith(("timm/", "torchvision/")) else None
+        found = load_pretrained(eye, channels=channels)
+        loader = eval_loader(_images(self.cfg, found.transform), size, workers)
+        return found.backbone, lambda: extract(found.backbone, loader, found.device, "training").features, eye
+
+
+def kept_rows(file: Path, count: int, k: int) -> Tensor | None:
+    """The table (count, k) of numbers of images that was kept in a file; None if there is none, or a damaged one."""
+    try:
+        check_zip(file)
+        rows = np.load(file, allow_pickle=False)["rows"]
+        sound = rows.shape == (count, k) and rows.dtype == np.int32 and 0 <= rows.min() and rows.max() < count
+    except Exception:  # NumPy and zipfile raise almost anything
+        return None
+    return torch.from_numpy(rows).long() if sound else None
 
 
 def _facts(cfg: PretrainCfg) -> Facts:
@@ -186,40 +320,6 @@ def _facts(cfg: PretrainCfg) -> Facts:
     how = {"val_acc1": online, "val_acc5": online, "knn_acc1": knn, "knn_acc5": knn}
     protocol = {key: f"{words}{text}, last validation" for key, words in how.items()}
     return Facts("pretrain", to_plain(cfg), () if data.no_labels else data.spec.levels, protocol, withheld)
-
-
-# Products and sums a second in 16 bits, dense, as published; the first that the device's name contains.
-_PEAKS = {
-    **{"B200": 2250e12, "H200": 989e12, "H100 PCIe": 756e12, "H100": 989e12, "A100": 312e12, "L40S": 362e12},
-    **{"A10G": 70e12, "A10": 125e12, "L4": 121e12, "V100": 125e12, "T4": 65e12, "4090": 165e12, "3090": 71e12},
-}
-
-
-def work_of(model: BaseMethod, cfg: PretrainCfg, device: torch.device, processes: int) -> Work:
-    """What one image costs with all its views: forward and twice as much backward, forward of a slow network.
-
-    Products of matrices and convolutions count, those of the loss don't; `processes` are the devices in all.
-    """
-    channels = cfg.data.channels or cfg.data.spec.channels
-    sides = [entry.crop_size or cfg.data.image_size or cfg.data.spec.size for entry in cfg.augmentations]
-    views = [side for side, entry in zip(sides, cfg.augmentations, strict=True) for _ in range(entry.num_crops)]
-    network = copy.deepcopy(model).eval()
-    slow = getattr(network, "momentum_forward", None) if getattr(network, "has_teacher", True) else None
-    trained = 3 if any(parameter.requires_grad for parameter in network.backbone.parameters()) else 1
-    flops = 0
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        for number, side in enumerate(views):
-            large = number < network.num_large_crops
-            passes = [(network if large else network.multicrop_forward, trained)]
-            passes += [(slow, 1)] if large and slow is not None else []
-            for forward, times in passes:
-                with FlopCounterMode(display=False) as counted:
-                    forward(torch.zeros(1, channels, side, side))
-                flops += times * counted.get_total_flops()
-    half = device.type == "cuda" and "16" in str(cfg.trainer.get("precision"))
-    name = torch.cuda.get_device_name(device) if half else ""
-    peak = next((peak * processes for known, peak in _PEAKS.items() if known in name), None)
-    return Work(len(views), flops, peak)
 
 
 _MOST = {"training": 20_000, "validation": 10_000}  # images; of more, as many are drawn

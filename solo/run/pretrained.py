@@ -125,10 +125,7 @@ class PretrainedModel:
         return predictions(logits, tree, k, level, within)
 
     def read(self, image: Any) -> Tensor:
-        """What the backbone sees of one image (a path, `PIL.Image`, array or ready tensor): (C, H, W).
-
-        Raises a `BrokenImageError` for a file that can't be decoded, a `UserError` for something that is no image.
-        """
+        """What the backbone sees of one image (path, `PIL.Image`, array, ready tensor): (C, H, W); or a `UserError`."""
         if not isinstance(image, Tensor):
             return self.transform(as_image(image, self.reading))
         if image.ndim != 3 or not image.is_floating_point() or len(image) != self.channels:
@@ -146,11 +143,7 @@ class PretrainedModel:
         return model_card(self.bundle())
 
     def export(self, to: str, out: str | Path) -> Exported:
-        """Write a folder that another program reads, see `solo.export`.
-
-        `to` is `safetensors`, `timm`, `hf`, `torchvision`, `onnx`, `torch_export` or `detectron2`. Raises a
-        `UserError`: that doesn't know such a network, or its package is missing.
-        """
+        """Write a folder that another program reads: `to` is one of `solo.export.TARGETS`; or a `UserError`."""
         return export(self.bundle(), to, out)
 
     def bundle(self) -> Bundle:
@@ -174,30 +167,21 @@ class PretrainedModel:
         self._save(save_directory)
         return self.push_to_hub(repo_id or Path(save_directory).name, **options) if push_to_hub else None
 
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool | None = None,
-        token: str | None = None,
-        branch: str | None = None,
-        **more: Any,
-    ) -> str:
+    def push_to_hub(self, repo_id: str, *, branch: str | None = None, **options: Any) -> str:
         """Upload backbone, label tree and card to the Hugging Face hub, `solo.load("hf://REPO")` reads it.
 
         Arguments are those of `huggingface_hub.ModelHubMixin.push_to_hub`; returns the address. Raises a `UserError`.
         """
         from huggingface_hub import HfApi
 
-        more = {"commit_message": "Backbone, label tree and card, written by solo", **more}
-        if branch is not None:
-            more["revision"] = branch
+        options = {"commit_message": "Backbone, label tree and card, written by solo", **options}
+        options |= {"revision": branch} if branch is not None else {}
         with tempfile.TemporaryDirectory() as folder:
             self._save(folder)
             try:
-                api = HfApi(token=token)
-                api.create_repo(repo_id, private=private, exist_ok=True)
-                return str(api.upload_folder(repo_id=repo_id, folder_path=folder, **more))
+                api = HfApi(token=options.pop("token", None))
+                api.create_repo(repo_id, private=options.pop("private", None), exist_ok=True)
+                return str(api.upload_folder(repo_id=repo_id, folder_path=folder, **options))
             except Exception as error:  # whatever the hub and the way there raise
                 text = f"{repo_id} can't be written to the hub ({reason(error)}); log in with `hf auth login`"
                 raise UserError(text) from error

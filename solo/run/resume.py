@@ -55,10 +55,7 @@ class ResumeOrder(Callback):
 
 
 def find_resume(cfg: RunCfg, root: Path) -> tuple[Path | None, str | None, Mapping[str, Any] | None]:
-    """The checkpoint to continue, if any, its W&B run's id and its settings; a `UserError` if it doesn't fit.
-
-    It is the one that is named, else the one that is found below `root`.
-    """
+    """The checkpoint to continue, named or found below `root`, its W&B run's id and settings; or a `UserError`."""
     if cfg.resume_from_checkpoint:
         named = Path(cfg.resume_from_checkpoint).expanduser()
         wanted = checkpoint_file(named)

@@ -35,14 +35,7 @@ class SavedRun(NamedTuple):
     state: Mapping[str, Tensor]  # the weights
     cfg: dict[str, Any]  # settings of the run, empty where the file has none
     data: dict[str, Any]  # section `data` of these, and what the run found out of its images
-
-    @property
-    def small_stem(self) -> bool | None:
-        """Whether the stem is one for small images; None where nothing is known of those it was trained on."""
-        if self.data.get("small_stem") is not None:
-            return bool(self.data["small_stem"])
-        spec = DATASETS.get(str(self.data.get("dataset")))
-        return None if spec is None else spec.small_stem
+    small_stem: bool | None  # whether the stem is one for small images; None where nothing is known of these
 
 
 def saved_run(path: str | Path) -> SavedRun:
@@ -51,7 +44,10 @@ def saved_run(path: str | Path) -> SavedRun:
     checkpoint = load_checkpoint(file)
     saved = saved_settings(checkpoint, file)
     data = {**(saved["cfg"].get("data") or {}), **saved["data"]}
-    return SavedRun(file, checkpoint["state_dict"], saved["cfg"], data)
+    small, spec = data.get("small_stem"), DATASETS.get(str(data.get("dataset")))
+    if small is None and spec is not None:
+        small = spec.small_stem
+    return SavedRun(file, checkpoint["state_dict"], saved["cfg"], data, None if small is None else bool(small))
 
 
 def saved_data(path: str) -> dict[str, Any]:
@@ -62,10 +58,7 @@ def saved_data(path: str) -> dict[str, Any]:
 
 
 def source_backbone(cfg: Features) -> tuple[nn.Module, Features]:
-    """The backbone of `cfg.model`, where it is set, else that of `cfg.pretrained_feature_extractor`.
-
-    The config comes back with what it left open of backbone and images. Random weights are drawn from `cfg.seed`.
-    """
+    """The backbone of `cfg.model` or a checkpoint, and the config with what that says of backbone and images."""
     if not cfg.model:
         return pretrained_backbone(cfg)
     model, channels = str(cfg.model), cfg.data.channels or 3
@@ -84,10 +77,7 @@ def _filled(section: Any, values: Mapping[str, Any]) -> Any:
 
 
 def pretrained_backbone(cfg: Cfg) -> tuple[nn.Module, Cfg]:
-    """Build and load the backbone of `cfg.pretrained_feature_extractor`.
-
-    In the config the checkpoint, else the data set, has filled in what it left open of backbone, method and images.
-    """
+    """The backbone of a checkpoint, and the config with what it, else the data set, says where it is open."""
     run = saved_run(str(cfg.pretrained_feature_extractor))
     cfg = _adopt(cfg, run)
     name = cfg.backbone.name
@@ -126,10 +116,7 @@ def _adopt(cfg: Cfg, run: SavedRun) -> Cfg:
 
 
 def pretrained_method(cfg: FeatureCfg) -> nn.Module:
-    """The whole method of the checkpoint, built from the settings it was trained with, for the images of `cfg`.
-
-    Raises a `UserError`: it doesn't say its method, or that has no projector, or it doesn't fit its weights.
-    """
+    """The whole method of the checkpoint, of its own settings, for the images of `cfg`; or a `UserError`."""
     run = saved_run(str(cfg.pretrained_feature_extractor))
     name = run.cfg.get("method")
     if name is None or name not in METHODS:
@@ -151,10 +138,7 @@ def pretrained_method(cfg: FeatureCfg) -> nn.Module:
 
 
 def start_from(model: BaseMethod, source: str, channels: int) -> None:
-    """Load the backbone of a method, just built, from `timm/NAME`, `torchvision/NAME` or a file; a slow copy follows.
-
-    Classifier and projector are left out. Raises a `UserError`: weights that can't be had, or don't fit the backbone.
-    """
+    """Load a method's backbone, and a slow copy, from `timm/NAME`, `torchvision/NAME` or a file; or a `UserError`."""
     try:
         if source.startswith(("timm/", "torchvision/")):
             try:

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 
 from solo.analysis.pages import embedded, render
 from solo.args.eval_schema import EmbedCfg, ExportCfg, PredictCfg, SearchCfg
-from solo.callbacks import run_lock
+from solo.callbacks import run_directory
 from solo.data.storage.facts import Problems
 from solo.data.storage.reading import ImageReading, as_picture
 from solo.errors import BrokenImageError, UserError, reason
@@ -93,10 +93,7 @@ def fingerprint(model: PretrainedModel) -> str:
 
 
 def embed(cfg: EmbedCfg) -> Path:
-    """Write the features and return where they are.
-
-    Every `cfg.shard` images a part is put beside the file; one of the same images and model is not computed again.
-    """
+    """Write features; each `cfg.shard` images are a part, not computed again for the same images and model."""
     out = Path(cfg.out).expanduser()
     if out.suffix and out.suffix not in _ENDINGS:
         raise UserError(f"out={cfg.out} has another ending than {', '.join(_ENDINGS)}; without one it is a folder")
@@ -109,7 +106,7 @@ def embed(cfg: EmbedCfg) -> Path:
         output_file(out)
     parts.mkdir(parents=True, exist_ok=True)
     try:
-        with run_lock.held(parts):
+        with run_directory.held(parts):
             clean(parts, "[0-9]*.npz.*")
             return _written(cfg, out, parts, files, FileFeatures(model, cfg.batch_size, problems))
     finally:

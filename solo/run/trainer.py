@@ -31,10 +31,8 @@ from solo.args.config import to_plain
 from solo.args.schema import LinearCfg, PretrainCfg, RunCfg
 from solo.backbones.registry import side_of_patch
 from solo.callbacks import Checkpointer, Meter, Recorder, RunDirectory, RunProgress
-from solo.callbacks.auto_umap import AutoUMAP
-from solo.callbacks.cheaper import ResolutionSchedule, WeightAverage
 from solo.callbacks.checkpointer import StopRunError
-from solo.callbacks.meter import StepProfile
+from solo.callbacks.optional import AutoUMAP, ResolutionSchedule, StepProfile, WeightAverage
 from solo.callbacks.recorder import Facts
 from solo.callbacks.watchers import EmbeddingMonitor, NonFiniteGuard, TrainingDiagnosis
 from solo.checkpoint import load_checkpoint
@@ -143,10 +141,7 @@ def list_skipped(loaders: Sequence[DataLoader[Any] | BatchLoader | None], folder
 
 
 def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: LightningModule) -> Run:
-    """Build the Trainer, with the run's folder below `checkpoint.dir/kind`, loggers and callbacks.
-
-    `facts` is what the summary says besides the numbers; the model learns what is decided here.
-    """
+    """Build the Trainer, with the run's folder in `checkpoint.dir/kind`; the model learns what is decided."""
     hush(workers=cfg.data.workers > 0)
     watch_children()
     kind = file_name(kind)

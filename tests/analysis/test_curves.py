@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from solo.analysis.curves import curves, plot_curves
+from solo.analysis.plots import curves, plot_curves
 
 
 def rows(n=30, **more):

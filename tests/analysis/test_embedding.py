@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from solo.analysis.embedding import draw_embedding, embed
 from solo.analysis.figure import named_palette
+from solo.analysis.plots import draw_embedding, embed
 from solo.errors import UserError
 
 

@@ -6,8 +6,8 @@ from PIL import Image
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from solo.callbacks import auto_umap
-from solo.callbacks.auto_umap import AutoUMAP, OfflineUMAP
+from solo.callbacks import optional
+from solo.callbacks.optional import AutoUMAP, OfflineUMAP
 
 
 @pytest.fixture
@@ -24,9 +24,9 @@ def drawing(tiny):
 
 @pytest.mark.parametrize("embedding", ["tsne", "pca"])
 def test_other_pictures(fit, drawing, tmp_path, embedding, monkeypatch):
-    drawn, draw = [], auto_umap.draw_embedding
+    drawn, draw = [], optional.draw_embedding
     spy = lambda *a, **more: (drawn.append(more["embedding"]), draw(*a, **more))  # noqa: E731
-    monkeypatch.setattr(auto_umap, "draw_embedding", spy)
+    monkeypatch.setattr(optional, "draw_embedding", spy)
     callback = AutoUMAP("test", tmp_path, embedding=embedding)
     fit([callback], max_epochs=1, model=drawing)
     assert drawn == [embedding] and (callback.path / callback.umap_placeholder.format(0)).exists()

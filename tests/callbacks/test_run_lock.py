@@ -8,16 +8,10 @@ import numpy as np
 import pytest
 
 from solo import cli
-from solo.callbacks import run_lock
+from solo.callbacks import run_directory
 from solo.errors import UserError
 
-# The file alone: its package imports Lightning, which takes seconds.
-HOLD = """import importlib.util, pathlib, sys
-spec = importlib.util.spec_from_file_location("run_lock", sys.argv[2])
-run_lock = importlib.util.module_from_spec(spec)
-spec.loader.exec_module(run_lock)
-run_lock.acquire(pathlib.Path(sys.argv[1]))
-"""
+HOLD = "import pathlib, sys; from solo.callbacks import run_directory; run_directory.acquire(pathlib.Path(sys.argv[1]))"
 
 
 @pytest.mark.fault(5, "two programs in one run folder", "the second is refused and says who holds it")
@@ -26,13 +20,13 @@ run_lock.acquire(pathlib.Path(sys.argv[1]))
     5, "`solo experiment`, `benchmark` and `analyze` in a folder where another one is at work", "refused likewise"
 )
 def test_one_program_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    program = HOLD + "print('held', flush=True); sys.stdin.read()"
+    program = HOLD + "; print('held', flush=True); sys.stdin.read()"
     options = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    other = subprocess.Popen([sys.executable, "-c", program, str(tmp_path), run_lock.__file__], **options)  # type: ignore[call-overload]
+    other = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], **options)  # type: ignore[call-overload]
     with other:
         assert other.stdout.readline() == "held\n"
         with pytest.raises(UserError, match=rf"in use by process {other.pid} on \S+, since 20"):
-            run_lock.acquire(tmp_path)
+            run_directory.acquire(tmp_path)
         (tmp_path / "mine.yaml").write_text(
             "recipe: digits simclr\nmeasures: [digit/knn_acc1]\nbaseline: a\narms: {a: []}\n"
         )
@@ -45,18 +39,18 @@ def test_one_program_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str
             assert cli.main(words) == 1
             assert "in use by process" in capsys.readouterr().err
         other.kill()
-    assert (tmp_path / run_lock.NAME).is_file()
-    run_lock.acquire(tmp_path)
-    run_lock.acquire(tmp_path)  # twice is once
-    with run_lock.held(tmp_path):
+    assert (tmp_path / run_directory.NAME).is_file()
+    run_directory.acquire(tmp_path)
+    run_directory.acquire(tmp_path)  # twice is once
+    with run_directory.held(tmp_path):
         pass
-    assert (tmp_path / run_lock.NAME).is_file()  # a block inside gives nothing back
-    run_lock.release(tmp_path)
-    assert not (tmp_path / run_lock.NAME).exists()
+    assert (tmp_path / run_directory.NAME).is_file()  # a block inside gives nothing back
+    run_directory.release(tmp_path)
+    assert not (tmp_path / run_directory.NAME).exists()
 
 
 @pytest.mark.fault(5, "the run's folder is another user's", "one line, in all processes")
 def test_a_folder_that_cannot_be_written(tmp_path: Path, no_root: None) -> None:
     tmp_path.chmod(0o555)
     with pytest.raises(UserError, match=r"can't be written: Permission denied; choose another folder$"):
-        run_lock.acquire(tmp_path)
+        run_directory.acquire(tmp_path)

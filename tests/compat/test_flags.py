@@ -4,8 +4,8 @@ import pytest
 
 from solo.args.eval_schema import KnnCfg, UmapCfg
 from solo.args.parse import parse
-from solo.compat import flags
-from solo.compat.flags import has_flags, parse_args_knn, parse_args_umap, read_flags
+from solo.compat import args as flags
+from solo.compat.args import has_flags, parse_args_knn, parse_args_umap, read_flags
 from solo.errors import ConfigError
 
 DATA = "--dataset cifar10 --train_data_path ./datasets --val_data_path ./datasets"

@@ -367,7 +367,7 @@ def test_queries_of_inshop(tmp_path: Path) -> None:
 @pytest.mark.parametrize("below", [False, True], ids=["given", "below the given"])
 def test_published_layout(tmp_path: Path, name: str, below: bool) -> None:
     make, train_targets, val_targets, levels, first_path = LAYOUTS[name]
-    root = tmp_path / layout_of(get_spec(name)).folder
+    root = tmp_path / layout_of(get_spec(name)).about.folder
     make(root)
     path = tmp_path if below else root
     spec = with_tree(get_spec(name), path)
@@ -416,7 +416,7 @@ def test_what_is_missing_is_named_in_one_line(tmp_path: Path, name: str) -> None
     for look in (lambda: load(spec, "train", tmp_path, download=False), lambda: obtain(spec, str(tmp_path), False)):
         with pytest.raises(UserError, match=f"no .* in {tmp_path}; fetch it from http.*data.train_path") as caught:
             look()
-        assert "\n" not in str(caught.value) and layout.title in str(caught.value)
+        assert "\n" not in str(caught.value) and layout.about.title in str(caught.value)
     assert with_tree(spec, tmp_path) is spec
 
 

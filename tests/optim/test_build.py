@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -10,13 +11,14 @@ from omegaconf import OmegaConf
 from solo.args.pretrain import parse_cfg
 
 from solo.data.batches.loaders import train_loader
-from solo.optim import Schedule
+from solo.optim import build_scheduler
 
 
-def rates_of(schedule, base, steps, per_epoch=1):
-    """The rate of each optimizer step, as a trainer moves the scheduler."""
+def rates_of(settings, total, base, steps, per_epoch=1):
+    """The rate of each optimizer step, as a trainer moves the scheduler; of four epochs, `total` steps."""
+    model = SimpleNamespace(max_epochs=4, lr=base, **settings)
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=base)
-    built = schedule.build(optimizer, ("warmup_cosine", "step", "exponential"))
+    built = build_scheduler(model, optimizer, total, ("warmup_cosine", "step", "exponential"))
     scheduler, by_step = (
         (built["scheduler"], built["interval"] == "step") if isinstance(built, dict) else (built, False)
     )
@@ -73,18 +75,18 @@ def test_golden_curves(devices, accumulate, monkeypatch):
     base = cfg.optimizer.lr * accumulate  # one step sees that many batches
     settings = {"warmup_start_lr": 0.05, "min_lr": 0.01, "warmup_epochs": 1}
     total = 4 * per_epoch
-    schedule = Schedule("warmup_cosine", "step", 4, total, base, decay_steps=None, gamma=0.95, **settings)
+    settings |= {"scheduler": "warmup_cosine", "scheduler_interval": "step"}
     expected = [by_hand(step, total, base, per_epoch, 0.05, 0.01) for step in range(total + 1)]
-    assert rates_of(schedule, base, total + 1, per_epoch) == pytest.approx(expected, abs=1e-12)
+    assert rates_of(settings, total, base, total + 1, per_epoch) == pytest.approx(expected, abs=1e-12)
 
 
 def test_by_epoch_stepwise_and_exponential():
     def rates(name, **more):
-        settings = {"warmup_start_lr": 0.2, "warmup_epochs": 2, "min_lr": 0.0, "decay_steps": [1, 3], "gamma": 0.5}
-        schedule = Schedule(name, "epoch", 4, 8, 1.0, **{**settings, **more})
-        return rates_of(schedule, 1.0, 8, 2)
+        settings = {"warmup_start_lr": 0.2, "warmup_epochs": 2, "min_lr": 0.0, "scheduler_gamma": 0.5}
+        settings |= {"scheduler": name, "scheduler_interval": "epoch", "lr_decay_steps": [1, 3]}
+        return rates_of({**settings, **more}, 8, 1.0, 8, 2)
 
     assert rates("step") == pytest.approx([1, 1, 0.1, 0.1, 0.1, 0.1, 0.01, 0.01])
     assert rates("exponential") == [1, 1, 0.5, 0.5, 0.25, 0.25, 0.125, 0.125]
     assert rates("warmup_cosine") == pytest.approx([0.2, 0.2, 1, 1, 1, 1, 0.5, 0.5])
-    assert rates("step", decay_steps=None) == [1.0] * 8
+    assert rates("step", lr_decay_steps=None) == [1.0] * 8

@@ -12,7 +12,7 @@ import torch
 from solo.args.parse import parse
 from solo.args.schema import PretrainCfg
 from solo.backbones import build_backbone
-from solo.callbacks.cheaper import ResolutionSchedule, WeightAverage, shrunk, shrunk_side
+from solo.callbacks.optional import ResolutionSchedule, WeightAverage, shrunk, shrunk_side
 from solo.checkpoint import load_checkpoint
 from solo.errors import ConfigError, UserError
 from solo.run.machine import save_memory

@@ -3,7 +3,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from solo.run.features import FeatureSet, extract
-from solo.run.linear import feature_loader
+from solo.run.measure import feature_loader
 
 
 def test_every_image_once_in_eval_mode_and_without_gradient():

@@ -8,7 +8,7 @@ from solo.data.batches.loaders import LabelledBatches
 from solo.data.catalogue.registry import get_spec
 from solo.data.classification_dataloader import prepare_transforms, train_augment
 from solo.errors import UserError
-from solo.run import linear
+from solo.run import measure
 
 IMAGES = {"image_size": 16, "channels": 1, "mean": [0.5], "std": [0.25]}
 
@@ -22,7 +22,7 @@ def cfg(linear_cfg, tmp_path):
 
 
 def test_both_ways_take_the_same_images_in_the_same_order(cfg, capsys):
-    whole, single = (linear.image_loaders(cfg({"augment": augment}))[0] for augment in (None, "sample"))
+    whole, single = (measure.image_loaders(cfg({"augment": augment}))[0] for augment in (None, "sample"))
     assert isinstance(whole, LabelledBatches) and not isinstance(single, LabelledBatches)
     assert "training images are made of whole batches on cpu: 1,437 images" in capsys.readouterr().out
     assert len(whole) == len(single) == 22

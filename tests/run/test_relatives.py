@@ -14,7 +14,7 @@ from solo.data.labels.subsets import level_targets
 from solo.data.sources.images import load
 from solo.errors import UserError
 from solo.methods import METHODS
-from solo.run.relatives import find_relatives
+from solo.run.pretrain import find_relatives
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def find(tmp_path, monkeypatch):
         words = ["type=HEX", "hex.among=5", "accelerator=cpu", "data.num_workers=0", *words]
         cfg = parse(compose(recipe, words, PretrainCfg)[0], PretrainCfg).config
         model, spec = METHODS["simclr"](cfg), cfg.data.spec
-        shown = find_relatives(cfg, model, lambda view: load(spec, "pretrain", None, False, view, True, False, None))
+        shown = find_relatives(cfg, model)
         labels = level_targets(load(spec, "pretrain", None, False, None, True, False, None)).flatten()
         table = shown.table.long()
         right = (labels[table] == labels[:, None])[table >= 0].float().mean()

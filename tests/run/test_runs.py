@@ -9,7 +9,7 @@ import yaml
 
 from solo.errors import UserError
 from solo.eval.knn import WeightedKNNClassifier
-from solo.run import linear, pretrain
+from solo.run import measure, pretrain
 
 
 @pytest.fixture(autouse=True)
@@ -82,7 +82,7 @@ def test_the_same_seed_gives_the_same_weights(pretrain_cfg, tmp_path):
 
 @pytest.mark.parametrize("cached", [True, False])
 def test_linear_evaluation_takes_what_it_needs_from_the_checkpoint(pretrained, linear_cfg, tmp_path, cached):
-    linear.run(linear_cfg(pretrained, data={"dataset": "digits", "num_workers": 0, "cache_features": cached}))
+    measure.linear(linear_cfg(pretrained, data={"dataset": "digits", "num_workers": 0, "cache_features": cached}))
     folder = folder_of(tmp_path, "linear")
     summary = json.loads((folder / "summary.json").read_text())
     assert 0 <= summary["val_acc1"] <= summary["val_acc5"] <= 100 and summary["backbone"] == "test_resnet"
@@ -99,7 +99,7 @@ def test_another_backbone_is_one_clear_error(pretrained, linear_cfg):
     with pytest.raises(
         UserError, match=r"trained with 'test_resnet'.*doesn't fit backbone.name='resnet10'.*missing.*unexpected"
     ) as error:
-        linear.run(linear_cfg(pretrained, backbone={"name": "resnet10"}))
+        measure.linear(linear_cfg(pretrained, backbone={"name": "resnet10"}))
     assert "\n" not in str(error.value)
 
 
@@ -130,7 +130,7 @@ def test_continuing_a_finished_run_changes_nothing(pretrain_cfg, pretrained):
 def test_a_grid_chooses_rate_and_decay_on_training_images(pretrained, linear_cfg, capsys):
     data = {"dataset": "digits", "num_workers": 0, "cache_features": True}
     optimizer = {"name": "sgd", "batch_size": 64, "lr": 0.1}
-    linear.run(linear_cfg(pretrained, grid=True, data=data, optimizer=optimizer, max_epochs=1))
+    measure.linear(linear_cfg(pretrained, grid=True, data=data, optimizer=optimizer, max_epochs=1))
     said = " ".join(capsys.readouterr().out.split())
     assert "grid of 24: optimizer.lr=" in said and "the best on a tenth of the training images" in said
     with pytest.raises(UserError, match="grid=True compares settings"):
@@ -139,4 +139,4 @@ def test_a_grid_chooses_rate_and_decay_on_training_images(pretrained, linear_cfg
 
 def test_finetuning_and_cached_features_exclude_each_other(linear_cfg, pretrained):
     with pytest.raises(UserError, match="cache_features"):
-        linear.run(linear_cfg(pretrained, finetune=True, data={"dataset": "digits", "cache_features": True}))
+        measure.linear(linear_cfg(pretrained, finetune=True, data={"dataset": "digits", "cache_features": True}))

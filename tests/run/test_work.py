@@ -9,7 +9,7 @@ from torch import nn
 from solo.callbacks.recorder import Work
 from solo.methods import METHODS
 from solo.run import pretrain
-from solo.run.pretrain import work_of
+from solo.run.machine import work_of
 
 
 def by_hand(part, image):

@@ -20,7 +20,7 @@ from torchvision import transforms as tvt
 
 from solo.cores import fitting_workers
 from solo.data.batches.samplers import EvaluationShare, SeededSampler, seeded_sampler
-from solo.data.cache.images import Images, pixels_in_memory, planes
+from solo.data.cache import Images, pixels_in_memory, planes
 from solo.data.labels.subsets import Around, level_targets
 from solo.data.views.batched import VIEW, BatchAugment, Shown
 from solo.data.views.pipelines import Normalize, Pipeline

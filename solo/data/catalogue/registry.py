@@ -188,10 +188,9 @@ def resolve_spec(data: Mapping[str, Any], fetch: bool = True) -> DatasetSpec:
     """What a run knows of its data set, by the section `data` of a config; keys that are missing count as null.
 
     For own images (`data.dataset=custom`) the classes and their tree come from `data.train_path`: from folders (every
-    folder with images is a class, those above are its levels), label columns, or the file `data.taxonomy`. A sample of
-    the images says where black and white are in those of more than 8 bits. Without `fetch` no data set of the Hugging
-    Face hub is loaded, and its classes stay unknown. Raises a `UserError` for an unknown data set, or data that aren't
-    there or contradict themselves.
+    folder with images is a class, those above are its levels), label columns, or the file `data.taxonomy`, and black
+    and white from a sample. Without `fetch` no data set of the Hugging Face hub is loaded, and its classes stay
+    unknown.
     """
     spec, form = get_spec(data["dataset"]), data.get("format") or "image_folder"
     path, taxonomy, no_labels = (data.get(key) for key in ("train_path", "taxonomy", "no_labels"))
@@ -302,8 +301,7 @@ def unseen_classes(
 ) -> dict[int, str]:
     """The classes that `data.unseen_classes` leaves out, by index; names where the label tree has some.
 
-    `wanted` are names or indices (of digits, unless a class has that name), or how many to draw. Raises a `UserError`
-    for a class that isn't there, or where none would be left.
+    `wanted` are names or indices (of digits, unless a class has that name), or how many to draw.
     """
     names = spec.taxonomy.class_names if spec.taxonomy else tuple(map(str, range(num_classes)))
     if isinstance(wanted, int):

@@ -1,8 +1,4 @@
-"""Data sets around others: what passes for the one inside, a share of it, items with their index or without labels.
-
-Which labels and classes pretraining is not told depends on `data.split_seed` only, so that methods and seeds of
-training compare on the same images.
-"""
+"""Data sets around others: what passes for the one inside, a share of it, items with their index or without labels."""
 
 from collections.abc import Collection, Sequence, Sized
 from typing import Any, ClassVar, cast
@@ -98,8 +94,7 @@ class Indexed(Around):
 def take_fraction(dataset: Dataset[Any], fraction: float, seed: int = 42) -> Dataset[Any]:
     """A share of the data set with the class frequencies of the whole, always the same for one seed.
 
-    All of it if the fraction is 1, zero or negative; -1 (unlabelled) counts as a class of its own. Raises a `UserError`
-    if it is above 1 or too small for one image per class.
+    All of it if the fraction is 1, zero or negative; -1 (unlabelled) counts as a class of its own.
     """
     from sklearn.model_selection import train_test_split
 
@@ -207,7 +202,7 @@ def draw_known(labels: Tensor, shares: Sequence[float], seed: int) -> Tensor:
     """Which labels (N, levels), coarse first, are kept, as bools: the same share of each class (equal rows).
 
     At least one image of a class unless the share is 0. A larger share keeps what a smaller one keeps, at every level
-    and for the same seed. `shares` are of each level, in [0, 1], not increasing; negative: 1.
+    and for one seed. `shares` are of each level, not increasing; negative is 1.
     """
     _, groups = np.unique(labels.numpy(), axis=0, return_inverse=True)
     groups = groups.reshape(-1)

@@ -25,8 +25,7 @@ def from_paths(paths: Iterable[Names], levels: Sequence[str] | None = None) -> T
     """A tree from name paths, coarse first, such as `("birds", "owls")`; they may end at different depths.
 
     Nodes are numbered as they come. A name that several nodes of a level share becomes their whole path, joined by `/`.
-    `levels` names the levels; default `class` for one, `level1`, `level2`, ... for more. Raises a `UserError` if there
-    is no path, or the number of level names is another than the depth.
+    `levels` names the levels; default `class` for one, `level1`, `level2`, ... for more.
     """
     unique = list(dict.fromkeys(paths))
     depth = max(map(len, unique), default=0)
@@ -91,8 +90,7 @@ def label_rows(
 ) -> tuple[list[Labels], list[str]]:
     """Labels of images at every level of a tree; and of those whose label it lacks that label, else an empty text.
 
-    `rows` are the cells of `columns`, coarse first, or folders, of which the first is the class unless they are
-    `nested`.
+    `rows` are cells of `columns`, coarse first, or folders: the first is the class unless they are `nested`.
     """
     if columns is None:
         places = folder_labels(tree)
@@ -177,8 +175,7 @@ def from_parents(
     """A tree from child -> parents; only what lies above `classes` is kept, without top levels of a single node.
 
     Of a `graph` such as WordNet the first parents count, and nodes with a single child are left out. The order of the
-    classes is kept where all of them end at the same depth. Raises a `UserError` where a class is not in the tree, a
-    node has two parents, or parents lead around in a circle.
+    classes is kept where all of them end at the same depth.
     """
     known = {*parents, *(parent for several in parents.values() for parent in several)}
     if missing := [name for name in classes if name not in known]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from solo.data.labels.trees import Names, climb
-from solo.data.layouts.layout import Layout, beside, images_in, lines, listed, read_json
+from solo.data.layouts.layout import About, Layout, beside, images_in, lines, listed, read_json
 from solo.data.storage.facts import class_folders
 from solo.untrusted import regular
 
@@ -87,9 +87,7 @@ def _pet_classes(root: Path) -> dict[str, Names]:
 
 
 AIRCRAFT = Layout(
-    title="FGVC-Aircraft",
-    folder="fgvc-aircraft-2013b",
-    url="https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft",
+    About("FGVC-Aircraft", "fgvc-aircraft-2013b", "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft"),
     markers=("data/variants.txt", "data/images_variant_trainval.txt", "data/images_variant_test.txt", "data/images"),
     classes=_aircraft_classes,
     images=listed("data/images_variant_{}.txt", "trainval", "test", "data/images/{}.jpg", columns=2),
@@ -99,9 +97,7 @@ AIRCRAFT = Layout(
 
 # The two smaller parts, 10 images a class each, train; the 6,149 test images validate.
 FLOWERS = Layout(
-    title="Oxford 102 Flowers",
-    folder="flowers-102",
-    url="https://www.robots.ox.ac.uk/~vgg/data/flowers/102",
+    About("Oxford 102 Flowers", "flowers-102", "https://www.robots.ox.ac.uk/~vgg/data/flowers/102"),
     markers=("imagelabels.mat", "setid.mat"),
     # The classes have numbers only.
     classes=lambda root: {n: (str(n),) for n in sorted({*map(int, _mat(root / "imagelabels.mat", "labels"))})},
@@ -110,9 +106,7 @@ FLOWERS = Layout(
 )
 
 CARS = Layout(
-    title="Stanford Cars",
-    folder="stanford_cars",
-    url="https://github.com/pytorch/vision/issues/7545 (its own site is gone)",
+    About("Stanford Cars", "stanford_cars", "https://github.com/pytorch/vision/issues/7545 (its own site is gone)"),
     markers=("devkit/cars_meta.mat", "devkit/cars_train_annos.mat", "cars_train"),
     classes=lambda root: dict(enumerate(map(car_path, _mat(root / "devkit/cars_meta.mat", "class_names")), start=1)),
     images=_car_images,
@@ -121,9 +115,7 @@ CARS = Layout(
 )
 
 DOGS = Layout(
-    title="Stanford Dogs",
-    folder="stanford_dogs",
-    url="http://vision.stanford.edu/aditya86/ImageNetDogs",
+    About("Stanford Dogs", "stanford_dogs", "http://vision.stanford.edu/aditya86/ImageNetDogs"),
     markers=("Images", "train_list.mat|lists/train_list.mat"),
     classes=lambda root: {folder: dog_path(folder) for folder in class_folders(root / "Images")},
     images=lambda root, train: (
@@ -134,9 +126,7 @@ DOGS = Layout(
 )
 
 PETS = Layout(
-    title="Oxford-IIIT Pets",
-    folder="oxford-iiit-pet",
-    url="https://www.robots.ox.ac.uk/~vgg/data/pets",
+    About("Oxford-IIIT Pets", "oxford-iiit-pet", "https://www.robots.ox.ac.uk/~vgg/data/pets"),
     markers=("annotations/trainval.txt", "annotations/test.txt", "images"),
     classes=_pet_classes,
     images=listed("annotations/{}.txt", "trainval", "test", "images/{}.jpg", columns=4),
@@ -172,9 +162,7 @@ def _bird_images(root: Path, train: bool) -> Iterator[tuple[Path, str]]:
 
 
 CUB200 = Layout(
-    title="CUB-200-2011",
-    folder="CUB_200_2011",
-    url="https://www.vision.caltech.edu/datasets/cub_200_2011",
+    About("CUB-200-2011", "CUB_200_2011", "https://www.vision.caltech.edu/datasets/cub_200_2011"),
     markers=_BIRD_FILES,
     classes=lambda root: {number: cub_path(name) for number, name in lines(root / "classes.txt", 2)},
     images=_bird_images,
@@ -183,9 +171,7 @@ CUB200 = Layout(
 )
 
 NABIRDS = Layout(
-    title="NABirds",
-    folder="nabirds",
-    url="https://dl.allaboutbirds.org/nabirds",
+    About("NABirds", "nabirds", "https://dl.allaboutbirds.org/nabirds"),
     markers=(*_BIRD_FILES, "hierarchy.txt"),
     classes=_nabirds_classes,
     images=_bird_images,
@@ -263,7 +249,7 @@ def _breeds(title: str, folder: str, level: int, count: int, ancestor: str | Non
 
     markers, levels = (_EDGES, _NODES, _LEAVES, *_IMAGENET), ("superclass", "class")
     url = f"https://github.com/MadryLab/BREEDS-Benchmarks (its class hierarchy), {_WHERE}"
-    return Layout(title, folder, url, markers, classes, images, levels, of_folder=None)
+    return Layout(About(title, folder, url), markers, classes, images, levels, of_folder=None)
 
 
 def _three_levels(root: Path, train: bool) -> Iterator[tuple[str, tuple[int, ...]]]:
@@ -285,9 +271,11 @@ ENTITY13 = _breeds("BREEDS Entity-13", "breeds", 3, 20)
 ENTITY30 = _breeds("BREEDS Entity-30", "breeds", 4, 8)
 
 TIERED_IMAGENET_H = Layout(
-    title="tieredImageNet-H",
-    folder="tiered_imagenet_h",
-    url=f"https://github.com/fiveai/making-better-mistakes (dataset_splits, data), {_WHERE}",
+    About(
+        "tieredImageNet-H",
+        "tiered_imagenet_h",
+        f"https://github.com/fiveai/making-better-mistakes (dataset_splits, data), {_WHERE}",
+    ),
     markers=(_SPLITS, _ISA, *_IMAGENET),
     classes=_tiered_classes,
     images=_tiered_images,
@@ -296,9 +284,7 @@ TIERED_IMAGENET_H = Layout(
 )
 
 IMAGENET_3L = Layout(
-    title="ImageNet-3L",
-    folder="imagenet_3l",
-    url=f"https://github.com/pseulki/FreeGrainLearning (data), {_WHERE}",
+    About("ImageNet-3L", "imagenet_3l", f"https://github.com/pseulki/FreeGrainLearning (data), {_WHERE}"),
     markers=(*(f"{name}|data/{name}" for name in map(_TABLE.format, ("train", "val"))), *_IMAGENET),
     classes=_three_level_classes,
     images=lambda root, train: ((root / image, path[-1]) for image, path in _three_levels(root, train)),

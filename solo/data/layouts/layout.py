@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 from solo.data.labels.trees import Names, from_paths, numbered
 from solo.data.storage.archives import guarded
@@ -22,17 +22,23 @@ Images = Callable[[Path, bool], Iterable[tuple[str | Path, Any]]]
 _SPLITS = {True: ("train", "2021_train", "train_mini", "2021_train_mini"), False: ("val", "test", "2021_valid")}
 
 
+class About(NamedTuple):
+    """A published data set in words: its name, what the unpacked archive is called, where to get it."""
+
+    title: str
+    folder: str
+    url: str
+
+
 @dataclass(frozen=True)
 class Layout:
     """A data set as its authors publish it, or as a folder with one sub-folder per class, or with `train` and `val`.
 
-    It is looked for in the given folder, in `folder` below it, once or twice, and above it if it is called `train`,
-    `val`, `test` or like a marker: then the file of the data set was given.
+    It is looked for in the given folder, below it in `about.folder`, once or twice, and above it if it is called
+    `train`, `val`, `test` or like a marker: then the file of the data set was given.
     """
 
-    title: str  # its name in messages
-    folder: str  # what the unpacked archive is called
-    url: str  # where to get it
+    about: About
     # files and folders that it must have, alternatives apart by `|`; without any, it is published as class folders
     markers: tuple[str, ...] = ()
     # root -> what its files call each class, in official order, and its name path, coarse first; None: what `images`
@@ -51,8 +57,9 @@ class Layout:
 
     def root(self, path: Path) -> Path | None:
         """The folder that has all markers, if there is one."""
+        below = self.about.folder
         above = [path.parent] if path.name in ("train", "val", "test", *self.markers) else []
-        for folder in (path, path / self.folder, path / self.folder / self.folder, *above) if self.markers else ():
+        for folder in (path, path / below, path / below / below, *above) if self.markers else ():
             if all(_has(folder, marker) for marker in self.markers):
                 return folder
         return None
@@ -61,7 +68,7 @@ class Layout:
         """The folder whose sub-folders are the classes of this split, if there is one."""
         if self.of_folder is None:
             return None
-        for folder in (path, path / self.folder):
+        for folder in (path, path / self.about.folder):
             for name in _SPLITS[train]:
                 if (folder / name).is_dir():
                     return folder / name
@@ -76,7 +83,7 @@ class Layout:
         """The message for when nothing was found."""
         inside = "with " + ", ".join(self.markers).replace("|", " or ") if self.markers else "above it"
         folders = "; one folder per class (train/CLASS, test/CLASS) is read as well" if self.of_folder else ""
-        fetch = f"no {self.title} in {path}; fetch it from {self.url}, unpack it"
+        fetch = f"no {self.about.title} in {path}; fetch it from {self.about.url}, unpack it"
         return f"{fetch}, and set data.train_path and data.val_path to the folder {inside}{folders}"
 
     def fetch(self, path: Path) -> None:
@@ -107,7 +114,7 @@ class Layout:
                 files.append(str(file))
                 targets.append(leaf_of[name])
         if not files:
-            raise UserError(f"{self.title} in {folder} has no {'training' if train else 'validation'} images")
+            raise UserError(f"{self.about.title} in {folder} has no {'training' if train else 'validation'} images")
         return files, targets, tree
 
     def _classes(self, path: Path, train: bool) -> tuple[Path, Classes] | None:
@@ -132,7 +139,7 @@ class Layout:
 
     @contextmanager
     def _reading(self, folder: Path) -> Iterator[None]:
-        with explained(f"{self.title} in {folder} can't be read", "unpack its archives again"):
+        with explained(f"{self.about.title} in {folder} can't be read", "unpack its archives again"):
             try:
                 yield
             except KeyError as error:

@@ -1,7 +1,6 @@
 """Pictures of things: Tiny ImageNet, Caltech-101, Food-101, DTD, SUN397, VOC, iNaturalist, glyphs; and of products.
 
-Of products the objects that validate are others than those that train. Their levels are those of Zhang et al., Use All
-The Labels (CVPR 2022), section 4: https://arxiv.org/abs/2204.13207.
+These have levels as in Zhang et al., Use All The Labels (CVPR 2022), section 4: https://arxiv.org/abs/2204.13207.
 """
 
 import itertools
@@ -14,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from solo.data.labels.trees import Names
-from solo.data.layouts.layout import Layout, beside, images_in, lines, listed, read_json
+from solo.data.layouts.layout import About, Layout, beside, images_in, lines, listed, read_json
 from solo.data.storage.facts import class_folders
 from solo.untrusted import regular
 
@@ -65,7 +64,8 @@ def _inat(year: int, levels: Names) -> Layout:
 
     url = f"https://github.com/visipedia/inat_comp/tree/master/{year}"
     markers = (f"train{year}.json", f"val{year}.json")
-    return Layout(f"iNaturalist {year}", f"inat{year}", url, markers, classes, images, levels, of_folder=None)
+    about = About(f"iNaturalist {year}", f"inat{year}", url)
+    return Layout(about, markers, classes, images, levels, of_folder=None)
 
 
 _VOC = "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person".split()
@@ -89,9 +89,7 @@ INAT19 = _inat(2019, (*_RANKS, "species"))
 
 # The first of its ten official splits, as is usual.
 DTD = Layout(
-    title="DTD",
-    folder="dtd",
-    url="https://www.robots.ox.ac.uk/~vgg/data/dtd",
+    About("DTD", "dtd", "https://www.robots.ox.ac.uk/~vgg/data/dtd"),
     markers=("labels/train1.txt", "labels/val1.txt", "labels/test1.txt", "images"),
     classes=lambda root: {name: (name,) for name in class_folders(root / "images")},
     images=listed("labels/{}1.txt", "train val", "test", "images/{}"),
@@ -100,9 +98,7 @@ DTD = Layout(
 
 # The first of its ten official splits, as is usual.
 SUN397 = Layout(
-    title="SUN397",
-    folder="SUN397",
-    url="https://vision.princeton.edu/projects/2010/SUN (images, and Partitions.zip unpacked into them)",
+    About("SUN397", "SUN397", "https://vision.princeton.edu/projects/2010/SUN (with Partitions.zip unpacked there)"),
     markers=("ClassName.txt", "Training_01.txt", "Testing_01.txt"),
     # `/a/apartment_building/outdoor` is the class `apartment_building/outdoor`.
     classes=lambda root: {name[1:]: (name[3:],) for (name,) in lines(root / "ClassName.txt")},
@@ -111,9 +107,7 @@ SUN397 = Layout(
 )
 
 VOC2007 = Layout(
-    title="PASCAL VOC 2007",
-    folder="VOCdevkit/VOC2007",
-    url="http://host.robots.ox.ac.uk/pascal/VOC/voc2007 (trainval and test)",
+    About("PASCAL VOC 2007", "VOCdevkit/VOC2007", "http://host.robots.ox.ac.uk/pascal/VOC/voc2007 (trainval and test)"),
     markers=("ImageSets/Main/person_trainval.txt", "ImageSets/Main/person_test.txt", "JPEGImages"),
     images=_voc_images,
     several=tuple(_VOC),
@@ -121,18 +115,14 @@ VOC2007 = Layout(
 )
 
 TINY_IMAGENET = Layout(
-    title="Tiny ImageNet",
-    folder="tiny-imagenet-200",
-    url="http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+    About("Tiny ImageNet", "tiny-imagenet-200", "http://cs231n.stanford.edu/tiny-imagenet-200.zip"),
     markers=("wnids.txt", "train", "val/val_annotations.txt", "val/images"),
     classes=lambda root: {name: (name,) for name in class_folders(root / "train")},
     images=_tiny_images,
 )
 
 CALTECH101 = Layout(
-    title="Caltech-101",
-    folder="caltech101",
-    url="https://data.caltech.edu/records/mzrjq-6wc02",
+    About("Caltech-101", "caltech101", "https://data.caltech.edu/records/mzrjq-6wc02"),
     markers=("101_ObjectCategories",),
     classes=lambda root: {name: (name,) for name in class_folders(root / "101_ObjectCategories")},
     images=_caltech_images,
@@ -140,9 +130,7 @@ CALTECH101 = Layout(
 )
 
 FOOD101 = Layout(
-    title="Food-101",
-    folder="food-101",
-    url="https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101",
+    About("Food-101", "food-101", "https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101"),
     markers=("meta/classes.txt", "meta/train.json", "meta/test.json", "images"),
     classes=lambda root: {name: (name,) for (name,) in lines(root / "meta" / "classes.txt")},
     images=lambda root, train: (
@@ -154,9 +142,7 @@ FOOD101 = Layout(
 )
 
 INAT21 = Layout(
-    title="iNaturalist 2021",
-    folder="inat21",
-    url="https://github.com/visipedia/inat_comp/tree/master/2021",
+    About("iNaturalist 2021", "inat21", "https://github.com/visipedia/inat_comp/tree/master/2021"),
     levels=(*_RANKS, "species"),
     of_folder=inat_path,
 )
@@ -171,9 +157,7 @@ def _glyph_classes(root: Path) -> dict[int, Names]:
 
 
 GLYPHS = Layout(
-    title="glyphs",
-    folder="glyphs",
-    url="where you have it, or make it with benchmarks/make_glyphs.py",
+    About("glyphs", "glyphs", "where you have it, or make it with benchmarks/make_glyphs.py"),
     markers=(_GLYPHS,),
     classes=_glyph_classes,
     levels=("script", "group", "character"),
@@ -216,9 +200,11 @@ def _dyml_rows(root: Path, train: bool) -> Iterator[tuple[Path, Names]]:
 
 # The query and gallery images validate.
 INSHOP = Layout(
-    title="DeepFashion In-Shop",
-    folder="In-shop Clothes Retrieval Benchmark",
-    url="https://mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html",
+    About(
+        "DeepFashion In-Shop",
+        "In-shop Clothes Retrieval Benchmark",
+        "https://mmlab.ie.cuhk.edu.hk/projects/DeepFashion/InShopRetrieval.html",
+    ),
     markers=(f"Eval/{_PARTITION}|{_PARTITION}", "Img/img|img"),
     images=lambda root, train: ((file, path) for file, path, to in _inshop_rows(root) if (to == "train") == train),
     levels=("category", "product", "variation"),
@@ -226,9 +212,7 @@ INSHOP = Layout(
 )
 
 MODELNET40 = Layout(
-    title="ModelNet40 (rendered views)",
-    folder="modelnet40_images_new_12x",
-    url="https://github.com/jongchyisu/mvcnn_pytorch",
+    About("ModelNet40 (rendered views)", "modelnet40_images_new_12x", "https://github.com/jongchyisu/mvcnn_pytorch"),
     markers=("airplane/train", "airplane/test"),
     images=_views,
     levels=("category", "model"),
@@ -236,9 +220,7 @@ MODELNET40 = Layout(
 
 # Its classes that validate are others than those that train.
 DYML_PRODUCT = Layout(
-    title="DyML-Product",
-    folder="dyml_product",
-    url="https://github.com/SupetZYK/DynamicMetricLearning",
+    About("DyML-Product", "dyml_product", "https://github.com/SupetZYK/DynamicMetricLearning"),
     markers=("train/label.csv", "train/imgs", "mini-bmk_all_in_one/label.csv"),
     images=_dyml_rows,
     levels=DYML_LEVELS,

@@ -253,8 +253,7 @@ def load(
 
     `path` is the folder or file of this split, or the root of a data set with a layout of its own; with `no_labels` a
     flat folder, a table or shards, whose targets are -1. With `levels` targets are `(levels,)` LongTensors, coarse
-    first, if there is more than one. Without `data_format` HDF5 files are taken for what they are. Raises a `UserError`
-    if the data aren't there, can't be fetched, or don't look as expected.
+    first, if there is more than one. Without `data_format` HDF5 files are taken for what they are.
     """
     share, train_path = spec.holdout
     if share:

@@ -18,7 +18,6 @@ from solo.untrusted import regular
 
 # Debian's and Ubuntu's package dataset-fashion-mnist installs its files here.
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
-_CIFAR10C_LABELS = "labels.npy"
 
 
 def digits(spec: DatasetSpec, request: Request) -> ArrayDataset:
@@ -88,14 +87,10 @@ def read_idx(path: Path) -> np.ndarray:
     return np.frombuffer(data, np.uint8, offset=start).reshape(shape).copy()  # writable, as torch wants it
 
 
-def cifar10(spec: DatasetSpec, request: Request) -> Pairs:
-    """CIFAR-10 as torchvision reads and fetches it."""
-    return from_torchvision(tv.CIFAR10, "cifar-10-batches-py", request, train=request.split != "val")
-
-
-def cifar100(spec: DatasetSpec, request: Request) -> Pairs:
-    """CIFAR-100 as torchvision reads and fetches it; its superclasses are the row's."""
-    return from_torchvision(tv.CIFAR100, "cifar-100-python", request, train=request.split != "val")
+def cifar(spec: DatasetSpec, request: Request) -> Pairs:
+    """CIFAR-100, or CIFAR-10, as torchvision reads and fetches it; superclasses are the row's."""
+    cls, folder = (tv.CIFAR100, "cifar-100-python") if "100" in spec.name else (tv.CIFAR10, "cifar-10-batches-py")
+    return from_torchvision(cls, folder, request, train=request.split != "val")
 
 
 def cifar100_part(spec: DatasetSpec, request: Request) -> Pairs:
@@ -103,7 +98,7 @@ def cifar100_part(spec: DatasetSpec, request: Request) -> Pairs:
     names = [] if spec.taxonomy is None else list(spec.taxonomy.class_names)
     if request.path and request.path.is_dir() and class_folders(request.path) == names:
         return cast(Pairs, image_folder(spec, request))
-    data: Any = cifar100(spec, request)
+    data: Any = cifar(spec, request)
     index = {data.class_to_idx[name]: i for i, name in enumerate(names)}
     kept = [i for i, target in enumerate(data.targets) if target in index]
     return _arrays(data.data[kept], [index[data.targets[i]] for i in kept], request)
@@ -115,15 +110,15 @@ def cifar10c(spec: DatasetSpec, request: Request) -> Pairs:
     Its path is a folder with `labels.npy` and a file per corruption, or one of these files.
     """
     if request.split != "val":
-        return cifar10(spec, request)
+        return cifar(spec, request)
     path = request.root
-    folder = path if path.is_dir() else path.parent
-    files = [path] if path.is_file() else sorted(set(folder.glob("*.npy")) - {folder / _CIFAR10C_LABELS})
-    if not files or not (folder / _CIFAR10C_LABELS).is_file():
+    labels = (path if path.is_dir() else path.parent) / "labels.npy"
+    files = [path] if path.is_file() else sorted(set(path.glob("*.npy")) - {labels})
+    if not files or not labels.is_file():
         what = f"no CIFAR-10-C in {path}; fetch it from https://zenodo.org/records/2535967 and set data.val_path"
         raise UserError(f"{what} to the folder with labels.npy and fog.npy, ..., or to one of these files")
     images = np.concatenate([_load(file) for file in files])
-    return _arrays(images, np.tile(_load(folder / _CIFAR10C_LABELS), len(files)), request)
+    return _arrays(images, np.tile(_load(labels), len(files)), request)
 
 
 class _STL10(tv.STL10):  # type: ignore[misc]

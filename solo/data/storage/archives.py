@@ -54,10 +54,7 @@ class StrictInfo(tarfile.TarInfo):
 
 
 def extract_tar(source: Path, folder: Path, most: int = MOST_BYTES) -> None:
-    """Unpack a tar file of at most so many bytes, in which a link becomes a copy of the file that it leads to.
-
-    Raises a `UserError` where it is damaged, too large, or a member or a link would leave the folder.
-    """
+    """Unpack a tar file of at most so many bytes, links as copies of the files of the archive that they lead to."""
     with _room(source, folder, most) as free, tarfile.open(source, tarinfo=StrictInfo) as tar:
         size, links = 0, []
         for count, member in enumerate(tar, start=1):

@@ -253,11 +253,7 @@ def write_h5(folder: Path, path: Path) -> int:
 
 @functools.lru_cache(maxsize=8)
 def read_hub(path: str, train: bool = True) -> Any:
-    """A split as a `datasets.Dataset`: `train`, else `validation`, or `test` where there is none.
-
-    The path is a name on the hub, or a folder that `load_dataset` knows or `save_to_disk` wrote; `:SPLIT` behind it
-    chooses another split.
-    """
+    """A split of a data set: `train`, else `validation`, or `test` where there is none; of `NAME:SPLIT` that one."""
     with explained("data.format=hf needs the package datasets", 'pip install "solo-hex[hf]"', ImportError):
         import datasets  # type: ignore[import-not-found, import-untyped, unused-ignore]
     name, _, split = path.partition(":")

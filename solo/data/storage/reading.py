@@ -1,7 +1,6 @@
 """How a file becomes an image: one decision for folders, tables, shards, HDF5, hubs and `solo inspect` alike.
 
-Pillow holds one or three channels. An image of n, the stains of a microscope or the bands of a satellite, is a uint8
-array `(H, W, n)`. No torch, but for the rare files that Pillow can't read.
+Pillow holds one or three channels. An image of n, the bands of a satellite, is a uint8 array `(H, W, n)`.
 """
 
 from __future__ import annotations
