@@ -142,12 +142,6 @@ class BaseMethod(SoloModule):
 
     # ---- forward ----
 
-    def train(self, mode: bool = True) -> BaseMethod:
-        super().train(mode)
-        for layer in self.frozen_layers:
-            layer.eval()
-        return self
-
     @property
     def learnable_params(self) -> list[dict[str, Any]]:
         """Parameter groups `backbone` (several with layer_decay) and `classifier`; fresh ones in each access."""

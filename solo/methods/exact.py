@@ -40,7 +40,10 @@ def exact_step(model: BaseMethod, batch: Any, online: Callable[[BaseMethod, Any]
             states.append(rng_state())
             outputs.append(model.view_outputs(part))
             torch.clear_autocast_cache()  # weights that were cast without gradient
-    out = concatenate(outputs)
+    keys = [key for key, value in outputs[0].items() if isinstance(value, list)]  # without the summaries
+    out: Outputs = {
+        key: [torch.cat(views) for views in zip(*(part[key] for part in outputs), strict=True)] for key in keys
+    }
     leaves = _leaves(out)
     _classify(model, out, batch[2])
     loss = model.total_loss(out, batch)
@@ -79,12 +82,6 @@ def split(batch: Any, size: int) -> list[Any]:
     views = [views] if isinstance(views, Tensor) else views
     cut = [ids.split(size), zip(*(view.split(size) for view in views), strict=True), targets.split(size)]
     return [[i, list(v), t] for i, v, t in zip(*cut, strict=True)]
-
-
-def concatenate(outputs: list[Outputs]) -> Outputs:
-    """Outputs of the parts -> those of the whole: rows one after the other, view by view; without the summaries."""
-    keys = [key for key, value in outputs[0].items() if isinstance(value, list)]
-    return {key: [torch.cat(views) for views in zip(*(out[key] for out in outputs), strict=True)] for key in keys}
 
 
 def _leaves(out: Outputs) -> dict[str, list[Tensor]]:

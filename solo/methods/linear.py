@@ -48,8 +48,7 @@ class LinearModel(SoloModule):
         self.loss_func = loss_func or partial(cross_entropy_loss_func, label_smoothing=smoothing)
         self.classifier = nn.Linear(features_dim(backbone), self.num_classes)
         if not self.finetune:
-            backbone.requires_grad_(False)
-            backbone.eval()
+            self.frozen_layers = [backbone.requires_grad_(False).eval()]
 
     @classmethod
     def add_and_assert_specific_cfg(cls, cfg: DictConfig) -> DictConfig:
@@ -66,12 +65,6 @@ class LinearModel(SoloModule):
         if not self.finetune:
             return [classifier]
         return [*layer_groups(self.backbone, self.lr, self.weight_decay, self.layer_decay), classifier]
-
-    def train(self, mode: bool = True) -> LinearModel:
-        super().train(mode)
-        if not self.finetune:
-            self.backbone.eval()
-        return self
 
     def forward(self, X: Tensor) -> dict[str, Tensor]:
         """Images (B, C, H, W), or features (B, F) computed before -> `logits` (B, classes), `feats` (B, F)."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import lightning.pytorch as pl
 import torch
 from omegaconf import DictConfig
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
@@ -73,6 +73,7 @@ class SoloModule(pl.LightningModule):
         self._counted: tuple[Tensor, int, Tensor] | None = None  # targets of a batch, their version, labelled rows
         self.all_labelled = False  # no row of the training data lacks a label: they needn't be counted in each step
         self.exact = False  # one loss over all accumulated batches
+        self.frozen_layers: list[nn.Module] = []  # stay in eval mode
         self.silent = False  # log nothing
         # What steps log, by names: sums (n,), of how many (or (n,), of each), whether steps are logged, too.
         self._sums: dict[tuple[str, ...], tuple[Tensor, Tensor | int, bool]] = {}
@@ -83,6 +84,13 @@ class SoloModule(pl.LightningModule):
         paths = self.taxonomy.path_table() if self.taxonomy else [(leaf,) for leaf in range(self.num_classes)]
         self._is_ragged = self.taxonomy is not None and self.taxonomy.is_ragged
         self.register_buffer("_leaf_paths", torch.tensor(paths), persistent=False)  # (C, L)
+
+    def train(self, mode: bool = True) -> "SoloModule":
+        """As in torch, but frozen layers stay in eval mode."""
+        super().train(mode)
+        for layer in self.frozen_layers:
+            layer.eval()
+        return self
 
     # ---- labels ----
 
