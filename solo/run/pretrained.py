@@ -14,10 +14,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from solo.args.check import check
 from solo.args.config import freeze
 from solo.args.data_schema import EvalDataCfg
 from solo.args.eval_schema import EvaluateCfg
+from solo.args.fields import check
 from solo.backbones import build_backbone, features_dim
 from solo.backbones.registry import published_model
 from solo.data.catalogue.registry import DATASETS, get_spec
