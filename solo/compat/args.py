@@ -11,10 +11,9 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from solo.args.check import ParseError, unknown
 from solo.args.compose import LineParser
 from solo.args.config import fill_defaults, to_plain, write_back
-from solo.args.fields import keys_of
+from solo.args.fields import ParseError, keys_of, unknown
 from solo.args.origins import COMMAND_LINE
 from solo.args.parse import parse
 from solo.args.schema import LinearCfg, PretrainCfg

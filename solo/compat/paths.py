@@ -55,6 +55,7 @@ MODULES: dict[str, Moved | None] = {  # None: a package without names of its own
     "solo.args.dataset": Moved("solo.compat.args"),
     "solo.args.knn": Moved("solo.compat.args"),
     "solo.args.umap": Moved("solo.compat.args"),
+    "solo.args.outside": Moved("solo.args.config"),  # of 0.2
     "solo.backbones.convnext": Moved("solo.backbones"),
     "solo.backbones.convnext.convnext": Moved("solo.backbones", method=None),
     "solo.backbones.swin": Moved("solo.backbones"),

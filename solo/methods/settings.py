@@ -11,10 +11,9 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
-from solo.args.check import Problem, check
 from solo.args.check_method import check_accumulate, check_kwargs, check_policy, check_views
 from solo.args.config import freeze, to_plain
-from solo.args.fields import keys_of
+from solo.args.fields import Problem, check, keys_of
 from solo.args.schema import LinearCfg, PretrainCfg
 from solo.backbones import build_backbone
 from solo.backbones.registry import Constructor

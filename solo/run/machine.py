@@ -22,8 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from solo import distributed
 from solo.args.eval_schema import FeatureCfg
+from solo.args.parse import count_devices
 from solo.args.schema import LinearCfg, PretrainCfg, RunCfg
-from solo.args.trainer import count_devices
 from solo.callbacks.meter import Meter
 from solo.callbacks.recorder import Work
 from solo.cores import usable_cores
