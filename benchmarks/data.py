@@ -29,9 +29,9 @@ import torch
 from PIL import Image
 from torchvision import transforms as tvt
 
+from solo.data import cache
 from solo.data.batches.loaders import BatchLoader
-from solo.data.cache import images as cache
-from solo.data.cache.images import cached
+from solo.data.cache import cached
 from solo.data.catalogue.registry import get_spec
 from solo.data.labels.subsets import Indexed
 from solo.data.pretrain_dataloader import prepare_dataloader

@@ -39,8 +39,8 @@ from solo.args.parse import parse
 from solo.args.recipes import find_recipe
 from solo.args.schema import PretrainCfg
 from solo.backbones import build_backbone
+from solo.data import cache as images
 from solo.data.batches.loaders import BatchLoader
-from solo.data.cache import images
 from solo.data.catalogue.registry import get_spec
 from solo.data.sources.images import load
 from solo.data.views.batched import BatchAugment

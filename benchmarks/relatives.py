@@ -70,7 +70,7 @@ def step() -> None:
     from omegaconf import OmegaConf
 
     from solo.data.batches.loaders import BatchLoader
-    from solo.data.cache.images import cached
+    from solo.data.cache import cached
     from solo.data.sources.images import ArrayDataset
     from solo.data.views.batched import BatchAugment, Shown
     from solo.methods import METHODS

@@ -36,8 +36,7 @@ from solo.doctor.parity import on_groups
 from solo.eval import knn
 from solo.eval.classes import confusable_pairs, neighbours
 from solo.eval.knn import WeightedKNNClassifier
-from solo.eval.metrics import accuracy_at_k
-from solo.eval.predictions import expected_heights, hierarchy_scores, hops
+from solo.eval.predictions import accuracy_at_k, expected_heights, hierarchy_scores, hops
 from solo.eval.tree import cpcc
 from solo.files import csv_text
 from solo.hex.relatives import Bank, drawn_alike

@@ -42,15 +42,11 @@ def pretrain(*recipe: str | Path, overrides: Sequence[str] = (), **settings: Any
 
 
 def evaluate(source: str | Path, *recipe: str | Path, overrides: Sequence[str] = (), **settings: Any) -> dict[str, Any]:
-    """Measure features at every level of the label tree as `solo evaluate` does; overrides and errors as of `pretrain`.
+    """Measure features at every level of the label tree as `solo evaluate` does; all else and errors as of `pretrain`.
 
-    Args:
-        source: a checkpoint, the folder of a run, `timm/NAME`, `torchvision/NAME`, or a file of features.
-        recipe: of `solo evaluate`; a run says itself what it has to be measured on.
-        overrides: words as on the command line, `"k=5"`.
-        settings: the same as Python values: `measures=["knn"]`, `data={"val_path": "images"}`.
-
-    Returns what `evaluate.json` holds: under `results` the numbers of each kind of features.
+    The source is a checkpoint, the folder of a run, `timm/NAME`, `torchvision/NAME`, or a file of features; a run says
+    itself what it has to be measured on. Returns what `evaluate.json` holds: under `results` the numbers of each kind
+    of features.
     """
     words = [*_words({_kind(source): str(source)}), *overrides, *_words(settings)]
     found: dict[str, Any] = _run("evaluate", recipe, words)
@@ -58,14 +54,10 @@ def evaluate(source: str | Path, *recipe: str | Path, overrides: Sequence[str] =
 
 
 def analyze(*sources: str | Path, overrides: Sequence[str] = (), **settings: Any) -> Path:
-    """Look at embeddings as `solo analyze` does: what emerges in them, and what collapses; errors as of `pretrain`.
+    """Look at embeddings as `solo analyze` does: what emerges in them, and what collapses; all else as of `pretrain`.
 
-    Args:
-        sources: checkpoints, folders of runs, `timm/NAME`, or files of features; several are compared.
-        overrides: words as on the command line, `"embedding=pca"`.
-        settings: the same as Python values: `embedding="pca"`, `output="report"`.
-
-    Returns `report.html`, a page that opens in a browser; `analysis.json` and `figures` lie beside it.
+    Sources are checkpoints, folders of runs, `timm/NAME`, or files of features; several are compared. Returns
+    `report.html`, a page that opens in a browser; `analysis.json` and `figures` lie beside it.
     """
     kinds = {_kind(source) for source in sources or (None,)}
     if len(kinds) > 1:

@@ -14,7 +14,6 @@ from pkgutil import resolve_name
 from typing import Any, TypeVar
 
 import solo
-from solo.args.check import check
 from solo.args.compose import (
     CHECKPOINTS,
     SOURCES,
@@ -37,12 +36,11 @@ from solo.args.eval_schema import (
     SearchCfg,
     UmapCfg,
 )
-from solo.args.fields import keys_of
+from solo.args.fields import check, keys_of
 from solo.args.parse import Parsed, parse
 from solo.args.recipes import find_folders, find_recipe
 from solo.args.schema import LinearCfg, PretrainCfg
 from solo.args.show import (
-    NO_PREVIEW,
     completions,
     describe,
     help_text,
@@ -212,6 +210,8 @@ def _run(name: str, command: Command, schema: type, words: list[str]) -> int:
         permit([method] if method else [])
         sys.stdout.write(f"{usage(name, command.help, schema)}\n{help_text(schema, method)}\n")
         return 0
+    if given.preview and name != "pretrain":
+        raise ConfigError("--preview shows augmented views, which only `solo pretrain` makes")
     if flags:
         values, origins = read_flags(name, words)
         parsed = parse(values, schema, origins, for_run=True)
@@ -222,8 +222,6 @@ def _run(name: str, command: Command, schema: type, words: list[str]) -> int:
     if given.cfg:
         sys.stdout.write(f"{resolved_text(parsed)}\n")
         return 0
-    if given.preview and name != "pretrain":
-        raise ConfigError(NO_PREVIEW)
     execute("run.pretrain:preview" if given.preview else command.call, parsed)
     return 0
 
@@ -253,8 +251,6 @@ def _sweep(name: str, command: Command, given: argparse.Namespace) -> int:
     """All configs are read before the first run starts."""
     places, overrides = _split(given)
     sweep = expand(overrides)
-    if given.preview and name != "pretrain":
-        raise ConfigError(NO_PREVIEW)
     parsed = [read_config(name, places, words, for_run=not given.cfg) for words in sweep.jobs]
     if not given.cfg and not given.preview:  # each is a program of its own; one that fails doesn't stop the others
         report, rows = importlib.import_module("solo.run.report"), []
@@ -284,9 +280,8 @@ def _split(given: argparse.Namespace) -> tuple[list[str], list[str]]:
 
 
 def read_config(name: str, places: Sequence[str], overrides: Sequence[str], for_run: bool) -> Parsed:
-    """The config of a command.
+    """The config of a command, by the words that name a recipe or a run, and the others.
 
-    `places` are the words that name the recipe, or a run; none for a command whose source of features says the rest.
     With `for_run` also looks whether folders and files are there. Raises a `ConfigError` with all problems, one a line.
     """
     schema = COMMANDS[name].schema

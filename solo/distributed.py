@@ -176,10 +176,9 @@ def own_rows(x: Tensor) -> Tensor:
 @torch.no_grad()
 def all_reduce_sum(x: Tensor) -> Tensor:
     """Sum over processes, detached; the input is left as it is."""
-    if not is_distributed():
-        return x.detach()
-    total = x.detach().clone().contiguous()
-    dist.all_reduce(total)
+    total = x.detach().clone().contiguous() if is_distributed() else x.detach()
+    if is_distributed():
+        dist.all_reduce(total)
     return total
 
 
@@ -211,10 +210,9 @@ def any_process(flag: int) -> int:
 @torch.no_grad()
 def of_first(x: Tensor) -> Tensor:
     """What the first process holds, detached: (...) of the same shape on every process."""
-    if not is_distributed():
-        return x.detach()
-    copy = x.detach().clone().contiguous()
-    dist.broadcast(copy, src=0)
+    copy = x.detach().clone().contiguous() if is_distributed() else x.detach()
+    if is_distributed():
+        dist.broadcast(copy, src=0)
     return copy
 
 

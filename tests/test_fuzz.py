@@ -31,8 +31,7 @@ from solo.callbacks.recorder import read_rows as read_metrics
 from solo.callbacks.run_directory import AutoResumer, RunDirectory
 from solo.checkpoint import load_checkpoint, saved_settings
 from solo.data.batches.fingerprint import Fingerprint
-from solo.data.cache.images import cached
-from solo.data.cache.store import index_of
+from solo.data.cache import cached, index_of
 from solo.data.catalogue.registry import get_spec
 from solo.data.labels.trees import read_tree
 from solo.data.sources.images import load

@@ -5,15 +5,15 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
+from solo.analysis import numbers
 from solo.analysis.drawing import Images, draw
 from solo.analysis.figure import Figure, run_colour
 from solo.analysis.figures import nearest_in_batch, snapshot_figures, trend_figures
-from solo.analysis.labelling import find_labelling
-from solo.analysis.numbers import Analysis, Numbers, Options, Run, Snapshot, choose_views, measure, time_of
+from solo.analysis.numbers import Analysis, Numbers, Options, Run, Snapshot, measure, time_of
 from solo.analysis.plots import embed
 from solo.analysis.report import protocol_of, record, write_report
 from solo.errors import UserError
@@ -37,16 +37,14 @@ class SnapshotSource:
     views: Callable[[int], Mapping[str, torch.Tensor]] | None = None
 
 
-@dataclass(frozen=True)
-class RunSource:
+class RunSource(NamedTuple):
     """A run to look at: its name in the legends, and its snapshots in order."""
 
     name: str
     snapshots: tuple[SnapshotSource, ...]
 
 
-@dataclass(frozen=True)
-class Outcome:
+class Outcome(NamedTuple):
     """What was found, and drawn."""
 
     analysis: Analysis
@@ -76,7 +74,7 @@ def analyze(
         raise UserError(f"{main.name}: {count} images are too few to analyse; give at least 8")
     rows = None if most is None or count <= most else draw_rows(count, most, options.seed)  # None: all of them
     reference = _taken(whole, rows)
-    labelling = find_labelling(_main(reference), options.superclass, options.clusters, options.seed)
+    labelling = numbers.find_labelling(_main(reference), options)
     say(f"labels: {labelling.protocol}")
 
     def numbers_of(name: str, point: SnapshotSource, spaces: Spaces) -> dict[str, Numbers]:
@@ -90,14 +88,14 @@ def analyze(
     first = numbers_of(sources[0].name, sources[0].snapshots[-1], reference)
     poorest = min(next(iter(first.values())).superclasses, key=lambda node: node.ratio, default=None)
     worst = names.index(options.inside) if options.inside else poorest.node if poorest else None
-    views = choose_views(labelling, worst, options.max_points, options.seed) if options.embedding != "none" else ()
+    views = numbers.choose_views(labelling, worst, options) if options.embedding != "none" else ()
     runs, grids, embedded = [], {}, dict[str, Any]()  # runs that began with the same network share their points
     for place, source in enumerate(sources):
         snapshots = []
         for index, point in enumerate(source.snapshots):
             is_last = index == len(source.snapshots) - 1
             if place == 0 and is_last:
-                spaces, numbers = reference, first
+                spaces, measured = reference, first
             else:
                 found = point.load()
                 other, pair = _main(found), (sources[0].name, source.name)
@@ -110,7 +108,7 @@ def analyze(
                     both = " and ".join(pair)
                     raise UserError(f"the labels of {both} differ; give features of the same images in the same order")
                 spaces = _taken(found, rows)
-                numbers = numbers_of(source.name, point, spaces)
+                measured = numbers_of(source.name, point, spaces)
             clouds = {}
             for view in views if index == 0 or is_last else ():
                 part = _main(spaces).val.features.numpy()[view.rows]
@@ -118,7 +116,7 @@ def analyze(
                 if key not in embedded:
                     embedded[key] = embed(part, options.embedding, options.seed)  # type: ignore[arg-type]
                 clouds[view.key] = embedded[key]
-            snapshots.append(Snapshot(_main(spaces).name, point.epoch, numbers, clouds, point.facts))
+            snapshots.append(Snapshot(_main(spaces).name, point.epoch, measured, clouds, point.facts))
             if is_last and image is not None:
                 features, title = spaces.get("projector", _main(spaces)).val.features, source.name if several else ""
                 grids[source.name] = nearest_in_batch(features.numpy(), labelling.coarse, names, options.seed, title)

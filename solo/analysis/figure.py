@@ -153,8 +153,7 @@ def dots(title: str, x: str, rows: Sequence[DotRow], from_zero: bool = True, ref
     return Plot(title, x, "", series, x_range=across, y_range=up, rows=names, reference=reference)
 
 
-@dataclass(frozen=True)
-class Picture:
+class Picture(NamedTuple):
     """An image of the data set: its row, the words below it, and whether it is what one hopes for."""
 
     row: int
@@ -162,8 +161,7 @@ class Picture:
     good: bool | None = None
 
 
-@dataclass(frozen=True)
-class PictureRow:
+class PictureRow(NamedTuple):
     """Pictures beside each other, after a text."""
 
     title: str

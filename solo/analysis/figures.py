@@ -66,20 +66,16 @@ def _tree_over_time(analysis: Analysis, trend: Callable[..., fig.Plot]) -> list[
         trend("Agreement of ranks", "Baker's gamma", space, "agreement.gamma"),
     ]
     if analysis.over_time:
-        of = [[snapshot.spaces[space] for snapshot in run.snapshots] for run in analysis.runs]
-        last = {id(one): run[-1].tree for run in of for one in run}
-        before = {id(one): previous.tree for run in of for previous, one in zip(run, run[1:], strict=False)}
-
-        def like(numbers: Numbers) -> float:
-            other = last[id(numbers)]
-            return tree_similarity(numbers.tree, other) if numbers.tree and other else math.nan
-
-        def changed(numbers: Numbers) -> float:
-            other = before.get(id(numbers))
-            return robinson_foulds(numbers.tree, other) if numbers.tree and other else math.nan
-
-        panels.append(trend("Likeness to the last epoch's tree", "Baker's gamma", space, like))
-        panels.append(trend("Changed since the snapshot before", "share of subtrees", space, changed))
+        like, changed = (defaultdict[int, float](lambda: math.nan) for _ in range(2))  # of a snapshot's numbers
+        for run in analysis.runs:
+            of = [snapshot.spaces[space] for snapshot in run.snapshots]
+            for before, one in zip([None, *of], of, strict=False):
+                if one.tree and of[-1].tree:
+                    like[id(one)] = tree_similarity(one.tree, of[-1].tree)
+                if one.tree and before and before.tree:
+                    changed[id(one)] = robinson_foulds(one.tree, before.tree)
+        panels.append(trend("Likeness to the last epoch's tree", "Baker's gamma", space, lambda n: like[id(n)]))
+        panels.append(trend("Changed since the snapshot before", "share of subtrees", space, lambda n: changed[id(n)]))
     return panels
 
 
@@ -142,8 +138,7 @@ _BATCH, _ANCHORS, _RETRIEVED = 128, 7, 5  # as in figure 15 of the paper
 
 def snapshot_figures(analysis: Analysis, neighbours: dict[str, fig.Pictures]) -> list[fig.Figure]:
     """Those of first and last snapshots; `nearest_in_batch` gives each run's neighbours, if images can be shown."""
-    drawn = analysis.runs[0].last.clouds
-    found = [_clouds(analysis, view) for view in analysis.views if view.key in drawn]
+    found = [_clouds(analysis, view) for view in analysis.views]
     found += [_distributions(analysis), _spectra(analysis), _trees(analysis), _profile(analysis), _confusable(analysis)]
     if neighbours:
         panels, space = [*neighbours.values()], SPACES[analysis.spaces[-1]]
@@ -211,14 +206,12 @@ def _clouds(analysis: Analysis, view: View) -> fig.Figure:
         parts = [labelling.names[-1][fine] if fine >= 0 else "", labelling.names[labelling.superclass][coarse]]
         texts.append(" · ".join(dict.fromkeys(part for part in parts if part)))
     # Several runs that began with the same network show it once.
-    starts = [run.first.clouds.get(view.key) for run in analysis.runs if len(run.snapshots) > 1]
-    common = len(starts) == len(analysis.runs) > 1 and all(
-        one is not None and starts[0] is not None and np.array_equal(one, starts[0]) for one in starts
-    )
+    starts = [run.first.clouds[view.key] for run in analysis.runs if len(run.snapshots) > 1]
+    common = len(starts) == len(analysis.runs) > 1 and all(np.array_equal(one, starts[0]) for one in starts)
     panels: list[fig.Panel] = []
     for run in analysis.runs:
         for snapshot, start in reversed(run.ends):
-            if view.key not in snapshot.clouds or (common and start and run is not analysis.runs[0]):
+            if common and start and run is not analysis.runs[0]:
                 continue
             title = analysis.titled(run, time_of(snapshot.epoch) if run.first.epoch != run.last.epoch else "")
             if common and start:
@@ -275,23 +268,18 @@ def _profile(analysis: Analysis) -> fig.Figure:
     """The collapse profile: local over global rank of every node."""
     labelling, panels = analysis.labelling, []
     for space in analysis.spaces:
-        by_run = [
-            {(node.level, node.node): node for node in run.last.spaces[space].profile if node.level >= 0}
-            for run in analysis.runs
-        ]
-        ratios = [{key: node.ratio for key, node in nodes.items()} for nodes in by_run]
-        nodes = by_run[0]
+        profiles = [(run, run.last.spaces[space].profile) for run in analysis.runs]
+        ratios = [(run, {(node.level, node.node): node.ratio for node in profile}) for run, profile in profiles]
+        nodes = {(node.level, node.node): node for node in profiles[0][1] if node.level >= 0}
         order = [key for key in nodes if key[0] == 0]
         if max((level for level, _ in nodes), default=0) and len(nodes) <= _MOST_ROWS:
             below = {top: [key for key in nodes if key[0] == 1 and nodes[key].parent == top[1]] for top in order}
             order = [key for top, children in below.items() for key in (top, *children)]
         if len(order) > _MOST_ROWS:
-            order = sorted(order, key=lambda key: min(of.get(key, math.nan) for of in ratios))[:_MOST_ROWS]  # noqa: B023
+            order.sort(key=lambda key: min(of.get(key, math.nan) for _, of in ratios))  # noqa: B023
         rows = []
-        for key in order:
-            marks = [
-                (run.name, of.get(key, math.nan), run.colour) for run, of in zip(analysis.runs, ratios, strict=True)
-            ]
+        for key in order[:_MOST_ROWS]:
+            marks = [(run.name, of.get(key, math.nan), run.colour) for run, of in ratios]
             rows.append(fig.DotRow(labelling.names[labelling.superclass + key[0]][key[1]], marks, key[0]))
         title = SPACES[space].capitalize() + (f", the {_MOST_ROWS} lowest" if len(nodes) > len(rows) else "")
         panels.append(fig.dots(title, "local / global effective rank", rows, reference=1.0))

@@ -4,21 +4,18 @@ import io
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
 from solo.analysis.drawing import Images, as_plotly, brief
 from solo.analysis.figure import Figure, Plot, legend_of
-from solo.analysis.labelling import Labelling
-from solo.analysis.numbers import COSINE_ANCHORS, SPACES, Analysis, Numbers, Options, Run
+from solo.analysis.numbers import COSINE_ANCHORS, SPACES, Analysis, Labelling, Numbers, Options, Run
 from solo.analysis.pages import embedded, finite, page_file, render, words_of
 
 
-@dataclass(frozen=True)
-class Finding:
+class Finding(NamedTuple):
     """One statement on a run, with the number behind it."""
 
     topic: str  # what it is about; findings of several runs stand together under it
@@ -105,7 +102,7 @@ def record(analysis: Analysis) -> dict[str, Any]:
             "superclass": labelling.superlevel,
             "given": labelling.levels[len(labelling.levels) - labelling.given :],
         },
-        "findings": [vars(one) for one in findings(analysis)],
+        "findings": [one._asdict() for one in findings(analysis)],
         "runs": runs,
     }
 

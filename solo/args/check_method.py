@@ -7,8 +7,7 @@ runs, a word on the command line that changes nothing is a mistake.
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from solo.args.check import Problem, Values, check, get, unknown
-from solo.args.fields import keys_of, walk
+from solo.args.fields import Problem, Values, check, get, keys_of, unknown, walk
 from solo.data.catalogue.registry import DATASETS, DatasetSpec
 from solo.hex.catalogue import NOT_FUSED, NOT_IN_RING, POLICIES, PolicyFacts, policy_facts, whom_shown
 from solo.methods.catalogue import CATALOGUE, facts_of, has_slow_copy, names

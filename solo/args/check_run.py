@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
-from solo.args.check import ParseError, Problem, Values, get, unknown
+from solo.args.fields import ParseError, Problem, Values, get, unknown
 from solo.data.catalogue.registry import DATASETS, DatasetSpec, check_path, is_here, is_there, obtain, validation_path
 from solo.data.catalogue.rows import wrong_statistics
 from solo.errors import UserError
@@ -276,23 +276,3 @@ def check_files(values: Values) -> Iterator[Problem]:
                 yield key, f"={name!r} does not exist; give a checkpoint file or the folder of a run"
             elif path.is_dir() and not any(path.glob("*.ckpt")):
                 yield key, f"={name!r} is a folder without *.ckpt files; give the folder of a run"
-
-
-def remarks(values: Values) -> Iterator[str]:
-    """What is allowed and may surprise; of a resolved config without problems."""
-    schedule, epochs = values.get("scheduler") or {}, values.get("max_epochs")
-    warm_up: float = schedule["warmup_epochs"] if schedule.get("name") == "warmup_cosine" else 0
-    if epochs and 2 * warm_up > epochs:
-        what = "never reaches optimizer.lr" if warm_up > epochs else "rises for most of the run"
-        yield f"the learning rate {what}: {warm_up:g} warm-up epochs (scheduler.warmup_epochs), max_epochs={epochs}"
-    if schedule.get("name") == "warmup_cosine" and schedule["min_lr"] > values["optimizer"]["lr"]:
-        ends = f"scheduler.min_lr={schedule['min_lr']:g} is above optimizer.lr={values['optimizer']['lr']:g}"
-        yield f"the learning rate goes up after the warm-up: {ends}, scaled to the global batch"
-    if schedule.get("name") == "step":
-        steps = schedule["lr_decay_steps"]
-        if not steps or min(steps) >= epochs:
-            yield f"the learning rate never changes: scheduler.lr_decay_steps={steps} and max_epochs={epochs}"
-    settings = values.get("hex") or {"policy": "standard"}
-    if policy_facts(settings["policy"]).path and settings["warm_epoch"] >= epochs:
-        early = f"hex.warm_epoch={settings['warm_epoch']} is not below max_epochs={epochs}"
-        yield f"HEX is never switched on: {early}, so the plain loss is trained"

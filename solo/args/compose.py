@@ -21,10 +21,9 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from solo.args.check import Problem
 from solo.args.config import to_plain
 from solo.args.eval_schema import FeatureCfg
-from solo.args.fields import keys_of, walk
+from solo.args.fields import Problem, keys_of, walk
 from solo.args.origins import COMMAND_LINE, Origins, display, refuse_resolvers
 from solo.args.recipes import OF_THE_IMAGES, gather
 from solo.data.catalogue.registry import DATASETS, validation_path

@@ -1,16 +1,24 @@
-"""How a key is declared: default, one sentence, bounds. `schema` is written with it, everything else reads it."""
+"""How a key is declared (default, one sentence, bounds), and how plain values are checked against all that are.
+
+Defaults are filled in, what is obvious is converted, and all problems are found in one go.
+"""
 
 import copy
 import dataclasses
 import functools
+import math
+import operator
+import reprlib
+import types
 import typing
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Union
 
 from typing_extensions import dataclass_transform
 
-from solo.errors import UserError
+from solo.errors import ConfigError, UserError, printable
+from solo.suggest import did_you_mean
 
 REQUIRED = dataclasses.MISSING
 LISTS = (list, tuple)  # what is a list in YAML; schemas say `tuple[int, ...]`
@@ -114,7 +122,7 @@ def with_own_keys(schema: type) -> type:
 
 
 def add_keys(schema: type, keys: type) -> None:
-    """Add the fields of a user's dataclass, of new names, to a schema, see `solo.args.outside`."""
+    """Add the fields of a user's dataclass, of new names, to a schema, see `solo.args.config`."""
     if (schema, keys) in _ADDED:
         return
     known = {*keys_of(schema), *extra_keys_of(schema)}
@@ -175,3 +183,188 @@ def describe_type(kind: Any) -> str:
         return " or ".join(describe_type(arg) for arg in args)
     name = str(kind.__name__)
     return {"NoneType": "null", "str": "text", "Any": "anything"}.get(name, name)
+
+
+MOST_SHOWN = 20  # problems; what is wrong more often is not written by hand
+Values = Mapping[str, Any]  # a config, or a section of one
+_UNIONS = (Union, types.UnionType)
+_NOTHING = (None, "None", "null", "")
+_TRUE, _FALSE = (True, 1, "true", "yes", "on"), (False, 0, "false", "no", "off")
+_SIGNS = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
+
+# Keys that people look for -> why there are none.
+_ABSENT = {
+    "bootstrap": "write intervals=true or intervals=false",
+    "data.multi_label": "an image has one class here, at every level; several labels of one image can't be learned",
+}
+
+
+# One thing to fix: a key, and a text that continues the sentence which begins with the key, as the user wrote it.
+Problem = tuple[str, str]
+
+
+class ParseError(ConfigError, AssertionError):
+    """What solo-learn's `parse_cfg` asserted; code written for it may catch it as an `AssertionError`."""
+
+
+def check(
+    values: Mapping[str, Any], schema: type, path: str = "", open_names: bool = False
+) -> tuple[dict[str, Any], list[Problem]]:
+    """Compare a section of plain dicts, lists and numbers with its schema.
+
+    `path` says where it stands, `""` or ending in a dot. With `open_names` names that a program may add to, such as
+    `optimizer.name`, pass. Returns all keys of the schema (a wrong or missing value is `None`), and the problems.
+    """
+    problems: list[Problem] = []
+    leaves = [name for name, _ in walk(schema, path)]
+
+    def section(values: Any, schema: type, path: str) -> dict[str, Any]:
+        known, extra = keys_of(schema), extra_keys_of(schema)
+        if not isinstance(values, Mapping):
+            problems.append((path[:-1], f"={short(values)} is no section; give {', '.join(known)}"))
+            values = {}
+        checked = {name: value_of(values, found, path) for name, found in known.items()}
+        for name in values:
+            if name in extra:
+                checked[name] = value_of(values, extra[name], path)
+            elif name not in known:
+                advice = _advice(str(name), [*known, *extra], leaves, path) if len(problems) < MOST_SHOWN else ""
+                problems.append((printable(f"{path}{name}"), f" is not a key{advice}"))
+        return checked
+
+    def value_of(values: Mapping[str, Any], found: Key, path: str) -> Any:
+        name, value = path + found.name, values.get(found.name, "???")
+        if found.section:
+            return section({} if value == "???" or value is None else value, found.section, name + ".")
+        if value == "???" or (found.required and value in (*_NOTHING, [])):
+            if found.required:
+                problems.append((name, f" is missing; give {describe_type(found.type)}: {found.help}"))
+                return None
+            return type(found.default)(found.default) if isinstance(found.default, (list, dict)) else found.default
+        if found.open and open_names and isinstance(value, str):
+            return value
+        if found.item and isinstance(value, LISTS):
+            return [section(entry, found.item, f"{name}[{i}].") for i, entry in enumerate(value)]
+        try:
+            if found.item:
+                keys = ", ".join(keys_of(found.item))
+                raise _Refused(f"={short(value)} is no list of sections; give a list, each with {keys}")
+            converted = convert(value, found.type)
+            entries = converted if isinstance(converted, list) else [converted]
+            numbers = [entry for entry in entries if isinstance(entry, (int, float))]
+            if not all(_SIGNS[sign](number, bound) for number in numbers for sign, bound in found.bounds.items()):
+                allowed = " and ".join(f"{sign} {bound}" for sign, bound in found.bounds.items())
+                raise _Refused(f"={short(value)} is out of range; give a number {allowed}")
+            if converted == [] and isinstance(found.default, LISTS) and found.default:
+                raise _Refused(f"=[] is empty; give at least one: {found.help}")
+            return converted
+        except _Refused as expected:
+            problems.append((name, str(expected)))
+            return None
+
+    return section(values, schema, path), problems
+
+
+def _advice(name: str, known: list[str], leaves: list[str], path: str) -> str:
+    """What to write instead of a key that isn't one."""
+    if why := _ABSENT.get(f"{path}{name}"):
+        return f": {why}"
+    leaves = [leaf for leaf in leaves if "[" not in leaf]
+    places = [leaf for leaf in leaves if leaf.split(".")[-1] == name]  # the right word in the wrong place
+    hint = f"did you mean {' or '.join(repr(place) for place in places[:3])}? " if places else ""
+    hint = hint or did_you_mean(f"{path}{name}", [f"{path}{found}" for found in known])
+    hint = hint or did_you_mean(f"{path}{name}", leaves)
+    return f"; {hint}" + (f"keys of {path[:-1]}: {', '.join(known)}" if path else "--help lists all keys")
+
+
+def get(values: Mapping[str, Any], key: str, missing: Any = None) -> Any:
+    """The value of a dotted key; of a section or key that isn't there `missing`."""
+    found: Any = values
+    for part in key.split("."):
+        if not isinstance(found, Mapping) or part not in found:
+            return missing
+        found = found[part]
+    return found
+
+
+def unknown(value: object, choices: Iterable[str]) -> str:
+    """The sentence for a value that is not one of `choices`: `='x' is unknown; did you mean 'y'? choose ...`."""
+    names = list(dict.fromkeys(str(choice) for choice in choices))
+    hint = did_you_mean(value, names) if isinstance(value, str) else ""
+    return f"={short(value)} is unknown; {hint}choose {', '.join(names)}"
+
+
+def short(value: object) -> str:
+    """A value for a message of one line."""
+    if isinstance(value, int) and abs(value) >= 10**60:
+        return f"{'-' * (value < 0)}1e{int(math.log10(abs(value)))}"
+    return _REPR.repr(value)
+
+
+_REPR = reprlib.Repr()
+_REPR.maxstring = _REPR.maxother = 80
+_REPR.maxlist = 12
+
+
+class _Refused(Exception):
+    """Says what would be right."""
+
+
+def convert(value: Any, kind: Any) -> Any:
+    """The value as `kind`: `"0.3"` as float, the text `None` as null; `_Refused` says to the user why not."""
+    origin, args = typing.get_origin(kind), typing.get_args(kind)
+    if origin in _UNIONS:
+        nullable = type(None) in args
+        if nullable and (value is None or (isinstance(value, str) and value in _NOTHING)):
+            return None
+        if type(value) in args:
+            return value
+        for arm in (arm for arm in args if arm is not type(None)):
+            try:
+                return convert(value, arm)
+            except _Refused as refused:
+                last = refused
+        raise last if len(args) == 2 and nullable else _wrong(value, kind)
+    if origin is Literal:
+        if value in args:
+            return value
+        raise _Refused(unknown(value, args))
+    if origin in LISTS:
+        if isinstance(value, LISTS):
+            return [convert(entry, args[0]) for entry in value]
+        try:
+            return [convert(value, args[0])]  # a list of one
+        except _Refused as refused:
+            raise refused if typing.get_origin(args[0]) is Literal else _wrong(value, kind) from None
+    if origin is dict:
+        if value in _NOTHING:
+            return {}
+        if isinstance(value, Mapping):
+            return {str(name): entry for name, entry in value.items()}
+        raise _wrong(value, kind)
+    return value if kind is Any else _convert_scalar(value, kind)
+
+
+def _convert_scalar(value: Any, kind: type) -> Any:
+    if kind is bool:
+        word = value.lower() if isinstance(value, str) else value
+        if isinstance(word, (str, bool, int)) and word in _TRUE + _FALSE:
+            return word in _TRUE
+        raise _wrong(value, kind)
+    if kind is str:
+        if isinstance(value, (str, int, float)) and not isinstance(value, bool):
+            return str(value)
+        raise _wrong(value, kind)
+    try:
+        number = float("nan") if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = float("nan")
+    if not math.isfinite(number) or (kind is int and number != int(number)):
+        raise _wrong(value, kind)
+    if kind is int and abs(number) >= 2**63:
+        raise _Refused(f"={short(value)} is out of range; give a number below 2**63")
+    return int(value) if kind is int and isinstance(value, int) else kind(number)
+
+
+def _wrong(value: Any, kind: Any) -> _Refused:
+    return _Refused(f"={short(value)} has the wrong type; give {describe_type(kind)}")

@@ -13,8 +13,8 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from solo.args.check import MOST_SHOWN, Problem, short
 from solo.args.config import flat
+from solo.args.fields import MOST_SHOWN, Problem, short
 from solo.errors import ConfigError, reason
 from solo.untrusted import regular
 

@@ -1,4 +1,4 @@
-"""The way of a config, whoever calls: older names -> `check` -> `check_*` -> `resolve`.
+"""The way of a config, whoever calls: older names -> `check` -> what goes together -> `resolve`.
 
 `resolve` finds what follows from the data set and the machine: classes, image size, crops, scaled learning rates. Every
 value found is written back, so that a run's own config says all of it; to resolve it again changes nothing.
@@ -10,11 +10,10 @@ import contextlib
 import copy
 import functools
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from solo.args.check import ParseError, Problem, check
 from solo.args.check_method import check_labels_of_method, check_method, count_views, unread_keys
 from solo.args.check_run import (
     check_data,
@@ -23,17 +22,14 @@ from solo.args.check_run import (
     check_levels,
     check_run,
     obtain_all,
-    remarks,
     spec_of,
     to_fetch,
 )
 from solo.args.compose import check_source
-from solo.args.config import freeze
-from solo.args.fields import declarations, keys_of, walk
+from solo.args.config import check_outside, freeze
+from solo.args.fields import ParseError, Problem, check, declarations, keys_of, walk
 from solo.args.origins import COMMAND_LINE, Origins
-from solo.args.outside import check_outside
 from solo.args.schema import HexCfg
-from solo.args.trainer import count_devices
 from solo.compat.keys import Modern, modernise
 from solo.cores import usable_cores
 from solo.data.catalogue.registry import (
@@ -46,6 +42,7 @@ from solo.data.catalogue.registry import (
 )
 from solo.data.catalogue.rows import SMALL
 from solo.errors import UserError
+from solo.hex.catalogue import policy_facts
 from solo.methods.catalogue import facts_of
 
 _MOST_WORKERS = 16  # from there on they cost memory, and a step takes longer than its images
@@ -59,6 +56,27 @@ _OPTIMIZER_KWARGS: dict[str, dict[str, Any]] = {
 }
 # With these names solo-learn scales classifier_lr only if data.val_path is given; kept, for its runs to be repeatable.
 _NEEDS_VAL_PATH = ("cifar10", "cifar100", "stl10", "imagenet", "imagenet100", "custom")
+
+
+def count_devices(devices: int | str | Sequence[int], accelerator: str) -> int:
+    """How many processes a node will run; torch is imported only where the machine has to be asked.
+
+    `devices` is a number, a list (`[0, 1]`), a text (`"2"`, `"0,1"`), or `"auto"` and -1 for all there are. A CPU
+    counts as one device; there a list of n means n processes.
+    """
+    if isinstance(devices, str) and "," in devices:
+        return len([part for part in devices.split(",") if part.strip()])
+    if isinstance(devices, str):
+        devices = -1 if devices.strip() in ("auto", "-1") else int(devices)
+    if not isinstance(devices, int):
+        return len(devices)
+    if devices >= 0:
+        return devices
+    if accelerator == "cpu":
+        return 1
+    import torch
+
+    return max(1, torch.cuda.device_count())
 
 
 def global_batch(values: Mapping[str, Any]) -> int:
@@ -328,4 +346,19 @@ def _notes(written: Mapping[str, Any], found: Mapping[str, Any], spec: DatasetSp
         yield f"{what}; data.image_size={side}{stem} (and crop_size, where it is written down) trains faster, as well"
     if data["dataset"] == "custom" and data["val_path"] is None and found["data"]["val_path"]:
         yield f"data.val_path={found['data']['val_path']}, found beside data.train_path"
-    yield from remarks(found)
+    schedule, epochs = found.get("scheduler") or {}, found.get("max_epochs")
+    warm_up: float = schedule["warmup_epochs"] if schedule.get("name") == "warmup_cosine" else 0
+    if epochs and 2 * warm_up > epochs:
+        what = "never reaches optimizer.lr" if warm_up > epochs else "rises for most of the run"
+        yield f"the learning rate {what}: {warm_up:g} warm-up epochs (scheduler.warmup_epochs), max_epochs={epochs}"
+    if schedule.get("name") == "warmup_cosine" and schedule["min_lr"] > found["optimizer"]["lr"]:
+        ends = f"scheduler.min_lr={schedule['min_lr']:g} is above optimizer.lr={found['optimizer']['lr']:g}"
+        yield f"the learning rate goes up after the warm-up: {ends}, scaled to the global batch"
+    if schedule.get("name") == "step":
+        steps = schedule["lr_decay_steps"]
+        if not steps or min(steps) >= epochs:
+            yield f"the learning rate never changes: scheduler.lr_decay_steps={steps} and max_epochs={epochs}"
+    settings = found.get("hex") or {"policy": "standard"}
+    if policy_facts(settings["policy"]).path and settings["warm_epoch"] >= epochs:
+        early = f"hex.warm_epoch={settings['warm_epoch']} is not below max_epochs={epochs}"
+        yield f"HEX is never switched on: {early}, so the plain loss is trained"

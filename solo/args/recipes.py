@@ -275,10 +275,9 @@ def roots() -> list[Path]:
 
 
 def find_recipe(places: Sequence[str], command: str = "pretrain") -> Path:
-    """The recipe for one or two words, `FOLDER FILE`, `FOLDER/FILE` or `DATASET NAME`.
+    """The file of one or two words, `FOLDER FILE`, `FOLDER/FILE` or `DATASET NAME`; it may be there, or be composed.
 
-    The path may be that of a file that isn't there, and composed. Raises a `ConfigError` if there is no such folder or
-    file; names similar ones.
+    Raises a `ConfigError` if there is no such folder or file; names similar ones.
     """
     if not places:
         raise ConfigError(f"no recipe is named; give a data set and a recipe, for example: solo {command} digits hex")

@@ -246,7 +246,6 @@ _SOURCE_USAGE = """\
 
   RUN              a checkpoint, or the folder of a run; what it was trained on is what it is measured on
 """
-NO_PREVIEW = "--preview shows augmented views, which only `solo pretrain` makes"
 _RECIPE_USAGE = """\
 usage: solo recipe COMMAND DATASET RECIPE [KEY=VALUE ...] > FILE.yaml
        solo recipe COMMAND [DATASET]

@@ -133,10 +133,7 @@ def build_backbone(
 
 
 def checked_kwargs(kwargs: Mapping[str, Any]) -> dict[str, Any]:
-    """A backbone's settings, which may come from somebody else's checkpoint or recipe: plain values, no files.
-
-    Raises a `UserError`: one of them names weights to load, or is no number, short word, or list or mapping of them.
-    """
+    """A backbone's settings, which somebody else may have stored; a `UserError` unless plain, without files."""
     for key, value in kwargs.items():
         if key in _WEIGHTS or not _is_plain(value):
             raise UserError(
@@ -183,8 +180,8 @@ def published_model(
 ) -> Published:
     """Build `timm/NAME` or `torchvision/NAME`, without its classifier; `kwargs` are the library's.
 
-    `fetch` says whether it gets its published weights, or random ones; torchvision's models take 3 channels. Raises a
-    `UserError`: an unknown library or model, weights that can't be fetched, kwargs that it refuses.
+    `fetch` gets its published weights; else they are random. Torchvision's models take 3 channels. Raises a `UserError`
+    for an unknown library or model, weights that can't be fetched, kwargs that it refuses.
     """
     library, _, model = name.partition("/")
     if library not in ("timm", "torchvision") or not model:

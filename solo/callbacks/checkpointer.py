@@ -46,8 +46,8 @@ class StopRunError(SystemExit):
 class StopRequests:
     """Whether the run shall end: SIGTERM, SIGUSR1, SIGHUP, a reader of the output that left, or a time limit.
 
-    Nothing happens in the handler itself. `max_time` is Lightning's, `DD:HH:MM:SS`, a timedelta or its arguments, of
-    this start of the program. The exit code of a request is 128 and the signal's number, or 124 at the time limit.
+    `max_time` is Lightning's, `DD:HH:MM:SS`, a timedelta or its arguments, of this start of the program. The exit code
+    of a request is 128 and the signal's number, or 124 at the time limit.
     """
 
     def __init__(self, max_time: str | timedelta | dict[str, Any] | None = None) -> None:
@@ -105,10 +105,8 @@ def seconds_of(max_time: str | timedelta | dict[str, Any]) -> float:
 class Checkpointer(Callback):
     """Writes `args.json`, `<name>-<run id>-ep=<epoch>.ckpt` and `last.ckpt` into `logdir/<run id>/`.
 
-    A file appears complete or not at all. It holds the state of every process, so that a resumed run continues
-    exactly; inside an epoch too, where the order of the images can be continued (solo's own loaders).
-
-    It makes itself the last callback, since it saves what the others have done in the epoch.
+    A file appears complete or not at all, with the state of every process, so that a resumed run continues exactly;
+    inside an epoch too with solo's loaders. It makes itself the last callback, to save what the others have done.
     """
 
     cfg: Any  # of the run, typed or a `DictConfig`; written to `args.json` as it is

@@ -18,9 +18,8 @@ from torch import Tensor
 class Meter(Callback):
     """Counts images, seconds and the training loss of the running epoch.
 
-    Validation is not counted. Waiting for data is the time spent on the loader's `next`, not that for a GPU which still
-    computes the step before; of a loader that doesn't tell (`waited`), the time between two steps. Place it first among
-    the callbacks.
+    Validation is not counted. Waiting for data is the time spent on the loader's `next` (`waited`), not that for a GPU;
+    of a loader that doesn't tell, the time between two steps. Place it first among the callbacks.
     """
 
     images = 0  # of all processes
@@ -125,10 +124,7 @@ class _TwoLines(Progress):
 
 
 class RunProgress(ProgressBar):
-    """One bar for the whole run on a terminal (`bar`); else one plain line an epoch, so that log files stay clean.
-
-    Place it behind the `meter`. `console` is standard output by default.
-    """
+    """One bar for the whole run on a terminal (`bar`); else one plain line an epoch. Place it behind the `meter`."""
 
     def __init__(self, meter: Meter, bar: bool = True, console: Console | None = None) -> None:
         super().__init__()

@@ -31,10 +31,7 @@ PROFILED = 5  # steps
 
 @dataclass(eq=False)
 class WeightAverage(Callback):
-    """After each optimizer step mean <- share * mean + (1 - share) * weights; `ema.pth` after each epoch.
-
-    The file is read like any checkpoint: `solo linear RUN/ema.pth`. Statistics of BatchNorm are averaged, too.
-    """
+    """After each optimizer step mean <- share * mean + (1 - share) * weights; each epoch `ema.pth`, a checkpoint."""
 
     run: RunDirectory  # the run's folder
     share: float  # in (0, 1), what the mean keeps of itself in a step

@@ -1,10 +1,8 @@
 """What each process has to remember beside Lightning's checkpoint, so that a resumed run is the uninterrupted one.
 
-A Lightning checkpoint holds the weights and buffers of the first process, optimizers, schedules and progress. Missing
-are the random streams, what differs from process to process (queues and memories, statistics of a BatchNorm that is
-not synchronised) and what an epoch has gathered so far (means that are logged, the bank of the online k-NN). All of it
-is here as plain values and tensors. A module or callback with further state has `process_state()`, which gives its part
-of this process, and `load_process_state(state)`, which takes it over in the same process of the run that is resumed.
+Random streams, what differs from process to process (queues, statistics of a BatchNorm that is not synchronised), what
+an epoch has gathered so far (means, the bank of the online k-NN). A module or callback with further state has
+`process_state()`, plain values and tensors, and `load_process_state(state)`, called in the same process of a later run.
 """
 
 from collections.abc import Callable, Iterator

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
@@ -29,8 +29,7 @@ from solo.hex.catalogue import POLICIES
 Row = dict[str, float]
 
 
-@dataclass(frozen=True)
-class Work:
+class Work(NamedTuple):
     """What an image costs: its `views`, `flops` for all of them, and what all devices together do a second (`peak`)."""
 
     views: int

@@ -31,10 +31,9 @@ _held: dict[Path, int] = {}  # by this process, whose locks don't exclude each o
 
 
 def acquire(folder: Path) -> None:
-    """Take the folder until `release`, or until this process ends, however it does; twice = once.
+    """Take the folder by POSIX's lock (where there is one) until `release`, or until this process ends; twice = once.
 
-    The lock is the operating system's (POSIX), so that a dead process holds nothing, and workers inherit nothing. Where
-    the file system has none, nobody is kept out.
+    So a dead process holds nothing, and workers inherit nothing.
 
     Raises:
         UserError: another process has it; says which one, where and since when. Or the folder can't be written.

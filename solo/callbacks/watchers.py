@@ -55,10 +55,7 @@ class TrainingDiagnosis:
     _peak_lr: float = field(default=0.0, init=False)
 
     def judge(self, row: Mapping[str, float], is_last: bool = False) -> list[str]:
-        """Judge an epoch's `epoch` (0-based), `online/...`, and, if known, `loss` and `lr`; what is to be said now.
-
-        `is_last`: the run ends with it, so that nothing will confirm a suspicion.
-        """
+        """What is to be said of an epoch's `epoch` (0-based), `online/...`, and, if known, `loss` and `lr`."""
         new = [text for text in (self._collapse(row, is_last), self._plateau(row)) if text]
         self.messages += new
         return new
@@ -72,7 +69,7 @@ class TrainingDiagnosis:
             what = f"all images have nearly the same {space} (spread {std:.2g}; 0 is one point, 1 is even)"
         elif rank < _ONE_LINE:
             what = f"the {space} of all images lie on a line (effective rank {rank:.2g})"
-        confirmed = what is not None and (self._suspect or is_last)
+        confirmed = what is not None and (self._suspect or is_last)  # nothing follows that could confirm it
         self._suspect = what is not None
         if not confirmed or self.collapsed:
             return None
@@ -230,10 +227,9 @@ class EmbeddingMonitor(Callback):
 
 
 def measure(rows: Rows, quantile: float = 0.99, levels: Sequence[str] = ()) -> dict[str, float]:
-    """All vital signs of the queue's rows: `online/<measure>/<space>`, `online/knn_acc1/<level>` of labelled levels.
+    """All vital signs of rows, `online/<measure>/<space>` and `online/knn_acc1/<level>` of labelled levels.
 
-    Rows are `<space>/<view>` -> (N, D) with the spaces `features` and, optionally, `projection`; `groups` -> (N,);
-    `labels` -> (N, L).
+    Rows are `<space>/<view>` -> (N, D) of `features` and maybe `projection`, `groups` -> (N,), `labels` -> (N, L).
     """
     spaces = [space for space in _SPACES if f"{space}/0" in rows]
     found: dict[str, float] = {}
@@ -301,12 +297,9 @@ def _broken_value(item: Any) -> str:
 class NonFiniteGuard(Callback):
     """Refuses to train on a loss that is NaN or infinite; then writes `replay/` into the run's folder.
 
-    `state.ckpt`: a checkpoint as any other (`state_dict`, `solo`, `optimizer_states`) of the moment before the
-    optimizer's step, with `replay`: step, random streams before the step, precision. `batch.pt`: the batch as the
-    method got it. `finding.json`: the terms that are not finite, and the module where it began.
-    With several processes each that fails writes `replay/rank<r>/`. All of it loads with `weights_only=True`.
-
-    While all is well it costs one look at the loss a step, right after the one that the methods take themselves.
+    `state.ckpt`: a checkpoint as any other, of the moment before the optimizer's step, with `replay`: step, random
+    streams before the step, precision. `batch.pt`: the batch as the method got it. `finding.json`: the terms that are
+    not finite, and the module where it began. Of several processes each that fails writes `replay/rank<r>/`.
     """
 
     def __init__(self, run: RunDirectory) -> None:

@@ -6,15 +6,14 @@ Programs written for it add these words to their own parsers (`solo.args.dataset
 
 import logging
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from solo.args.check import ParseError, unknown
 from solo.args.compose import LineParser
 from solo.args.config import fill_defaults, to_plain, write_back
-from solo.args.fields import keys_of
+from solo.args.fields import ParseError, keys_of, unknown
 from solo.args.origins import COMMAND_LINE
 from solo.args.parse import parse
 from solo.args.schema import LinearCfg, PretrainCfg
@@ -146,7 +145,7 @@ def custom_dataset_args(parser: ArgumentParser) -> None:
     parser.add_argument("--no_labels", action="store_true", help="a flat folder of images without labels")
 
 
-def _checkpoint_args(parser: ArgumentParser) -> None:
+def _with_words(parser: ArgumentParser, command: str) -> ArgumentParser:
     dataset_args(parser)
     custom_dataset_args(parser)
     linear_augmentations_args(parser)
@@ -155,10 +154,9 @@ def _checkpoint_args(parser: ArgumentParser) -> None:
     source.add_argument("--ckpt", help="a checkpoint file")
     parser.add_argument("--batch_size", type=int, default=16)
     parser.add_argument("--num_workers", type=int, default=10)
-
-
-def _knn_args(parser: ArgumentParser) -> ArgumentParser:
-    _checkpoint_args(parser)
+    if command == "umap":
+        parser.add_argument("--plot_name", default="im100", help="start of the pictures' names")
+        return parser
     parser.add_argument("--k", type=int, nargs="+", help="numbers of neighbours")
     parser.add_argument("--temperature", type=float, nargs="+", help="of the votes, with cosine")
     parser.add_argument("--distance_function", nargs="+", choices=["euclidean", "cosine"])
@@ -166,33 +164,24 @@ def _knn_args(parser: ArgumentParser) -> ArgumentParser:
     return parser
 
 
-def _umap_args(parser: ArgumentParser) -> ArgumentParser:
-    _checkpoint_args(parser)
-    parser.add_argument("--plot_name", default="im100", help="start of the pictures' names")
-    return parser
-
-
-_FORMS: dict[str, Callable[[ArgumentParser], ArgumentParser]] = {"knn": _knn_args, "umap": _umap_args}
-
-
 def parse_args_knn() -> Namespace:
     """The words of `main_knn.py` on the running program's command line; what was left out is None."""
-    return _knn_args(ArgumentParser()).parse_args()
+    return _with_words(ArgumentParser(), "knn").parse_args()
 
 
 def parse_args_umap() -> Namespace:
     """The words of `main_umap.py` on the running program's command line; what was left out is None."""
-    return _umap_args(ArgumentParser()).parse_args()
+    return _with_words(ArgumentParser(), "umap").parse_args()
 
 
 def has_flags(command: str, words: Sequence[str]) -> bool:
     """Whether the words are in the form with flags."""
-    return command in _FORMS and any(word.split("=")[0] in _TELLING for word in words)
+    return command in ("knn", "umap") and any(word.split("=")[0] in _TELLING for word in words)
 
 
 def read_flags(command: str, words: Sequence[str]) -> tuple[dict[str, Any], dict[str, str]]:
     """The config as a recipe would give it, and the place of each key; a `ConfigError` for other words."""
-    given = vars(_FORMS[command](LineParser(add_help=False, allow_abbrev=False)).parse_args(list(words)))
+    given = vars(_with_words(LineParser(add_help=False, allow_abbrev=False), command).parse_args(list(words)))
     values: dict[str, Any] = {}
     origins = {"": COMMAND_LINE}
     for flag, value in given.items():

@@ -8,8 +8,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from solo.args.check import Problem, get, unknown
-from solo.args.fields import keys_of
+from solo.args.fields import Problem, get, keys_of, unknown
 from solo.hex.catalogue import POLICIES
 from solo.methods.catalogue import CATALOGUE
 from solo.plugin import is_path

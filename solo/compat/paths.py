@@ -55,6 +55,7 @@ MODULES: dict[str, Moved | None] = {  # None: a package without names of its own
     "solo.args.dataset": Moved("solo.compat.args"),
     "solo.args.knn": Moved("solo.compat.args"),
     "solo.args.umap": Moved("solo.compat.args"),
+    "solo.args.outside": Moved("solo.args.config"),  # of 0.2
     "solo.backbones.convnext": Moved("solo.backbones"),
     "solo.backbones.convnext.convnext": Moved("solo.backbones", method=None),
     "solo.backbones.swin": Moved("solo.backbones"),
@@ -82,12 +83,12 @@ MODULES: dict[str, Moved | None] = {  # None: a package without names of its own
     "solo.utils.knn": Moved("solo.eval.knn"),
     "solo.utils.lars": Moved("solo.optim"),
     "solo.utils.lr_scheduler": Moved("solo.optim"),
-    "solo.utils.metrics": Moved("solo.eval.metrics"),
+    "solo.utils.metrics": Moved("solo.eval.predictions"),
     "solo.utils.misc": Moved("solo.compat.misc", _MISC),
     "solo.utils.momentum": Moved("solo.nn.networks"),
     "solo.utils.positional_encodings": Moved("solo.nn.vit"),
     "solo.utils.sinkhorn_knopp": Moved("solo.nn.memory"),
-    "solo.utils.whitening": Moved("solo.nn.norms", {"iterative_normalization_py": "iterative_normalization_py"}),
+    "solo.utils.whitening": Moved("solo.nn.networks", {"iterative_normalization_py": "iterative_normalization_py"}),
 }
 
 # file -> methods, and losses, that had one each

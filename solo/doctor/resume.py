@@ -16,8 +16,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from solo import distributed
-from solo.args.check import check
 from solo.args.data_schema import AugmentationCfg
+from solo.args.fields import check
 from solo.callbacks import Checkpointer, Meter
 from solo.checkpoint import load_checkpoint
 from solo.data.batches.loaders import BatchLoader

@@ -63,10 +63,7 @@ def agreement(features: Array, labels: Array, seed: int = 0) -> Agreement:
 
 
 def agreement_inside(features: Array, labels: Array, above: Array, seed: int = 0) -> Agreement:
-    """Means of `agreement` over the classes of the level above, (n,) with -1 unknown, each clustered by itself.
-
-    Those with fewer than two classes are left out.
-    """
+    """Means of `agreement` over those classes of the level above, (n,), in which it is defined, each by itself."""
     known = (labels >= 0) & (above >= 0)
     parts = [known & (above == group) for group in np.unique(above[known])]
     found = [agreement(features[part], labels[part], seed) for part in parts]
@@ -110,14 +107,10 @@ class ConfusablePair:
 
     first: int  # label
     second: int  # label, larger
-    # 0 (no neighbour in the other class) to 1 (neighbours as if the two were one class), whatever the sizes
-    mixing: float
-    # distance of the centroids over the root mean square distance to the own centroid, of unit rows; 0: same place,
-    # inf: two points without spread
-    separation: float
+    mixing: float  # 0 (no neighbour in the other class) to 1 (as if the two were one class), whatever the sizes
+    separation: float  # distance of the centroids over the spread (RMS) around them, of unit rows; inf without spread
     cosine: float  # of the centroids
-    # (row of first, row of second) that are neighbours, the most similar first, each row once
-    examples: tuple[tuple[int, int], ...]
+    examples: tuple[tuple[int, int], ...]  # rows of both that are neighbours, the most similar first, each row once
 
 
 def confusable_pairs(
@@ -125,8 +118,7 @@ def confusable_pairs(
 ) -> list[ConfusablePair]:
     """The pairs of classes that collapse onto each other most, the worst first; of classes with at least 8 images.
 
-    At most `most`, sorted by mixing, then by separation; `near` are the neighbours of the same rows (n, d), whose
-    labels (n,) are classes or clusters, -1 left out.
+    At most `most`, by mixing, then by separation; labels (n,) are classes or clusters, -1 left out.
     """
     means, known, counts = centroids(features, labels)
     means, known = means[counts >= FEWEST], known[counts >= FEWEST]
@@ -160,9 +152,8 @@ def confusable_pairs(
 def mixing_matrix(labels: Array, near: Neighbours, known: Array | None = None) -> Array:
     """(m, m) symmetric mixing of each pair of labels, the diagonal 1.
 
-    For labels a and b, p_ab is the share of b among those neighbours of a's rows that are a or b; mixing is
-    p_ab + p_ba, clipped to 1: for two classes in one place p_ab = n_b / (n_a + n_b), so that their sum is 1. NaN for
-    classes of fewer than 8 images, of which it would say little.
+    For labels a and b, p_ab is the share of b among the neighbours of a's rows that are a or b; mixing is p_ab + p_ba,
+    clipped to 1, the sum for two classes in one place. NaN for classes of fewer than 8 images.
     """
     known = np.unique(labels[labels >= 0]) if known is None else known
     place = np.full(int(max(labels.max(), 0)) + 1, -1)
@@ -205,9 +196,7 @@ class NodeRank:
     parent: int  # index of its parent at the level above, -1 for the root and what stands below it
     count: int  # its rows
     effective_rank: float  # of its rows, centred, 1 to min(count, D); NaN with fewer than 8 rows
-    # mean effective rank of equally many rows drawn from all: what the node would have if it were no group; an
-    # effective rank grows with the number of rows, so only this comparison is fair
-    reference: float
+    reference: float  # mean of equally many rows drawn from all: only that is fair, a rank grows with the rows
 
     @property
     def ratio(self) -> float:

@@ -14,7 +14,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from solo import distributed
 from solo.eval.features import draw, unit_rows
 from solo.eval.knn import nearest_others, vote_accuracy
 from solo.precision import at_least_float32
@@ -193,6 +195,23 @@ def embedding_std(features: Tensor) -> float:
         raise ValueError(f"expected features (N, D) with at least one row, got {tuple(features.shape)}")
     deviations = unit_rows(features).cpu().double().std(dim=0, correction=0)
     return float(deviations.mean() * math.sqrt(features.shape[1]))
+
+
+@torch.no_grad()
+def mean_std(z: Tensor, everyone: bool = False) -> Tensor:
+    """Spread of unit projections (V, B, D), `train_z_std`: 1 / sqrt(D) on the whole sphere, 0 where they collapse.
+
+    The standard deviation over the batch of all processes, averaged over features and views; `everyone`: these are
+    the rows of all processes.
+    """
+    z = F.normalize(at_least_float32(z), dim=-1)
+    mean, number = z.mean(dim=1, keepdim=True), 1 if everyone else distributed.world_size()
+    sums = [(z - mean).square().sum(dim=1)]
+    if number > 1:  # and how far the processes' means are apart: equally many rows on each
+        own = mean[:, 0].double()
+        total, first, second = distributed.all_reduce_sum(torch.stack([sums[0].double(), own, own.square()]))
+        sums = [total + z.shape[1] * (second - first.square() / number).clamp(min=0)]
+    return (sums[0] / (z.shape[1] * number - 1)).sqrt().mean().to(z.dtype)
 
 
 @dataclass(frozen=True)

@@ -75,10 +75,8 @@ class Features:
     val: FeatureTable  # the images that are measured
     train: FeatureTable | None = None  # those that vote and that classifiers learn from; None if there are none
     levels: tuple[str, ...] = ()  # names of the columns of the labels, coarse first
-    # the label tree; column l of the labels holds nodes of its level l. None where the labels form none
-    tree: Taxonomy | None = None
-    # (len(val),) bool, True for queries and False for the gallery, where the data set has such a split
-    queries: Tensor | None = None
+    tree: Taxonomy | None = None  # column l of the labels holds nodes of its level l; None where they form none
+    queries: Tensor | None = None  # (len(val),) bool, True for queries and False for the gallery, where there are such
     unseen: tuple[str, ...] = ()  # names of the finest level's classes that pretraining left out
     facts: Mapping[str, Any] = field(default_factory=dict)  # how the features came about, plain values for JSON
 
@@ -91,10 +89,7 @@ class Features:
 
 
 def infer_tree(labels: Tensor, levels: Sequence[str]) -> Taxonomy | None:
-    """The tree that columns of labels (n, L), coarse first, -1 unknown, form; None if a node has two parents.
-
-    Its nodes are named by their numbers.
-    """
+    """The tree, of numbers, that labels (n, L), coarse first, -1 unknown, form; None if a node has not one parent."""
     if not len(levels) or (labels.amax(dim=0) < 0).any():
         return None
     counts = (labels.amax(dim=0) + 1).tolist()

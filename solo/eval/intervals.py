@@ -94,10 +94,9 @@ def of_classes(right: Array, truth: Array) -> Interval:
 def of_statistic(statistic: Callable[[Array], float], count: int, unseen: float = 0.2) -> Interval:
     """The interval of a number of `count` independent images that is no mean over them; NaN where halves have none.
 
-    Its variance is read from 50 pairs of random halves. Of a mean over images that is their variance among each other
-    and half the variance of a pair's difference; of calibration errors, where noise adds up, the one is too large and
-    the other too small, so that both are averaged. `statistic` makes a number in 0..1 of row numbers, NaN where it is
-    not defined; `unseen` is how much of an image's weight no half shows near 0 and 1.
+    `statistic` makes a number in 0..1 of row numbers, NaN where it is not defined. Its variance is read from 50 pairs
+    of random halves: that of the halves, and half that of a pair's difference, the one too large and the other too
+    small for calibration errors, are averaged; `unseen` is how much of an image's weight no half shows near 0 and 1.
     """
     value, half, generator = statistic(np.arange(count)), count // 2, torch.Generator().manual_seed(0)
     orders = [torch.randperm(count, generator=generator).numpy() for _ in range(_CUTS if half else 0)]

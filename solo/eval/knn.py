@@ -158,10 +158,7 @@ def level_rankings(similarity: Tensor, rows: Tensor, labels: Tensor, truth: Tens
 
 
 def hits(rankings: Sequence[Tensor], truth: Tensor) -> list[dict[str, Tensor]]:
-    """For each level whether the first of up to five ranked classes is right (`acc1`), and whether any is (`acc5`).
-
-    Of the images whose label (n, L) is known, not -1.
-    """
+    """Of images of known label (n, L): if the first of up to five ranked classes is right (`acc1`), or any (`acc5`)."""
     found = []
     for best, column in zip(rankings, truth.T, strict=True):
         right = (best == column[:, None])[column >= 0]
@@ -186,10 +183,7 @@ def vote_accuracy(
 def knn_ranking(
     bank: FeatureTable | None, val: FeatureTable, k: int, temperature: float, device: torch.device
 ) -> list[Tensor]:
-    """For each level (n, up to 5) classes by the neighbours' votes, the best first, -1 for one without a vote.
-
-    Neighbours come from `bank`, without one from the other rows of `val`.
-    """
+    """For each level `vote_ranking` (n, up to 5) by neighbours in `bank` or, without, in the other rows of `val`."""
     query = val.features.to(device)
     if bank is None:
         near = nearest_others(query, min(k, len(val) - 1))

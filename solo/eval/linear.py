@@ -124,10 +124,7 @@ def _fit(
 def linear_ranking(
     bank: FeatureTable, features: Tensor, labels: Tensor, l2: float, steps: int, device: torch.device
 ) -> tuple[list[Tensor], LinearClassifier]:
-    """For each level (n, up to 5) classes by `fit_linear` of the bank, the best first; and the classifier.
-
-    `labels` (n, L) of the features (n, d) are read for the number of classes only.
-    """
+    """For each level (n, up to 5) classes by `fit_linear` of the bank; labels (n, L) say which classes there are."""
     counts = class_counts(bank.labels, labels)
     model = fit_linear(bank.features.to(device), bank.labels, counts, l2=l2, max_iter=steps)
     return [best.cpu() for best in model.ranking(features.to(device))], model
@@ -237,8 +234,7 @@ class Settings:
 def probe(features: Features, protocol: str, settings: Settings, device: torch.device) -> Tensor:
     """(L, n) share of the draws in which each measured image is right at each level; NaN where its label is unknown.
 
-    The protocol is `knn` or `linear`, of all training images, or one of `FEW`. A `UserError` without labels or training
-    images.
+    The protocol is `knn` or `linear`, of all training images, or one of `FEW`.
     """
     train, val = features.train, features.val
     if train is None or not features.levels:

@@ -1,4 +1,4 @@
-"""Predicted classes, their order and their probabilities, judged in the label tree.
+"""Predicted classes: accuracy; their order and their probabilities, judged in the label tree.
 
 Mean mistake severity can't rank classifiers fairly, since it looks at the mistakes only: one that errs once, badly, is
 worse than one that errs often, mildly (Sani, Anand: Hier-COS, https://arxiv.org/abs/2503.07853, which proposes HOPS and
@@ -6,28 +6,60 @@ full-path accuracy instead). What can be told of a single image is returned for 
 """
 
 import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from solo import distributed
 from solo.eval.features import Array
 from solo.eval.linear import LinearClassifier
 from solo.taxonomy import Taxonomy
+
+
+@torch.no_grad()
+def accuracy_at_k(
+    outputs: Tensor, targets: Tensor, top_k: Sequence[int] = (1, 5), labelled: Tensor | None = None
+) -> list[Tensor]:
+    """Top-k accuracies in percent, over the rows that have a label: a tensor (1,) for each k; a k above C counts as C.
+
+    Outputs are scores (N, C), targets (N,) class indices, negative ones unknown; 0 if nothing is labelled. `labelled`
+    is how many rows have a label, () and above 0; default: those here.
+    """
+    ks = [min(k, outputs.shape[1]) for k in top_k]
+    labelled = (targets >= 0).sum().clamp(min=1) if labelled is None else labelled
+    hits = outputs.topk(max(ks), dim=1).indices == targets[:, None]  # (N, max k)
+    return [hits[:, :k].sum().mul(100.0).div(labelled).reshape(1) for k in ks]
+
+
+def weighted_mean(outputs: Sequence[Mapping[str, Any]], key: str, batch_size_key: str) -> Tensor:
+    """Mean of `key` over the batches' outputs, each weighted by its `batch_size_key`; NaN if all weights are 0."""
+    total = weight = torch.as_tensor(0.0)
+    for out in outputs:
+        size = torch.as_tensor(out[batch_size_key])
+        total = total.to(size.device) + torch.as_tensor(out[key], device=size.device).float().squeeze() * size
+        weight = weight.to(size.device) + size
+    return total / weight
+
+
+def mean_over_processes(outputs: Sequence[Mapping[str, Any]], key: str, batch_size_key: str) -> Tensor:
+    """`weighted_mean` of the outputs of all processes together; each has at least one."""
+    mean = weighted_mean(outputs, key, batch_size_key)
+    weight = sum(torch.as_tensor(out[batch_size_key], device=mean.device) for out in outputs)
+    sums = distributed.all_reduce_sum(torch.stack([(mean * weight).nan_to_num(), mean.new_tensor(float(weight))]))
+    return sums[0] / sums[1] if distributed.is_distributed() else mean
 
 
 @dataclass(frozen=True)
 class HierarchyScores:
     """How far predicted classes are from the true ones in the tree."""
 
-    # mean height of the lowest common ancestor of truth and prediction over the mistakes, 1 (same parent) to the tree's
-    # depth; NaN without mistakes
-    severity: float
+    severity: float  # mean height of the common ancestor over the mistakes, 1 (same parent) to the tree's; NaN without
     distance: float  # the same over all images, 0 where right
-    # common ancestors over those of the predictions, each class counting as its own and the root as none; summed over
-    # the images before dividing, 0 to 1
-    precision: float
+    precision: float  # common ancestors over those of the predictions (with itself, without the root), summed, 0 to 1
     recall: float  # the same over those of the truth
     f1: float  # harmonic mean of both
     mistakes: int  # how many
@@ -94,9 +126,8 @@ def hops(tree: Taxonomy, truth: Array, scores: Array) -> Array:
     for label in np.unique(truth):
         heights = tree.lca_height(np.full_like(classes, label), classes)
         expected = np.sort(heights)
-        steps, counts = np.unique(expected, return_counts=True)
-        falls = zip(0.5**steps, [*0.5 ** steps[1:], 0.0], counts, strict=True)
-        weights = np.concatenate([np.linspace(start, end, count, endpoint=False) for start, end, count in falls])
+        steps, first = np.unique(expected, return_index=True)
+        weights = np.interp(classes, [*first, len(classes)], [*0.5**steps, 0.0])
         worst = float(weights @ np.abs(expected - expected[::-1]))
         rows = truth == label
         obtained = heights[np.argsort(-scores[rows], axis=1, kind="stable")]
@@ -135,8 +166,7 @@ def mean_per_class(right: Array, truth: Array) -> float:
 def calibration_error(confidence: Array, right: Array, bins: int = 15) -> float:
     """Expected calibration error: mean distance of confidence and accuracy over bins of equal width, 0 to 1.
 
-    Of probabilities (n,) of the predicted class, 0 to 1, and whether it is right (n,). Guo, Pleiss, Sun, Weinberger: On
-    calibration of modern neural networks (ICML 2017): https://arxiv.org/abs/1706.04599.
+    Of probabilities (n,) of the predicted class and whether it is right (n,): Guo, Pleiss, Sun, Weinberger (ICML 2017).
     """
     if not len(confidence):
         return math.nan
@@ -151,10 +181,8 @@ class Judged:
 
     confidence: Array  # (n, L) of the predicted class, 0 to 1
     first: Array  # (n, L) of class 1: of the label, where columns say whether an image has it
-    # (n, levels) node with the highest sum of the probabilities of the classes below it, and that sum; no columns
-    # without a tree of several levels
-    summed: Array
-    summed_confidence: Array
+    summed: Array  # (n, levels of a tree of several) node with the highest sum of the probabilities of its classes
+    summed_confidence: Array  # that sum
     hops: Array  # (n,) NaN where the class is unknown, and without such a tree
     careful: Array  # (n,) the class of the least expected height, see `expected_heights`; -1 without such a tree
 

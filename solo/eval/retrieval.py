@@ -32,9 +32,8 @@ GRADED = ("h_ap", "ndcg", "asi")
 class Retrieval:
     """Results of the queries that count."""
 
-    # measure -> (Q,), 0 to 1. Of a level `top<k>`, 1 if one of the k most similar is right; `r_precision`, share of
-    # right ones among the R most similar; `map_at_r`, mean over the ranks i = 1..R of (precision at i if the i-th is
-    # right, else 0). Graded: `h_ap`, `ndcg`, `asi`
+    # measure -> (Q,), 0 to 1. Of a level `top<k>`: one of the k most similar is right; `r_precision`: share of right
+    # ones among the R most similar; `map_at_r`: mean over ranks i = 1..R of precision at i if the i-th is right, else 0
     values: dict[str, Tensor]
     rows: Tensor  # (Q,) which rows of the features these queries are
     unknown: int  # queries left out because their label (graded: the coarsest) is unknown

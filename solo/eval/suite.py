@@ -34,8 +34,7 @@ Numbers = dict[str, Any]
 class Protocol:
     """What is measured, and how."""
 
-    # some of `MEASURES`; `hierarchy` looks at the predictions of `linear` and `knn`
-    measures: tuple[str, ...] = MEASURES
+    measures: tuple[str, ...] = MEASURES  # `hierarchy` looks at the predictions of `linear` and `knn`
     l2: float = 1e-4  # linear, strength of the penalty
     linear_steps: int = 1000  # linear, steps of L-BFGS at most
     k: int = 20  # kNN, neighbours that vote
@@ -57,7 +56,7 @@ def evaluate(features: Features, protocol: Protocol, device: torch.device) -> li
         raise UserError(f"{features.name} has no labels to measure features by; solo analyze works without")
     if len(features.val) < 2:
         raise UserError(f"{features.name} has one image to measure, which can't be compared; give at least two")
-    return [_measure(which, part, protocol, device) for which, part in parts(features)]
+    return [_Part(part, protocol, device).measure(which) for which, part in parts(features)]
 
 
 def parts(features: Features) -> Iterator[tuple[str, Features]]:
@@ -88,174 +87,180 @@ def _with_classes(features: Features, table: FeatureTable) -> FeatureTable:
     return replace(table, labels=torch.cat([table.labels, classes[:, None]], dim=1))
 
 
-def _measure(which: str, features: Features, protocol: Protocol, device: torch.device) -> Numbers:
-    val, tree, levels = _with_classes(features, features.val), features.tree, list[Numbers]()
-    bank = None if features.train is None else _with_classes(features, features.train)
-    truth, classes = val.labels, val.labels[:, -1].numpy()
-    for name, column in zip(features.levels, features.val.labels.T, strict=True):
-        known = column[column >= 0]
-        unknown = len(column) - len(known)
-        levels.append({"level": name, "classes": len(known.unique()), "images": len(known), "unknown": unknown})
-    queries, gallery = torch.arange(len(val)), None
-    if features.queries is not None:
-        queries, gallery = features.queries.nonzero()[:, 0], ~features.queries
-    halves = intervals.cuts(len(val), protocol.seed) if protocol.intervals else None
-    queries = queries[draw(len(queries), protocol.max_queries, protocol.seed)]
-    asked: dict[str, Any] = {"queries": queries, "is_gallery": gallery, "cuts": halves}
-    rankings: dict[str, list[Tensor]] = {}
-    measured: list[list[Numbers]] = []
-    judged: predictions.Judged | None = None
-    if "linear" in protocol.measures and bank is not None:
-        rankings["linear"], model = linear_ranking(
-            bank, val.features, truth, protocol.l2, protocol.linear_steps, device
-        )
-        judged = predictions.judge(model, val.features, classes, tree)
-        measured.append(_accuracies("linear", rankings["linear"], val, protocol))
-        measured.append([{"linear_gap": plain(gap, 6), "linear_gradient": plain(size, 6)} for gap, size in model.left])
-        measured.append(_calibration(judged, rankings["linear"], truth.numpy(), protocol))
-    if "knn" in protocol.measures:
-        rankings["knn"] = knn_ranking(bank, val, protocol.k, protocol.temperature, device)
-        ends = None
-        if bank is None and halves is not None:
-            right = hits(rankings["knn"], truth)
-            ends = neighbour_intervals(val, right, protocol.k, protocol.temperature, halves, device)
-        measured.append(_accuracies("knn", rankings["knn"], val, protocol, ends, independent=bank is not None))
-    if "retrieval" in protocol.measures:
-        found = retrieve(val.features.to(device), features.val.labels, top_k=protocol.top_k, **asked)
-        measured.append([_of_queries(one, protocol, "retrieval_top") for one in found])
-    if "clustering" in protocol.measures:
-        measured.append([_clustering(features.val, level, protocol.seed) for level in range(len(levels))])
-    for numbers in measured:
-        for row, own in zip(levels, numbers, strict=False):  # the classes of a ragged tree come last
-            row |= own
-    images = {"val": len(val), "train": 0 if bank is None else len(bank)}
-    if gallery is not None:
-        images |= {"queries": int((~gallery).sum()), "gallery": int(gallery.sum())}
-    result: Numbers = {"classes": which, "images": images, "levels": levels}
-    if "hierarchy" in protocol.measures and tree is not None:
-        result["hierarchy"] = _hierarchy(tree, rankings, features.val, classes, protocol, bank is not None)
-        if judged is not None and tree.num_levels > 1:
-            values = torch.from_numpy(judged.hops[np.isfinite(judged.hops)])
-            result["hierarchy"]["linear"] |= percent({"hops": values}, {"hops": intervals.of_mean(values)}, protocol)
-            result["hierarchy"]["crm"] = _mistakes(tree, classes, judged.careful)
-        if "retrieval" in protocol.measures and tree.num_levels > 1:
-            graded = retrieve_graded(val.features.to(device), features.val.labels, **asked)
-            result["hierarchy"]["retrieval"] = _of_queries(graded, protocol)
-    if judged is not None and tree is None and len(levels) > 1 and int(truth.max()) < 2:
-        result["several"] = _several(judged, truth.numpy(), levels, protocol)
-    return result
+class _Part:
+    """The images of one entry, and what is measured of them."""
 
+    def __init__(self, features: Features, protocol: Protocol, device: torch.device) -> None:
+        self.features, self.protocol, self.device, self.tree = features, protocol, device, features.tree
+        self.val = _with_classes(features, features.val)
+        self.bank = None if features.train is None else _with_classes(features, features.train)
+        self.labels, self.classes = features.val.labels, self.val.labels[:, -1].numpy()
+        self.halves = intervals.cuts(len(self.val), protocol.seed) if protocol.intervals else None
+        self.rankings: dict[str, list[Tensor]] = {}
+        self.judged: predictions.Judged | None = None
+        queries, self.gallery = torch.arange(len(self.val)), None
+        if features.queries is not None:
+            queries, self.gallery = features.queries.nonzero()[:, 0], ~features.queries
+        queries = queries[draw(len(queries), protocol.max_queries, protocol.seed)]
+        self.asked: dict[str, Any] = {"queries": queries, "is_gallery": self.gallery, "cuts": self.halves}
 
-def _accuracies(
-    name: str,
-    ranking: list[Tensor],
-    val: FeatureTable,
-    protocol: Protocol,
-    ends: list[dict[str, Interval]] | None = None,
-    independent: bool = True,
-) -> list[Numbers]:
-    """Top-1 and top-5 of each level and accuracy averaged over its classes; `ends`, where images aren't independent."""
-    each, found = hits(ranking, val.labels), []
-    ends = _independent(each, val) if ends is None else ends
-    for level, column in enumerate(val.labels.numpy().T):
-        right = ranking[level][:, 0].numpy() == column
-        own = intervals.of_classes(right, column) if protocol.intervals and independent else None
-        numbers = percent(each[level], ends[level], protocol, f"{name}_")
-        found.append(numbers | told(f"{name}_mean_per_class", predictions.mean_per_class(right, column), own))
-    return found
+    def measure(self, which: str) -> Numbers:
+        """The entry."""
+        levels, measures, tree = list[Numbers](), self.protocol.measures, self.tree
+        for name, column in zip(self.features.levels, self.labels.T, strict=True):
+            known = column[column >= 0]
+            unknown = len(column) - len(known)
+            levels.append({"level": name, "classes": len(known.unique()), "images": len(known), "unknown": unknown})
+        measured: list[list[Numbers]] = []
+        if "linear" in measures and self.bank is not None:
+            measured += self.linear(self.bank)
+        if "knn" in measures:
+            measured.append(self.knn())
+        if "retrieval" in measures:
+            found = retrieve(self.val.features.to(self.device), self.labels, top_k=self.protocol.top_k, **self.asked)
+            measured.append([self.of_queries(one, "retrieval_top") for one in found])
+        if "clustering" in measures:
+            measured.append([self.clustering(level) for level in range(len(levels))])
+        for numbers in measured:
+            for row, own in zip(levels, numbers, strict=False):  # the classes of a ragged tree come last
+                row |= own
+        images = {"val": len(self.val), "train": 0 if self.bank is None else len(self.bank)}
+        if self.gallery is not None:
+            images |= {"queries": int((~self.gallery).sum()), "gallery": int(self.gallery.sum())}
+        result: Numbers = {"classes": which, "images": images, "levels": levels}
+        if "hierarchy" in measures and tree is not None:
+            result["hierarchy"] = self.hierarchy(tree)
+        if self.judged is not None and tree is None and len(levels) > 1 and int(self.labels.max()) < 2:
+            result["several"] = self.several(self.judged, levels)
+        return result
 
+    def linear(self, bank: FeatureTable) -> list[list[Numbers]]:
+        """Accuracies, the way to the optimum, and calibration: of a level, and of the classes added up to it."""
+        how = self.protocol.l2, self.protocol.linear_steps, self.device
+        ranking, model = linear_ranking(bank, self.val.features, self.val.labels, *how)
+        judged = predictions.judge(model, self.val.features, self.classes, self.tree)
+        self.rankings["linear"], self.judged = ranking, judged
+        left = [{"linear_gap": plain(gap, 6), "linear_gradient": plain(size, 6)} for gap, size in model.left]
+        calibrated = []
+        for level, column in enumerate(self.val.labels.numpy().T):
+            both = {"linear_ece": (ranking[level][:, 0].numpy(), judged.confidence[:, level])}
+            if level < judged.summed.shape[1]:
+                both["linear_ece_summed"] = judged.summed[:, level], judged.summed_confidence[:, level]
+            numbers: Numbers = {}
+            for name, (best, confidence) in both.items():
+                columns = confidence[column >= 0], (best == column)[column >= 0]
+                numbers |= self.statistic(name, predictions.calibration_error, columns)
+            calibrated.append(numbers)
+        return [self.accuracies("linear"), left, calibrated]
 
-def _independent(each: list[dict[str, Tensor]], val: FeatureTable) -> list[dict[str, Interval]]:
-    """Intervals of the shares of hits of independent images."""
-    toss = intervals.coin(val.features)
-    return [
-        {name: intervals.of_independent(float(hit.double().mean()), len(hit), toss) for name, hit in one.items()}
-        for one in each
-    ]
+    def knn(self) -> list[Numbers]:
+        """Accuracies by votes of the training images or, without, of the other measured ones."""
+        k, temperature = self.protocol.k, self.protocol.temperature
+        self.rankings["knn"] = knn_ranking(self.bank, self.val, k, temperature, self.device)
+        if self.bank is not None or self.halves is None:
+            return self.accuracies("knn")
+        right = hits(self.rankings["knn"], self.val.labels)
+        return self.accuracies("knn", neighbour_intervals(self.val, right, k, temperature, self.halves, self.device))
 
+    def accuracies(self, name: str, ends: list[dict[str, Interval]] | None = None) -> list[Numbers]:
+        """Top-1 and top-5 of each level, with `ends` where images aren't independent, and the mean over its classes."""
+        each, found = hits(self.rankings[name], self.val.labels), []
+        ends = self.independent(each) if ends is None else ends
+        for level, column in enumerate(self.val.labels.numpy().T):
+            right = self.rankings[name][level][:, 0].numpy() == column
+            own = intervals.of_classes(right, column) if self.halves is not None and self.bank is not None else None
+            numbers = self.percent(each[level], ends[level], f"{name}_")
+            found.append(numbers | told(f"{name}_mean_per_class", predictions.mean_per_class(right, column), own))
+        return found
 
-def _calibration(judged: predictions.Judged, ranking: list[Tensor], truth: Array, protocol: Protocol) -> list[Numbers]:
-    """Of each level's own classifier, and of the classes' probabilities added up to the level."""
-    found = []
-    for level, column in enumerate(truth.T):
-        both = {"linear_ece": (ranking[level][:, 0].numpy(), judged.confidence[:, level])}
-        if level < judged.summed.shape[1]:
-            both["linear_ece_summed"] = judged.summed[:, level], judged.summed_confidence[:, level]
+    def independent(self, each: list[dict[str, Tensor]]) -> list[dict[str, Interval]]:
+        """Intervals of the shares of hits of independent images."""
+        toss, found = intervals.coin(self.val.features), []
+        for one in each:
+            shares = {name: (float(hit.double().mean()), len(hit)) for name, hit in one.items()}
+            found.append({name: intervals.of_independent(*share, toss) for name, share in shares.items()})
+        return found
+
+    def clustering(self, level: int) -> Numbers:
+        """Of a level and, below the first, inside the classes of the one above."""
+        features, labels, seed = self.val.features.numpy(), self.labels.numpy(), self.protocol.seed
+        whole = agreement(features, labels[:, level], seed)
+        numbers: Numbers = {"nmi": plain(whole.nmi), "ami": plain(whole.ami)}
+        if level:
+            inside = agreement_inside(features, labels[:, level], labels[:, level - 1], seed)
+            numbers |= {"nmi_inside": plain(inside.nmi), "ami_inside": plain(inside.ami)}
+            numbers["groups_inside"] = inside.groups
+        return numbers
+
+    def several(self, judged: predictions.Judged, levels: list[Numbers]) -> Numbers:
+        """Columns that say whether an image has a label: average precision, of each added to `levels`, and its mean."""
+        labels = self.labels.numpy()
+        for place, row in enumerate(levels):
+            one = slice(place, place + 1)
+            row["linear_ap"] = plain(100 * predictions.mean_average_precision(judged.first[:, one], labels[:, one]))
+        numbers: Numbers = {"labels": labels.shape[1], "images": len(labels)}
+        columns, unseen = (judged.first, labels), 0.125 / labels.shape[1]
+        numbers |= self.statistic("map", predictions.mean_average_precision, columns, unseen)
+        # The last of the eleven recalls is one image's, a label: that varies as no part of the images shows.
+        eleven = predictions.mean_average_precision(*columns, 11)
+        return numbers | told("map_11", eleven, UNDEFINED if self.protocol.intervals else None)
+
+    def hierarchy(self, tree: Taxonomy) -> Numbers:
+        """Of the predictions of each classifier, the tree of the classes' mean features, and graded retrieval."""
         numbers: Numbers = {}
-        for name, (best, confidence) in both.items():
-            columns = confidence[column >= 0], (best == column)[column >= 0]
-            numbers |= statistic(name, predictions.calibration_error, columns, protocol)
-        found.append(numbers)
-    return found
+        nested, labels = tree.num_levels > 1, self.labels.numpy()
+        for name, ranking in self.rankings.items():
+            numbers[name] = _mistakes(tree, self.classes, ranking[-1][:, 0].numpy())
+            if nested:
+                predicted = torch.stack([top[:, 0] for top in ranking[: tree.num_levels]], dim=1).numpy()
+                consistent = predictions.consistent(tree, predicted, labels)
+                right = {"consistency": consistent, "full_path": predictions.full_path(predicted, labels)}
+                each = {key: torch.from_numpy(one) for key, one in right.items()}
+                # Where the measured images vote themselves, they are not independent.
+                ends = self.independent([each])[0] if self.bank is not None else {}
+                numbers[name] |= self.percent(each, ends)
+        if nested and 2 < len(np.unique(self.classes[self.classes >= 0])) <= _MOST_CLASSES:
+            means, leaves, _ = centroids(self.val.features.numpy(), self.classes)
+            paths = np.array(tree.path_table())[leaves]
+            permutations = 199 if len(leaves) <= _PERMUTED_CLASSES else 0
+            agrees = compare_with_labels(emergent_tree(means), paths, permutations, self.protocol.seed)
+            numbers["tree"] = {key: plain(value) for key, value in vars(agrees).items()}
+            numbers["tree"]["cpcc"] = plain(cpcc(tree, means, leaves))
+        if nested and self.judged is not None:
+            values = torch.from_numpy(self.judged.hops[np.isfinite(self.judged.hops)])
+            numbers["linear"] |= self.percent({"hops": values}, {"hops": intervals.of_mean(values)})
+            numbers["crm"] = _mistakes(tree, self.classes, self.judged.careful)
+        if nested and "retrieval" in self.protocol.measures:
+            graded = retrieve_graded(self.val.features.to(self.device), self.labels, **self.asked)
+            numbers["retrieval"] = self.of_queries(graded)
+        return numbers
 
+    def of_queries(self, one: Retrieval, top: str = "") -> Numbers:
+        """Means over the queries, and how many; `top` is the name of the top-k."""
+        counts = {"queries": len(one.rows), "queries_alone": one.alone, "queries_unknown": one.unknown}
+        numbers = self.percent(one.values, one.intervals) | counts
+        return {f"{top}{key[3:]}" if top and key.startswith("top") else key: value for key, value in numbers.items()}
 
-def _several(judged: predictions.Judged, labels: Array, levels: list[Numbers], protocol: Protocol) -> Numbers:
-    """Columns that say whether an image has a label: average precision, of each added to `levels`, and its mean."""
-    for place, row in enumerate(levels):
-        one = slice(place, place + 1)
-        row["linear_ap"] = plain(100 * predictions.mean_average_precision(judged.first[:, one], labels[:, one]))
-    numbers: Numbers = {"labels": labels.shape[1], "images": len(labels)}
-    columns, unseen = (judged.first, labels), 0.125 / labels.shape[1]
-    numbers |= statistic("map", predictions.mean_average_precision, columns, protocol, unseen)
-    # The last of the eleven recalls is one image's, a label: that varies as no part of the images shows.
-    eleven = predictions.mean_average_precision(*columns, 11)
-    return numbers | told("map_11", eleven, UNDEFINED if protocol.intervals else None)
+    def percent(self, values: Mapping[str, Tensor], ends: Mapping[str, Interval], prefix: str = "") -> Numbers:
+        """Mean of the values of each image, in percent, with its interval; None where they are not defined."""
+        numbers: Numbers = {}
+        for key, each in values.items():
+            known = ends.get(key, UNDEFINED) if self.protocol.intervals else None
+            numbers |= told(f"{prefix}{key}", float(each.double().mean()), known)
+        return numbers
 
-
-def _hierarchy(
-    tree: Taxonomy,
-    rankings: dict[str, list[Tensor]],
-    val: FeatureTable,
-    classes: Array,
-    protocol: Protocol,
-    voters: bool,
-) -> Numbers:
-    """Of the predictions of each classifier, and of the tree of the classes' mean features."""
-    numbers: Numbers = {}
-    for name, ranking in rankings.items():
-        numbers[name] = _mistakes(tree, classes, ranking[-1][:, 0].numpy())
-        if tree.num_levels > 1:
-            predicted = torch.stack([top[:, 0] for top in ranking[: tree.num_levels]], dim=1).numpy()
-            labels = val.labels.numpy()
-            judged = {
-                "consistency": predictions.consistent(tree, predicted, labels),
-                "full_path": predictions.full_path(predicted, labels),
-            }
-            each = {key: torch.from_numpy(right) for key, right in judged.items()}
-            # Where the measured images vote themselves, they are not independent.
-            ends = _independent([each], val)[0] if voters or name == "linear" else {}
-            numbers[name] |= percent(each, ends, protocol)
-    present = np.unique(classes[classes >= 0])
-    if tree.num_levels > 1 and 2 < len(present) <= _MOST_CLASSES:
-        means, leaves, _ = centroids(val.features.numpy(), classes)
-        paths = np.array(tree.path_table())[leaves]
-        permutations = 199 if len(leaves) <= _PERMUTED_CLASSES else 0
-        agrees = compare_with_labels(emergent_tree(means), paths, permutations, protocol.seed)
-        numbers["tree"] = {key: plain(value) for key, value in vars(agrees).items()}
-        numbers["tree"]["cpcc"] = plain(cpcc(tree, means, leaves))
-    return numbers
+    def statistic(self, name: str, of: Callable[..., float], columns: Sequence[Array], unseen: float = 0.2) -> Numbers:
+        """The same of a number, 0 to 1 or NaN, that is no mean over images but of columns with a row for each."""
+        ends = None
+        if self.protocol.intervals:
+            ends = intervals.of_statistic(lambda rows: of(*(x[rows] for x in columns)), len(columns[0]), unseen)
+        return told(name, of(*columns), ends)
 
 
 def _mistakes(tree: Taxonomy, classes: Array, best: Array) -> Numbers:
     """How far predicted classes (n,) are from the true ones (n,)."""
     found = vars(predictions.hierarchy_scores(tree, classes, best))
     return {key: plain(value) if isinstance(value, float) else value for key, value in found.items()}
-
-
-def _of_queries(one: Retrieval, protocol: Protocol, top: str = "") -> Numbers:
-    counts = {"queries": len(one.rows), "queries_alone": one.alone, "queries_unknown": one.unknown}
-    numbers = percent(one.values, one.intervals, protocol) | counts
-    return {f"{top}{key[3:]}" if top and key.startswith("top") else key: value for key, value in numbers.items()}
-
-
-def _clustering(val: FeatureTable, level: int, seed: int) -> Numbers:
-    features, labels = val.features.numpy(), val.labels.numpy()
-    whole = agreement(features, labels[:, level], seed)
-    numbers: Numbers = {"nmi": plain(whole.nmi), "ami": plain(whole.ami)}
-    if level:
-        inside = agreement_inside(features, labels[:, level], labels[:, level - 1], seed)
-        numbers |= {"nmi_inside": plain(inside.nmi), "ami_inside": plain(inside.ami), "groups_inside": inside.groups}
-    return numbers
 
 
 def plain(value: float, digits: int = 4) -> float | None:
@@ -269,27 +274,6 @@ def told(name: str, value: float, ends: Interval | None) -> Numbers:
     if ends is not None:
         numbers[f"{name}_ci"] = [plain(100 * end) for end in ends] if all(map(math.isfinite, ends)) else None
     return numbers
-
-
-def percent(
-    values: Mapping[str, Tensor], ends: Mapping[str, Interval], protocol: Protocol, prefix: str = ""
-) -> Numbers:
-    """Mean of the values of each image, in percent, with its interval; None where they are not defined."""
-    numbers: Numbers = {}
-    for key, each in values.items():
-        known = ends.get(key, UNDEFINED) if protocol.intervals else None
-        numbers |= told(f"{prefix}{key}", float(each.double().mean()), known)
-    return numbers
-
-
-def statistic(
-    name: str, of: Callable[..., float], columns: Sequence[Array], protocol: Protocol, unseen: float = 0.2
-) -> Numbers:
-    """The same of a number, 0 to 1 or NaN, that is no mean over images but of columns with a row for each."""
-    ends = None
-    if protocol.intervals:
-        ends = intervals.of_statistic(lambda rows: of(*(x[rows] for x in columns)), len(columns[0]), unseen)
-    return told(name, of(*columns), ends)
 
 
 Tables = tuple[FeatureTable, FeatureTable]  # of the images that vote and teach, and of those that are judged

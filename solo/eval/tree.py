@@ -24,8 +24,7 @@ MOST_LEAVES = 10_000  # whose distances fill 400 MB
 class EmergentTree:
     """A binary tree over m leaves, numbered 0 to m - 1."""
 
-    # (m - 1, 4), SciPy's linkage matrix: the two nodes that join (leaves, then merges counted from m), the height at
-    # which they do, not decreasing, and the leaves below
+    # (m - 1, 4), SciPy's linkage: nodes that join (leaves, then merges from m on), height, not decreasing, leaves
     merges: Array
     distances: Array  # (m (m - 1) / 2,) what it was built from, in SciPy's condensed form
 
@@ -76,13 +75,10 @@ class EmergentTree:
 class TreeAgreement:
     """How far an emergent tree is the label tree."""
 
-    # Pearson correlation of joining heights and distances in the label tree, -1 to 1; NaN where all leaves are equally
-    # far apart in the label tree (one level)
-    cophenetic: float
+    cophenetic: float  # correlation of joining heights and distances in the label tree, -1 to 1; NaN of one level
     p_value: float  # share of random re-labellings of the leaves, the identity included, that agree at least as well
     gamma: float  # Baker's gamma, the rank correlation of the same two, -1 to 1
-    # share of the label tree's inner nodes whose leaves are exactly one subtree, 0 to 1; NaN without any
-    recovered: float
+    recovered: float  # share of the label tree's inner nodes whose leaves are exactly one subtree, 0 to 1; NaN without
 
 
 def centroids(features: Array, labels: Array) -> tuple[Array, Array, Array]:
@@ -97,10 +93,7 @@ def centroids(features: Array, labels: Array) -> tuple[Array, Array, Array]:
 
 
 def emergent_tree(points: Array) -> EmergentTree:
-    """Join the two closest groups of points (m, d) again and again, by the mean cosine distance (1 - cosine, 0 to 2).
-
-    A zero row has cosine 0 with everybody. A `UserError` of less than 2 or more than 10,000 points.
-    """
+    """Join the two closest groups of points (m, d) again and again, by their mean cosine distance, 0 to 2."""
     from scipy.cluster.hierarchy import linkage
     from scipy.spatial.distance import squareform
 
@@ -146,12 +139,10 @@ def label_distances(paths: Array) -> Array:
 
 
 def cpcc(tree: Taxonomy, means: Array, leaves: Array, most: int = 2_000) -> float:
-    """Cophenetic correlation of the embedding with the label tree: Pearson's, over all pairs of classes.
+    """Cophenetic correlation, -1 to 1: of distances of classes' means (m, d) with those of `leaves` (m,) in the tree.
 
-    Of the euclidean distances of the classes' mean features (m, d) with the distances of the classes `leaves` (m,) in
-    the tree; -1 to 1, NaN with fewer than three classes or where either has no variance. Of more than `most` classes,
-    as many are drawn. Zeng, des Combes, Zhao: Learning structured representations by embedding class hierarchy (ICLR
-    2023), section 2.
+    Pearson's over all pairs, NaN with fewer than three classes or without variance; of more than `most` classes as many
+    are drawn. Zeng, des Combes, Zhao: Learning structured representations by embedding class hierarchy (ICLR 2023).
     """
     chosen = draw(len(leaves), most).numpy()
     means, leaves = means[chosen].astype(np.float64), leaves[chosen]

@@ -11,11 +11,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from solo.analysis.comparison import COST, Report, compare_arms, write_arms
-from solo.args.check import check, unknown
 from solo.args.compose import as_word, compose, read_word
 from solo.args.config import flat, freeze, may_change, never_matters
 from solo.args.eval_schema import ArmCfg, EvaluateCfg, ExperimentCfg, ExperimentFile
-from solo.args.fields import keys_of
+from solo.args.fields import check, keys_of, unknown
 from solo.args.origins import read_yaml
 from solo.args.parse import parse
 from solo.args.recipes import find_recipe

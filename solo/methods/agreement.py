@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from solo import distributed
 from solo.errors import UserError
-from solo.eval.metrics import mean_std
+from solo.eval.embedding import mean_std
 from solo.losses.pairs import unit
 from solo.losses.views import (
     barlow_loss_func,
@@ -28,8 +28,7 @@ from solo.methods import catalogue as of
 from solo.methods import lightly_losses
 from solo.methods.base import BaseMethod, MlpHeads, NeighbourQueue, Outputs, TrainStep
 from solo.methods.momentum import BaseMomentumMethod
-from solo.nn.networks import mlp
-from solo.nn.norms import LateIterNorm, Whitening2d
+from solo.nn.networks import LateIterNorm, Whitening2d, mlp
 from solo.precision import at_least_float32, full_precision
 
 
@@ -284,10 +283,7 @@ class Lightly(MlpHeads, BaseMomentumMethod):
         return self.hex.blend(lambda: self.compare(*views), [z1, z2], step)
 
     def compare(self, *views: Tensor) -> Tensor:
-        """The mean loss of pairs of views (N, D), one after the other, of all processes' rows.
-
-        Raises a `UserError` if it refuses such a batch.
-        """
+        """The mean loss of pairs of views (N, D), one after the other; a `UserError` if it refuses such a batch."""
         try:
             found = distributed.gather_each(*map(at_least_float32, views))
             return torch.stack([self._of_all(a, b) for a, b in zip(found[::2], found[1::2], strict=True)]).mean()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -142,12 +142,6 @@ class BaseMethod(SoloModule):
 
     # ---- forward ----
 
-    def train(self, mode: bool = True) -> BaseMethod:
-        super().train(mode)
-        for layer in self.frozen_layers:
-            layer.eval()
-        return self
-
     @property
     def learnable_params(self) -> list[dict[str, Any]]:
         """Parameter groups `backbone` (several with layer_decay) and `classifier`; fresh ones in each access."""
@@ -244,7 +238,10 @@ class BaseMethod(SoloModule):
         self.keep_views(out, targets)
         if not self.config.data.no_labels:
             self.log_classification(out)
-        self.fill_knn([out["feats"][view] for view in own], targets)
+        if self.knn_eval and not self.config.data.no_labels:  # its bank leaves rows without a class out
+            labels = self.knn_labels(targets)
+            for view in own:
+                self.knn(train_features=out["feats"][view].detach().clone(), train_targets=labels)
         return out
 
     def keep_views(self, out: Outputs, targets: Tensor) -> None:
@@ -283,14 +280,6 @@ class BaseMethod(SoloModule):
     def own_views(self) -> list[int]:
         """Numbers of the large views that are certain to show the image itself, and so have its label."""
         return [view for view in range(self.num_large_crops) if self.hex.show is None or view != VIEW]
-
-    def fill_knn(self, views: Sequence[Tensor], targets: Tensor) -> None:
-        """Put the features (B, F) of each large view into the k-NN's bank, which leaves rows without a class out."""
-        if not self.knn_eval or self.config.data.no_labels:
-            return
-        labels = self.knn_labels(targets)
-        for feats in views:
-            self.knn(train_features=feats.detach().clone(), train_targets=labels)
 
     def validation_step(
         self, batch: Any, batch_idx: int, dataloader_idx: int | None = None, update_validation_step_outputs: bool = True

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from solo import distributed
-from solo.eval.metrics import mean_std
+from solo.eval.embedding import mean_std
 from solo.losses.hierarchical import Kind, hierarchical_contrastive_loss
 from solo.losses.info_nce import info_nce, mocov3_loss_func, siglip_loss_func
 from solo.losses.pairs import Pairs, RingPairs, off_diagonal

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from solo.nn.norms import IterNorm
+from solo.nn.networks import IterNorm
 from solo.precision import at_least_float32
 from solo.rng import rng_state, set_rng_state
 
@@ -30,8 +30,7 @@ Outputs = dict[str, Any]
 def exact_step(model: BaseMethod, batch: Any, online: Callable[[BaseMethod, Any], Outputs]) -> Tensor:
     """The total loss of a virtual batch, ready for its `backward`; the gradients of all parts but the last are there.
 
-    The batch is cut into parts of `optimizer.batch_size` rows; `online` gives the outputs of the trained network for
-    one, without those of a slow copy.
+    Parts have `optimizer.batch_size` rows; `online` gives the outputs of one without those of a slow copy.
     """
     model.zero_grad(set_to_none=True)  # Lightning's own would come after the first parts
     parts = split(batch, model.batch_size)
@@ -41,7 +40,10 @@ def exact_step(model: BaseMethod, batch: Any, online: Callable[[BaseMethod, Any]
             states.append(rng_state())
             outputs.append(model.view_outputs(part))
             torch.clear_autocast_cache()  # weights that were cast without gradient
-    out = concatenate(outputs)
+    keys = [key for key, value in outputs[0].items() if isinstance(value, list)]  # without the summaries
+    out: Outputs = {
+        key: [torch.cat(views) for views in zip(*(part[key] for part in outputs), strict=True)] for key in keys
+    }
     leaves = _leaves(out)
     _classify(model, out, batch[2])
     loss = model.total_loss(out, batch)
@@ -82,17 +84,8 @@ def split(batch: Any, size: int) -> list[Any]:
     return [[i, list(v), t] for i, v, t in zip(*cut, strict=True)]
 
 
-def concatenate(outputs: list[Outputs]) -> Outputs:
-    """Outputs of the parts -> those of the whole: rows one after the other, view by view; without the summaries."""
-    keys = [key for key, value in outputs[0].items() if isinstance(value, list)]
-    return {key: [torch.cat(views) for views in zip(*(out[key] for out in outputs), strict=True)] for key in keys}
-
-
 def _leaves(out: Outputs) -> dict[str, list[Tensor]]:
-    """The outputs of the trained network as leaves with gradient, in place in `out`; in float32 or better.
-
-    Half precision would lose small gradients, which the scaled loss of a single pass keeps.
-    """
+    """The outputs of the trained network as leaves with gradient, in place; half precision would lose small ones."""
     leaves = {}
     for key, views in out.items():
         if not key.startswith("momentum_") and views[0].is_floating_point():

@@ -10,8 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from solo.args.check import Problem, check, unknown
-from solo.args.fields import REQUIRED, key
+from solo.args.fields import REQUIRED, Problem, check, key, unknown
 from solo.errors import UserError
 
 Values = Mapping[str, Any]

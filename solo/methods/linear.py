@@ -48,8 +48,7 @@ class LinearModel(SoloModule):
         self.loss_func = loss_func or partial(cross_entropy_loss_func, label_smoothing=smoothing)
         self.classifier = nn.Linear(features_dim(backbone), self.num_classes)
         if not self.finetune:
-            backbone.requires_grad_(False)
-            backbone.eval()
+            self.frozen_layers = [backbone.requires_grad_(False).eval()]
 
     @classmethod
     def add_and_assert_specific_cfg(cls, cfg: DictConfig) -> DictConfig:
@@ -67,12 +66,6 @@ class LinearModel(SoloModule):
             return [classifier]
         return [*layer_groups(self.backbone, self.lr, self.weight_decay, self.layer_decay), classifier]
 
-    def train(self, mode: bool = True) -> LinearModel:
-        super().train(mode)
-        if not self.finetune:
-            self.backbone.eval()
-        return self
-
     def forward(self, X: Tensor) -> dict[str, Tensor]:
         """Images (B, C, H, W), or features (B, F) computed before -> `logits` (B, classes), `feats` (B, F)."""
         if X.ndim == 2:
@@ -85,16 +78,15 @@ class LinearModel(SoloModule):
     def shared_step(self, batch: Any, batch_idx: int) -> dict[str, Any]:
         """One batch `(images, targets)` -> `batch_size`, `logits`, `loss` and, without mixup, `acc1` and `acc5`."""
         X, targets = batch
-        size = {"batch_size": len(X)}
-        if self.training and self.mixup_func is not None:
-            X, mixed = self.mixup_func(X, self.leaf_labels(targets))
-            logits = self(X)["logits"]
-            return {**size, "logits": logits, "loss": self.loss_func(logits, mixed)}
-        logits = self(X)["logits"]
-        metrics = self.classification_metrics(logits, targets)
+        labels, mixup = self.leaf_labels(targets), self.mixup_func if self.training else None
+        if mixup is not None:
+            X, labels = mixup(X, labels)
+        out = {"batch_size": len(X), "logits": self(X)["logits"]}
+        if mixup is None:
+            out |= self.classification_metrics(out["logits"], targets)
         if self.training:
-            metrics["loss"] = self.loss_func(logits, self.leaf_labels(targets))
-        return {**size, "logits": logits, **metrics}
+            out["loss"] = self.loss_func(out["logits"], labels)
+        return out
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         out = self.shared_step(batch, batch_idx)

@@ -51,10 +51,7 @@ class MAEDecoder(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor, ids_restore: Tensor) -> Tensor:
-        """Class token and kept patches (N, 1 + kept, in_dim) -> pixels (N, L, patch_size^2 * in_channels).
-
-        `ids_restore` (N, L) is the place of each patch in `[kept, removed]`.
-        """
+        """Class token and kept patches (N, 1 + K, in_dim), places (N, L) in `[kept, removed]` -> pixels (N, L, P)."""
         x = self.decoder_embed(x)
         tokens = self.mask_token.to(x.dtype).expand(len(x), ids_restore.shape[1] + 1 - x.shape[1], -1)
         patches = torch.cat([x[:, 1:], tokens], dim=1)  # (N, L, embed_dim): kept, then removed

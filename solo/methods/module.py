@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import lightning.pytorch as pl
 import torch
 from omegaconf import DictConfig
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.optim import Optimizer
@@ -22,11 +22,10 @@ from solo.args.config import to_plain
 from solo.args.schema import LinearCfg, LinearSchedulerCfg, PretrainCfg
 from solo.checkpoint import FORMAT
 from solo.errors import NonFiniteError
-from solo.eval.metrics import accuracy_at_k, mean_over_processes
+from solo.eval.predictions import accuracy_at_k, mean_over_processes
 from solo.methods.settings import data_facts
-from solo.nn.norms import IterNorm
+from solo.nn.networks import IterNorm
 from solo.precision import at_least_float32
-from solo.taxonomy import Taxonomy
 
 
 class SoloModule(pl.LightningModule):
@@ -74,26 +73,26 @@ class SoloModule(pl.LightningModule):
         self._counted: tuple[Tensor, int, Tensor] | None = None  # targets of a batch, their version, labelled rows
         self.all_labelled = False  # no row of the training data lacks a label: they needn't be counted in each step
         self.exact = False  # one loss over all accumulated batches
+        self.frozen_layers: list[nn.Module] = []  # stay in eval mode
         self.silent = False  # log nothing
         # What steps log, by names: sums (n,), of how many (or (n,), of each), whether steps are logged, too.
         self._sums: dict[tuple[str, ...], tuple[Tensor, Tensor | int, bool]] = {}
         self._unread: list[tuple[list[str], Tensor, Any]] = []  # names, values on their way here, when they are here
         tree = config.data.resolved.taxonomy if config.data.resolved else None
-        self.set_taxonomy(tree if tree and tree.num_classes == self.num_classes else None)
+        # The label tree for coarse labels and accuracies; None: the classes only.
+        self.taxonomy = tree if tree and tree.num_classes == self.num_classes else None
+        paths = self.taxonomy.path_table() if self.taxonomy else [(leaf,) for leaf in range(self.num_classes)]
+        self._is_ragged = self.taxonomy is not None and self.taxonomy.is_ragged
+        self.register_buffer("_leaf_paths", torch.tensor(paths), persistent=False)  # (C, L)
 
-    @property
-    def learnable_params(self) -> list[dict[str, Any]]:
-        """Parameter groups with `name`, `params` and what differs from the rest: `lr`, `weight_decay`, ..."""
-        raise NotImplementedError
+    def train(self, mode: bool = True) -> "SoloModule":
+        """As in torch, but frozen layers stay in eval mode."""
+        super().train(mode)
+        for layer in self.frozen_layers:
+            layer.eval()
+        return self
 
     # ---- labels ----
-
-    def set_taxonomy(self, taxonomy: Taxonomy | None) -> None:
-        """Use this label tree for coarse labels and accuracies (None: the classes only)."""
-        self.taxonomy = taxonomy
-        paths = taxonomy.path_table() if taxonomy else [(leaf,) for leaf in range(self.num_classes)]
-        self._is_ragged = taxonomy is not None and taxonomy.is_ragged
-        self.register_buffer("_leaf_paths", torch.tensor(paths), persistent=False)  # (C, L)
 
     @property
     def levels(self) -> tuple[str, ...]:
@@ -158,8 +157,7 @@ class SoloModule(pl.LightningModule):
     def level_accuracies(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
         """`val_acc1/<level>` of every level; a coarse class has the probability of its leaves together.
 
-        Empty for flat labels. A level counts the rows that have a label there and whose class is known. A class that
-        ends above the level stands for itself.
+        A level counts the rows that have a label there and a known class; a class that ends above it stands for itself.
         """
         if len(self.levels) == 1:
             return {}
@@ -176,10 +174,7 @@ class SoloModule(pl.LightningModule):
         return accuracies
 
     def validation_record(self, out: Mapping[str, Tensor], targets: Tensor) -> dict[str, Any]:
-        """What an epoch's means are made of, for one batch: sizes, loss and accuracies, also those of the levels.
-
-        `batch_size` counts the labelled rows, `batch_size/<name>` those of a level's accuracy.
-        """
+        """Loss and accuracies of a batch, and their labelled rows: `batch_size`, a level's `batch_size/<name>`."""
         known = self.leaf_labels(targets) >= 0
         record = {"batch_size": known.sum(), **{f"val_{key}": out[key] for key in ("loss", "acc1", "acc5")}}
         accuracies = self.level_accuracies(out["logits"], targets)
@@ -188,11 +183,7 @@ class SoloModule(pl.LightningModule):
         return record | accuracies | sizes
 
     def on_validation_start(self) -> None:
-        """Give all processes the running statistics of the first, whose checkpoint is kept.
-
-        DDP would send all buffers in each step. In training nobody reads these, and queues, centres and banks are made
-        of the rows of all processes, and so are equal.
-        """
+        """Give all processes the running statistics of the first, whose checkpoint is kept; other buffers are equal."""
         norms = [part for part in self.modules() if isinstance(part, (_BatchNorm, IterNorm))]
         with torch.no_grad():
             for values in (value for norm in norms for value in norm.buffers(recurse=False)):

@@ -117,7 +117,6 @@ class DeepClusterV2(LateBuffers, BaseMethod):
         for prototypes in self.prototypes.parameters():
             prototypes.requires_grad_(False).copy_(F.normalize(prototypes, dim=1))
         self.make_late_buffers()
-        self._batch_idx = 0
         self.assignments: Tensor | None = None  # (sets, samples); None: nothing is clustered yet
 
     def heads(self, feats: Tensor) -> Outputs:
@@ -164,15 +163,9 @@ class DeepClusterV2(LateBuffers, BaseMethod):
         super().load_process_state(state)
         self.assignments = state["assignments"]
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Keep the number of the batch: its place in the memory."""
-        super().on_train_batch_start(batch, batch_idx)
-        self._batch_idx = batch_idx
-
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """Cross-entropy of all views with the clusters; 0 as long as there are none, in the first epoch."""
-        views = slice(self.num_large_crops)
-        self.update_memory_banks(step.ids, out["z"][views], self._batch_idx)
+        self.update_memory_banks(step.ids, out["z"][: self.num_large_crops], step.index or 0)
         unknown = step.ids.new_full((len(self.prototypes), len(step.ids)), -1)
         clusters = unknown if self.assignments is None else self.assignments[:, step.ids]
         return deepclusterv2_loss_func(torch.stack(out["p"], dim=1), clusters, self.temperature)
@@ -319,10 +312,9 @@ class DINOv2(DINO):
 
 
 def hidden_patches(rows: int, side: int, ratio: float, device: torch.device) -> Tensor:
-    """Places (rows, k) of the patches to hide, of grids of `side` x `side`: k of them, one at least, side by side.
+    """Places (rows, k) of the patches to hide, of grids of side x side, one at least: where blurred noise is highest.
 
-    They are where noise, blurred over three patches, is highest; drawn for the rows of all processes, which are seeded
-    alike.
+    Drawn for the rows of all processes, which are seeded alike.
     """
     noise = torch.rand(rows * distributed.world_size(), 1, side, side, device=device)
     noise = F.avg_pool2d(noise, 3, stride=1, padding=1, count_include_pad=False) if side > 3 else noise

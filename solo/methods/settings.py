@@ -11,10 +11,9 @@ from typing import Any, TypeVar
 from omegaconf import DictConfig, OmegaConf, open_dict
 from torch import nn
 
-from solo.args.check import Problem, check
 from solo.args.check_method import check_accumulate, check_kwargs, check_policy, check_views
 from solo.args.config import freeze, to_plain
-from solo.args.fields import keys_of
+from solo.args.fields import Problem, check, keys_of
 from solo.args.schema import LinearCfg, PretrainCfg
 from solo.backbones import build_backbone
 from solo.backbones.registry import Constructor
@@ -124,10 +123,7 @@ def backbone_of(config: PretrainCfg, table: Mapping[str, Constructor]) -> nn.Mod
 
 
 def data_facts(config: PretrainCfg | LinearCfg, taxonomy: Taxonomy | None) -> dict[str, Any]:
-    """What a checkpoint remembers of its data, in plain types: what evaluation needs to make the same inputs of it.
-
-    The paths are absolute, so that a command in another folder finds the images; the config has what was typed.
-    """
+    """What a checkpoint remembers of its data, in plain types: what evaluation needs to make the same inputs of it."""
     data, spec = config.data, config.data.resolved
     reading = (spec or DATASETS["custom"]).reading
     mean, std = data.mean or getattr(spec, "mean", None), data.std or getattr(spec, "std", None)

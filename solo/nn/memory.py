@@ -13,8 +13,8 @@ from solo.errors import UserError
 from solo.precision import at_least_float32
 
 
-class QueueSizeError(UserError, AssertionError):
-    """The queue is no multiple of the batch of all processes (an `AssertionError`, as in solo-learn)."""
+class SizeError(UserError, AssertionError):
+    """A queue is no multiple of the batch, or there are fewer rows than clusters; an `AssertionError` in solo-learn."""
 
 
 class QueueMixin(nn.Module):
@@ -45,7 +45,7 @@ class QueueMixin(nn.Module):
         """Put the rows of all processes into the queue, in rank order.
 
         Rows are (N, D), or (V, N, D), the same N on every process; `labels` are (N,) integers by the name of their
-        buffer. Raises a `QueueSizeError` if the queue is no multiple of the batch of all processes.
+        buffer. Raises a `SizeError` if the queue is no multiple of the batch of all processes.
         """
         first = at_least_float32(rows.transpose(0, -2))  # rows first, for gathering
         found, *numbers = distributed.gather_each(first, *labels.values())
@@ -53,7 +53,7 @@ class QueueMixin(nn.Module):
         size, batch = self.banks.shape[-2], rows.shape[-2]
         if size % batch:
             what = f"method_kwargs.queue_size={size} is no multiple of the batch of all processes, {batch}"
-            raise QueueSizeError(f"{what}; take {max(1, size // batch) * batch}, or another optimizer.batch_size")
+            raise SizeError(f"{what}; take {max(1, size // batch) * batch}, or another optimizer.batch_size")
         # Modulo, because the batch, and with it the pointer, may differ after a resume.
         places = (self.queue_ptr + torch.arange(batch, device=rows.device)) % size
         self.banks.index_copy_(-2, places, rows.to(self.queue.dtype))
@@ -63,10 +63,8 @@ class QueueMixin(nn.Module):
 
     @torch.no_grad()
     def nearest(self, z: Tensor, k: int = 1) -> Tensor:
-        """Places of the k queue rows closest in angle, closest first: (N, D) -> (N, k).
-
-        In float32, also under autocast: half precision would tie the closest rows.
-        """
+        """Places of the k queue rows closest in angle, closest first: (N, D) -> (N, k)."""
+        # In float32, also under autocast: half precision would tie the closest rows.
         with torch.autocast(z.device.type, enabled=False):
             return (z.to(self.queue.dtype) @ self.queue.T).topk(k, dim=1).indices
 
@@ -146,10 +144,6 @@ class SinkhornKnopp(nn.Module):
         return [q.exp() if counts is None else q.exp().masked_fill(~counts[..., None], 0) for q in log_q]
 
 
-class FewRowsError(UserError, AssertionError):
-    """There are fewer rows than clusters (an `AssertionError`, as in solo-learn)."""
-
-
 @dataclass
 class KMeans:
     """Clusters the memory once for every set of prototypes; the sets take the large crops in turn."""
@@ -169,7 +163,7 @@ class KMeans:
         """Cluster the unit rows (crops, n, D), samples (n,), that all processes remember.
 
         Returns clusters (heads, dataset_size) of the samples, -1 where one isn't in the memory, and unit centroids (k,
-        D) for each head. Raises a `FewRowsError` if all processes together have fewer rows than there are clusters.
+        D) for each head. Raises a `SizeError` if all processes together have fewer rows than there are clusters.
         """
         places = distributed.gather_no_grad(local_memory_index)
         assignments = places.new_full((len(self.num_prototypes), self.dataset_size), -1)
@@ -188,7 +182,7 @@ class KMeans:
         total = len(rows) * distributed.world_size()
         if total < k:
             what = f"method_kwargs.num_prototypes asks for {k} clusters, but there are only {total} rows to start from"
-            raise FewRowsError(f"{what}; take fewer prototypes, or more images")
+            raise SizeError(f"{what}; take fewer prototypes, or more images")
         turn = distributed.of_first(torch.randperm(self.dataset_size, device=rows.device))[places]
         first = turn.argsort()[:k]
         rows, turn = distributed.gather_no_grad(rows[first]), distributed.gather_no_grad(turn[first])

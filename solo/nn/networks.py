@@ -1,4 +1,4 @@
-"""Heads of networks, slow copies that follow them (momentum teachers), and layers that are frozen."""
+"""Parts of networks: heads, slow copies that follow (momentum teachers), frozen layers, whitening, shared BatchNorm."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,9 +8,12 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
+from solo import distributed
 from solo.errors import UserError
 from solo.nn.vit import parameters_like
+from solo.precision import at_least_float32
 from solo.suggest import did_you_mean
 
 # What torch.nn.utils.parametrizations.weight_norm calls the two.
@@ -117,10 +120,7 @@ class MomentumUpdater:
 
 
 def freeze_layers(backbone: nn.Module, trained: Sequence[str]) -> list[nn.Module]:
-    """Freeze all layers of a backbone but those named: no gradient, BatchNorm in eval mode, as of those returned.
-
-    Raises a `UserError` for a name that is no module of the backbone; it says which there are.
-    """
+    """Freeze all layers of a backbone but those named, and return them; a `UserError` for a name that isn't there."""
     modules = dict(backbone.named_modules())
     for name in trained:
         if not name or name not in modules:
@@ -138,3 +138,185 @@ def freeze_layers(backbone: nn.Module, trained: Sequence[str]) -> list[nn.Module
     for module in frozen:
         module.eval()  # a trainer leaves the modes as it finds them
     return frozen
+
+
+class Whitening2d(nn.Module):
+    """Whitening by the Cholesky factor of the batch's covariance, as in W-MSE (https://arxiv.org/abs/2007.06346).
+
+    `eps`, in [0, 1], is the share of the identity in the covariance.
+    """
+
+    def __init__(self, output_dim: int, eps: float = 0.0) -> None:
+        super().__init__()
+        self.output_dim, self.eps = output_dim, eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Rows (N, D) -> rows (N, D) in float32 or better, with mean 0 and, for eps 0, the identity as covariance.
+
+        Raises a `UserError` if the covariance can't be inverted, on a CPU; elsewhere the rows are NaN then.
+        """
+        with torch.autocast(x.device.type, enabled=False):
+            x = at_least_float32(x)
+            centred = x - x.mean(dim=0)
+            eye = torch.eye(self.output_dim, dtype=x.dtype, device=x.device)
+            covariance = (1 - self.eps) * centred.T @ centred / (len(x) - 1) + self.eps * eye
+            factor, failed = torch.linalg.cholesky_ex(covariance)
+            if not x.is_cpu:  # nobody waits for the answer: the loss is refused where all losses are looked at
+                factor = factor.masked_fill(failed != 0, torch.nan)
+            elif failed:
+                raise UserError(
+                    f"the covariance of {len(x)} rows of {self.output_dim} features can't be inverted; take a "
+                    "method_kwargs.whitening_size well above proj_output_dim, or a whitening_eps above 0"
+                )
+            white: Tensor = torch.linalg.solve_triangular(factor, centred.T, upper=False).T
+            return white
+
+
+class IterNorm(nn.Module):
+    """Whitening within groups of features, by Newton's iterations for the inverse square root of the covariance.
+
+    Iterative normalization (https://arxiv.org/abs/1904.03441), which VIbCReg uses.
+
+    Args:
+        num_features: D.
+        num_groups: into how many groups the features are cut, if `num_channels` is None.
+        num_channels: features of a group; halved until it divides D.
+        T: number of iterations.
+        dim: dimensions of the input, features second; that of `weight` and `bias`.
+        eps: added to the variances.
+        momentum: share of the batch in the running statistics.
+        affine: learn a scale and a shift.
+    """
+
+    running_mean: Tensor
+    running_wm: Tensor
+
+    def __init__(
+        self,
+        num_features: int,
+        num_groups: int = 64,
+        num_channels: int | None = None,
+        T: int = 5,
+        dim: int = 2,
+        eps: float = 1e-5,
+        momentum: float = 0.1,
+        affine: bool = True,
+    ) -> None:
+        super().__init__()
+        size = num_channels or (num_features - 1) // num_groups + 1
+        while num_features % size:
+            size //= 2
+        self.num_features, self.num_groups, self.num_channels = num_features, num_features // size, size
+        self.T, self.eps, self.momentum = T, eps, momentum
+        self.track_running_stats = True  # False: training leaves them alone
+        shape = [1, num_features, *[1] * (dim - 2)]
+        self.weight = nn.Parameter(torch.ones(shape)) if affine else None
+        self.bias = nn.Parameter(torch.zeros(shape)) if affine else None
+        self.register_buffer("running_mean", torch.zeros(self.num_groups, size, 1))
+        self.register_buffer("running_wm", torch.eye(size).repeat(self.num_groups, 1, 1))
+
+    def forward(self, X: Tensor) -> Tensor:
+        """(N, D, ...) -> (N, D, ...), whitened over all but the second dimension."""
+        with torch.autocast(X.device.type, enabled=False):
+            first = X.transpose(0, 1).to(self.running_wm.dtype)  # (D, N, ...)
+            x = first.reshape(self.num_groups, self.num_channels, -1)  # (G, C, M)
+            mean, wm = self._statistics(x) if self.training else (self.running_mean, self.running_wm)
+            whitened = (wm @ (x - mean)).reshape(first.shape).transpose(0, 1)
+            if self.weight is None or self.bias is None:
+                return whitened
+            return whitened * self.weight + self.bias
+
+    def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean (G, C, 1) and whitening matrix (G, C, C) of the batch; moves the running ones."""
+        mean = x.sum(dim=2, keepdim=True) / x.shape[2]
+        centred = x - mean
+        eye = torch.eye(self.num_channels, dtype=x.dtype, device=x.device)
+        sigma = centred @ centred.mT / x.shape[2] + self.eps * eye
+        trace = sigma.diagonal(dim1=1, dim2=2).sum(dim=1)[:, None, None]  # scales sigma's eigenvalues into (0, 1]
+        p = eye.expand_as(sigma)
+        for _ in range(self.T):
+            p = 1.5 * p - 0.5 * p @ p @ p @ (sigma / trace)
+        wm = p / trace.sqrt()
+        if self.track_running_stats:
+            with torch.no_grad():
+                self.running_mean.lerp_(mean, self.momentum)
+                self.running_wm.lerp_(wm, self.momentum)
+        return mean, wm
+
+
+class LateIterNorm(IterNorm):
+    """In training a loss whitens by `whiten`, when it has the rows of all processes; until then they pass."""
+
+    whiten = IterNorm.forward
+
+    def forward(self, X: Tensor) -> Tensor:
+        """(N, D, ...) -> the same in training, in the buffers' precision; whitened by the running statistics else."""
+        return X.to(self.running_wm.dtype) if self.training else self.whiten(X)
+
+
+class SyncedBatchNorm(_BatchNorm):
+    """BatchNorm whose mean and variance, in training, are those of the rows of all processes, on any device.
+
+    Values, gradients (averaged over processes, as DDP does) and running statistics are those of torch's BatchNorm in
+    one process on the whole batch; processes may hold different numbers of rows. Torch's own has no CPU path.
+    """
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        if input.dim() < 2:
+            raise ValueError(f"expected (N, C) or (N, C, ...), got {tuple(input.shape)}")
+
+    def forward(self, input: Tensor) -> Tensor:
+        """(N, C, ...) -> the same shape and type; a `ValueError` for one value a channel in all processes together."""
+        self._check_input_dim(input)
+        batch_statistics = self.training or self.running_mean is None or self.running_var is None
+        if not (batch_statistics and distributed.is_distributed()):
+            return super().forward(input)
+        with torch.autocast(input.device.type, enabled=False):
+            return self._normalise(at_least_float32(input)).to(input.dtype)
+
+    def _normalise(self, x: Tensor) -> Tensor:
+        over = [dim for dim in range(x.ndim) if dim != 1]
+        shape = [1, -1, *[1] * (x.ndim - 2)]
+        count = x.new_tensor([x.numel() / x.shape[1]])
+        # Two passes: the mean first, for the square of the mean of large values would swallow a small variance.
+        sums = distributed.sum_with_grad(torch.cat([x.sum(over), count]))
+        total, count = sums[:-1], sums[-1:].detach()
+        if count <= 1:
+            raise ValueError(f"BatchNorm needs more than 1 value a channel in training, got {tuple(x.shape)}")
+        mean = total / count
+        centred = x - mean.view(shape)
+        variance = distributed.sum_with_grad(centred.square().sum(over)) / count
+        if self.training and self.track_running_stats:
+            self._move_statistics(mean, variance * (count / (count - 1)))
+        y = centred * (variance + self.eps).rsqrt().view(shape)
+        if self.weight is None:
+            return y
+        return torch.addcmul(self.bias.view(shape), y, self.weight.view(shape))
+
+    @torch.no_grad()
+    def _move_statistics(self, mean: Tensor, variance: Tensor) -> None:
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        self.num_batches_tracked += 1
+        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+        self.running_mean.lerp_(mean.to(self.running_mean), share)
+        self.running_var.lerp_(variance.to(self.running_var), share)
+
+
+class _SyncedBatchNormAct(SyncedBatchNorm):
+    """timm's BatchNorm that also drops and activates."""
+
+    drop: nn.Module
+    act: nn.Module
+
+    def forward(self, input: Tensor) -> Tensor:
+        activated: Tensor = self.act(self.drop(super().forward(input)))
+        return activated
+
+
+def synchronise(module: nn.Module) -> nn.Module:
+    """Make every BatchNorm within `module` a `SyncedBatchNorm`, in place, with the same tensors; the module."""
+    for part in module.modules():
+        if isinstance(part, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
+            part.__class__ = _SyncedBatchNormAct if hasattr(part, "act") else SyncedBatchNorm  # type: ignore[assignment]
+    return module

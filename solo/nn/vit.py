@@ -42,9 +42,8 @@ class PatchTokens:
     def showing(self, hidden: tuple[Tensor, Tensor] | None = None, kept: Tensor | None = None) -> Iterator[None]:
         """In the block some patches are hidden, or left out.
 
-        Args:
-            hidden: mask (N, L), bool, of those that are a token (1, 1, D) before positions are added.
-            kept: index (N, K) of those that go on after positions are added, beside class token and such.
+        `hidden` is a mask (N, L), bool, of those that are a token (1, 1, D) before positions are added, `kept` the
+        index (N, K) of those that go on after that, beside class token and such.
         """
         self._hidden, self._kept = hidden, kept
         try:
@@ -111,22 +110,23 @@ def add_adapters(model: nn.Module, part: str, rank: int) -> list[str]:
         weight.requires_grad_(False)
     names = [f"{part}.{name}" for name in layers]
 
+    inner = {"weight": "original", "a": "0.a", "b": "0.b"}
+    places = {f"lora.{name}.{key}": f"{name}.parametrizations.weight.{inner[key]}" for name in names for key in inner}
+
     def merge(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+        for outside, inside in places.items():
+            state[prefix + outside] = state.pop(prefix + inside)
         for name in names:
-            inner = f"{prefix}{name}.parametrizations.weight"
-            held = {"weight": state.pop(f"{inner}.original")} | {x: state.pop(f"{inner}.0.{x}") for x in "ab"}
             state[f"{prefix}{name}.weight"] = parameters_like(module, [f"{name}.weight"])[0].detach()
-            state |= {f"{prefix}lora.{name}.{key}": value for key, value in held.items()}
 
     def split(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
         for name in names:
-            inner = f"{prefix}{name}.parametrizations.weight"
             merged = state.pop(f"{prefix}{name}.weight", None)
-            places = {"weight": f"{inner}.original", "a": f"{inner}.0.a", "b": f"{inner}.0.b"}
-            for key, place in places.items():
-                value = state.pop(f"{prefix}lora.{name}.{key}", merged if key == "weight" else None)
-                if value is not None:
-                    state[place] = value
+            if merged is not None:
+                state.setdefault(f"{prefix}lora.{name}.weight", merged)
+        for outside, inside in places.items():
+            if prefix + outside in state:
+                state[prefix + inside] = state.pop(prefix + outside)
 
     if names:
         model.register_state_dict_post_hook(merge)  # type: ignore[no-untyped-call]
@@ -135,10 +135,7 @@ def add_adapters(model: nn.Module, part: str, rank: int) -> list[str]:
 
 
 def parameters_like(network: nn.Module, names: Iterable[str]) -> list[Tensor]:
-    """Parameters of a network by the names that they have without adapters; an adapted weight with its adapter.
-
-    Those of a network without any are all its parameters, in its own order.
-    """
+    """Parameters of a network by the names that they have without adapters; an adapted weight with its adapter."""
     if not any(isinstance(part, LowRank) for part in network.modules()):
         return list(network.parameters())
     return [getattr(network.get_submodule(name.rpartition(".")[0]), name.rpartition(".")[2]) for name in names]
@@ -167,10 +164,7 @@ class _Encoding(nn.Module):
         self.register_load_state_dict_pre_hook(_forget_tables)  # type: ignore[no-untyped-call]
 
     def forward(self, tensor: Tensor) -> Tensor:
-        """Encodings of the shape, type and device of the tensor; the same for all N.
-
-        Raises a `ValueError` if the tensor hasn't N, the places' dimensions, and channels.
-        """
+        """Encodings like the tensor, the same for all N; a `ValueError` if it has another number of dimensions."""
         if tensor.ndim != self.dims + 2:
             raise ValueError(f"expected a tensor of {self.dims + 2} dimensions, got {tuple(tensor.shape)}")
         sizes = tensor.shape[2:] if self.permuted else tensor.shape[1:-1]
@@ -212,10 +206,7 @@ class Summer(nn.Module):
 
 
 def generate_2d_sincos_pos_embed(embed_dim: int, grid_size: int, cls_token: bool = False) -> NDArray[np.float64]:
-    """Sin-cos encoding (grid_size^2, embed_dim) of the places of a square grid, row by row; x in the first columns.
-
-    The width is divisible by 4; with `cls_token` a row of zeros comes first.
-    """
+    """Sin-cos encoding (grid_size^2, embed_dim) of a square grid, x first; behind a row of zeros with `cls_token`."""
     xy = np.stack(np.meshgrid(np.arange(grid_size), np.arange(grid_size)))  # (2, rows, columns)
     table = generate_2d_sincos_pos_embed_from_grid(embed_dim, xy)
     return np.pad(table, ((int(cls_token), 0), (0, 0)))
@@ -227,10 +218,7 @@ def generate_2d_sincos_pos_embed_from_grid(embed_dim: int, grid: NDArray[Any]) -
 
 
 def generate_1d_sincos_pos_embed_from_grid(embed_dim: int, pos: NDArray[Any]) -> NDArray[np.float64]:
-    """Positions of any shape with M entries -> (M, embed_dim): sines, then cosines, of wave lengths up to 10000 * 2 pi.
-
-    Raises a `ValueError` if `embed_dim` is odd.
-    """
+    """Positions of any shape with M entries -> (M, embed_dim): sines, then cosines; a `ValueError` for an odd width."""
     if embed_dim % 2:
         raise ValueError(f"one sin-cos coordinate can't have the odd width {embed_dim}; choose an even one")
     omega = 10000.0 ** (-np.arange(embed_dim // 2) / (embed_dim / 2))

@@ -25,7 +25,7 @@ from solo.callbacks.recorder import config_hash, versions
 from solo.callbacks.run_directory import RunDirectory
 from solo.checkpoint import checkpoint_file
 from solo.data.batches.loaders import eval_loader
-from solo.data.cache.images import pixels_in_memory
+from solo.data.cache import pixels_in_memory
 from solo.data.catalogue.registry import get_spec, layout_of, query_images, unseen_classes
 from solo.data.classification_dataloader import prepare_datasets, prepare_transforms
 from solo.data.labels.subsets import Subset, level_targets, take_fraction

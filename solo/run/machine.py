@@ -22,8 +22,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from solo import distributed
 from solo.args.eval_schema import FeatureCfg
+from solo.args.parse import count_devices
 from solo.args.schema import LinearCfg, PretrainCfg, RunCfg
-from solo.args.trainer import count_devices
 from solo.callbacks.meter import Meter
 from solo.callbacks.recorder import Work
 from solo.cores import usable_cores
@@ -31,7 +31,7 @@ from solo.errors import UserError
 from solo.losses.fused import check_device
 from solo.methods.base import BaseMethod
 from solo.methods.module import SoloModule
-from solo.nn.norms import synchronise
+from solo.nn.networks import synchronise
 from solo.precision import best_precision
 from solo.run.report import say
 

@@ -20,7 +20,7 @@ from solo.backbones.registry import check_single
 from solo.callbacks.recorder import Facts
 from solo.data.batches.loaders import LabelledBatches, eval_loader
 from solo.data.batches.samplers import SeededSampler
-from solo.data.cache.images import CantCacheError, cached
+from solo.data.cache import CantCacheError, cached
 from solo.data.classification_dataloader import prepare_data, prepare_datasets, prepare_transforms, train_augment
 from solo.errors import UserError
 from solo.eval.features import Features

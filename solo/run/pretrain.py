@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision.utils import make_grid, save_image
 
-from solo.args.check import unknown
 from solo.args.config import to_plain
+from solo.args.fields import unknown
 from solo.args.parse import exact_parts
 from solo.args.schema import PretrainCfg
 from solo.backbones.registry import check_sizes, side_of_patch
@@ -26,7 +26,7 @@ from solo.callbacks.optional import shrunk_side
 from solo.callbacks.recorder import Facts
 from solo.data.batches.loaders import BatchLoader, ShowsRelatives, eval_loader, worker_options
 from solo.data.batches.samplers import RuleSampler, describe, rule_sampler
-from solo.data.cache.images import CantCacheError, cached
+from solo.data.cache import CantCacheError, cached
 from solo.data.catalogue.registry import unseen_classes
 from solo.data.classification_dataloader import prepare_transforms
 from solo.data.labels.subsets import Indexed, Subset, level_targets, take_fraction, withhold

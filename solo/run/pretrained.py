@@ -14,10 +14,10 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
-from solo.args.check import check
 from solo.args.config import freeze
 from solo.args.data_schema import EvalDataCfg
 from solo.args.eval_schema import EvaluateCfg
+from solo.args.fields import check
 from solo.backbones import build_backbone, features_dim
 from solo.backbones.registry import published_model
 from solo.data.catalogue.registry import DATASETS, get_spec
@@ -27,11 +27,10 @@ from solo.errors import UserError, reason
 from solo.export.folder import DESCRIPTION, Bundle, Network, facts_of, model_card, read_exported
 from solo.export.targets import Exported, export
 from solo.run.inference import Predictions, as_image, each_image, predictions
-from solo.run.source import SavedRun, pretrained_backbone, saved_run
+from solo.run.source import READING, SavedRun, pretrained_backbone, saved_run
 from solo.taxonomy import Taxonomy
 from solo.weights import load_weights
 
-_READING = tuple(item.name for item in dataclasses.fields(ImageReading) if item.name != "channels")
 _OF_THE_HUB = ("revision", "token", "cache_dir", "force_download", "local_files_only")
 _STATISTICS = ("image_size", "channels", "mean", "std")
 
@@ -280,7 +279,7 @@ def _trained(run: SavedRun, data: Mapping[str, Any]) -> tuple[nn.Module, Network
         resize=round(spec.resize * size / spec.size) if spec.resize else None,
         mean=images.mean or spec.mean,
         std=images.std or spec.std,
-        reading={key: run.data[key] for key in _READING if run.data.get(key) is not None},
+        reading={key: run.data[key] for key in READING if run.data.get(key) is not None},
     )
     tree = run.data.get("taxonomy")
     return backbone, network, Taxonomy.from_dict(tree) if tree else spec.taxonomy

@@ -174,10 +174,8 @@ _LOST = re.compile(
     re.I | re.S,
 )
 # Functions of Lightning and of this library that read the state of a run, but not its weights.
-_RESTORING = {
-    *("restore_training_state", "restore_callbacks", "on_load_checkpoint", "loaded_state", "set_rng_state", "restore"),
-    *("step_plateaus", "_of_other_optimizers"),
-}
+_RESTORING = {"restore_training_state", "restore_callbacks", "on_load_checkpoint", "loaded_state", "set_rng_state"}
+_RESTORING |= {"restore", "_of_other_optimizers"}
 
 
 @contextmanager

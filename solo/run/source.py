@@ -25,7 +25,7 @@ from solo.weights import load_weights
 
 Cfg = TypeVar("Cfg", bound=LinearCfg | FeatureCfg)
 Features = TypeVar("Features", bound=FeatureCfg)
-_READING = ("range", "exif", "background", "max_pixels")
+READING = ("range", "exif", "background", "max_pixels")  # how files become images, beside their channels
 
 
 class SavedRun(NamedTuple):
@@ -100,14 +100,14 @@ def _adopt(cfg: Cfg, run: SavedRun) -> Cfg:
     if not backbone.kwargs and backbone.name == trained.get("name"):
         backbone = replace(backbone, kwargs=dict(trained.get("kwargs") or {}))
     row = get_spec(cfg.data.spec.name)
-    own = {"image_size": row.size, "channels": row.channels, **dict.fromkeys(_READING)}
+    own = {"image_size": row.size, "channels": row.channels, **dict.fromkeys(READING)}
     own |= {"mean": row.eval_mean or row.mean, "std": row.eval_std or row.std}
     for key in own:
         value = run.data.get({"image_size": "size"}.get(key, key), run.data.get(key))  # the checkpoint's word for it
         if value is not None:
             own[key] = tuple(value) if isinstance(value, list) else value
     filled = _filled(cfg.data, own)  # and a data set whose files are read as the keys say
-    keys = {key: getattr(filled, key) for key in _READING if getattr(filled, key) is not None}
+    keys = {key: getattr(filled, key) for key in READING if getattr(filled, key) is not None}
     spec = filled.spec if filled.channels in (None, 1, 3) else replace(filled.spec, channels=filled.channels)
     read = replace(spec, reading=replace(spec.reading, **keys, channels=spec.channels))
     method = run.cfg.get("method") if cfg.pretrain_method is None else cfg.pretrain_method

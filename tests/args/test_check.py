@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 import pytest
 
-from solo.args.check import check
+from solo.args.fields import check
 from solo.args.schema import LinearCfg, PretrainCfg
 
 

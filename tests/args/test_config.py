@@ -11,9 +11,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from solo.args import fields
-from solo.args.config import to_plain, to_yaml
+from solo.args.config import declare_keys, to_plain, to_yaml
 from solo.args.fields import key
-from solo.args.outside import declare_keys
 from solo.args.parse import parse
 from solo.args.schema import LinearCfg, PretrainCfg
 from solo.args.show import help_text, resolved_text
@@ -119,7 +118,7 @@ def test_own_keys_reach_the_model(pretrain_values: Any) -> None:
 
 PLUG_IN = """
 from dataclasses import dataclass
-from solo.args.outside import declare_keys
+from solo.args.config import declare_keys
 from solo.methods import SimCLR
 
 @dataclass(kw_only=True)

@@ -8,7 +8,8 @@ import lightning
 import pytest
 from lightning.pytorch import Trainer
 
-from solo.args.trainer import SET_BY_PROGRAM, TRAINER_KEYS, count_devices
+from solo.args.parse import count_devices
+from solo.args.schema import SET_BY_PROGRAM, TRAINER_KEYS
 
 # Not in every version that is supported.
 _NEWER = {"enable_autolog_hparams", "model_registry"}
@@ -36,7 +37,7 @@ def test_count_devices_of_the_machine():
 
 def test_torch_is_only_imported_to_ask_the_machine():
     code = (
-        "import sys; from solo.args.trainer import count_devices\n"
+        "import sys; from solo.args.parse import count_devices\n"
         "count_devices([0, 1], 'gpu')\n"
         "count_devices('auto', 'cpu')\n"
         "assert 'torch' not in sys.modules"

@@ -14,10 +14,9 @@ from PIL import Image
 from torch import Tensor
 
 from solo import distributed
+from solo.data import cache
 from solo.data.batches.loaders import BatchLoader
-from solo.data.cache import images as cache
-from solo.data.cache.images import CantCacheError, KeptImages, cached
-from solo.data.cache.store import index_of
+from solo.data.cache import CantCacheError, KeptImages, cached, index_of
 from solo.data.catalogue.registry import get_spec
 from solo.data.labels.subsets import Subset
 from solo.data.sources.images import ArrayDataset, CustomDatasetWithoutLabels, SkipBroken, load, skipped_files

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from solo.data.batches.fingerprint import Fingerprint, fingerprint
-from solo.data.cache.images import cached
+from solo.data.cache import cached
 from solo.data.catalogue.registry import get_spec, resolve_spec
 from solo.data.labels.subsets import Indexed, Subset
 from solo.data.sources.images import ArrayDataset, load

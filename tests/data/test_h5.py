@@ -20,7 +20,7 @@ import solo.data
 from solo.args.parse import ParseError, parse
 from solo.args.schema import PretrainCfg
 from solo.compat.misc import compute_dataset_size
-from solo.data.cache.images import cached
+from solo.data.cache import cached
 from solo.data.catalogue.registry import IMAGENET100, count_classes, get_spec
 from solo.data.pretrain_dataloader import prepare_datasets
 from solo.data.sources.images import load

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from solo import cli
-from solo.data.cache.images import cached
+from solo.data.cache import cached
 from solo.data.catalogue.registry import resolve_spec
 from solo.data.sources.images import load
 from solo.data.views.batched import BatchAugment

@@ -15,7 +15,7 @@ from PIL import Image
 from torchvision.transforms.v2 import functional as tvf
 
 from solo.cli import main
-from solo.data.cache.images import cached
+from solo.data.cache import cached
 from solo.data.catalogue.registry import resolve_spec
 from solo.data.sources.images import load
 from solo.data.storage.reading import ImageReading, as_picture

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from solo.cli import main
-from solo.data.cache.images import KeptImages, cached
+from solo.data.cache import KeptImages, cached
 from solo.data.catalogue.registry import check_path, get_spec, resolve_spec
 from solo.data.sources.images import load
 from solo.data.storage.containers import write_h5

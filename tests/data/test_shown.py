@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from solo.data.batches.loaders import BatchLoader, ShowsRelatives
-from solo.data.cache.images import cached
+from solo.data.cache import cached
 from solo.data.labels.subsets import Indexed
 from solo.data.sources.images import ArrayDataset
 from solo.data.views.batched import VIEW, BatchAugment, Shown

@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from solo.data import cache
 from solo.data.batches.loaders import BatchLoader
-from solo.data.cache import images as cache
-from solo.data.cache.images import FileImages, cached
+from solo.data.cache import FileImages, cached
 from solo.data.catalogue.registry import get_spec
 from solo.data.sources.images import SkipBroken, load, skipped_files
 from solo.data.views.batched import BatchAugment

@@ -14,7 +14,7 @@ from solo import distributed, precision
 from solo.callbacks import process_state
 from solo.losses import pairs
 from solo.methods import base, exact
-from solo.nn import memory, norms
+from solo.nn import memory, networks
 from solo.run.resume import ResumeOrder
 from tests.doctor import determinism
 
@@ -48,7 +48,7 @@ def queue_of_own_rows() -> Any:
 
 def own_batch_statistics() -> Any:
     """BatchNorm uses a process's own statistics."""
-    return _seen_by(norms, is_distributed=lambda: False)
+    return _seen_by(networks, is_distributed=lambda: False)
 
 
 def counts_not_shared() -> Any:

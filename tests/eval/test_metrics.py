@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from solo.eval.metrics import accuracy_at_k, weighted_mean
+from solo.eval.predictions import accuracy_at_k, weighted_mean
 
 
 def test_accuracy_at_k_in_percent() -> None:

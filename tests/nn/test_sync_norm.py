@@ -14,7 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from solo import distributed
 from solo.doctor.parity import on_processes
-from solo.nn.norms import SyncedBatchNorm, synchronise
+from solo.nn.networks import SyncedBatchNorm, synchronise
 from solo.run.machine import SyncedNorms
 
 NORMS = {

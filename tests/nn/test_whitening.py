@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from solo.errors import UserError
-from solo.nn.norms import IterNorm, Whitening2d
+from solo.nn.networks import IterNorm, Whitening2d
 
 
 def rows(n: int = 40, d: int = 6) -> Tensor:

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from solo.data.batches.loaders import SeededDataset
-from solo.data.cache.images import pixels_in_memory
+from solo.data.cache import pixels_in_memory
 from solo.data.labels.subsets import Indexed, level_targets
 from solo.data.sources.images import image_sources
 

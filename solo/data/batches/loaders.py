@@ -20,7 +20,7 @@ from torchvision import transforms as tvt
 
 from solo.cores import fitting_workers
 from solo.data.batches.samplers import EvaluationShare, SeededSampler, seeded_sampler
-from solo.data.cache.images import Images, pixels_in_memory, planes
+from solo.data.cache import Images, pixels_in_memory, planes
 from solo.data.labels.subsets import Around, level_targets
 from solo.data.views.batched import VIEW, BatchAugment, Shown
 from solo.data.views.pipelines import Normalize, Pipeline
@@ -77,21 +77,16 @@ class NormalisedBatches(Around):
 def whole_batches(dataset: Any) -> NormalisedBatches | None:
     """The data set as `NormalisedBatches`, if all that its transform does to images in memory is to normalise them."""
     array, pipeline = pixels_in_memory(dataset), getattr(dataset, "transform", None)
-    if array is None or not isinstance(pipeline, Pipeline) or len(pipeline.transforms) != 3:
+    steps = pipeline.transforms if isinstance(pipeline, Pipeline) else []
+    if array is None or [type(step) for step in steps] != [tvt.Resize, tvt.ToTensor, Normalize]:
         return None
-    resize, to_tensor, last = pipeline.transforms
-    if not (isinstance(resize, tvt.Resize) and isinstance(to_tensor, tvt.ToTensor) and isinstance(last, Normalize)):
-        return None
-    pixels = planes(array)
+    (resize, _, last), pixels = steps, planes(array)
     fits = list(pixels.shape[1:]) == [len(last.mean), *(resize.size if isinstance(resize.size, Sequence) else ())]
     return NormalisedBatches(dataset, pixels, last) if fits else None
 
 
 class Padded(Around):
-    """A data set of `(image, label)` that goes on beyond its end, so that all processes have equally many batches.
-
-    There come its first images, unlabelled: they don't count.
-    """
+    """A data set of `(image, label)` that goes on beyond its end with its first images, unlabelled: not counted."""
 
     def __getitem__(self, index: int) -> Any:
         item = self.dataset[index % len(self)]

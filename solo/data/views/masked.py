@@ -8,7 +8,7 @@ pixels are those of `EntryViews.colour`, within rounding. Images are `(n, pixels
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from math import isqrt
 from typing import TYPE_CHECKING
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _BRIGHTNESS, _CONTRAST, _SATURATION, _HUE = range(4)
 _FAR = 1e4  # from everything
-Steps = list[tuple[str, Tensor]]  # names of operations, and their parameters: a row for each view
+Steps = list[tuple[Callable[[Tensor, Tensor], Tensor], Tensor]]  # operations, and a row of parameters for each view
 
 
 def views(entry: EntryViews, images: Tensor, plan: Plan, cropped: bool = False) -> Tensor:
@@ -39,10 +39,9 @@ def views(entry: EntryViews, images: Tensor, plan: Plan, cropped: bool = False) 
     parts = torch.split(found.to(images.device, non_blocking=True), [column.shape[1] for column in columns], dim=1)
     shift, scale = entry.normalising(images.device)
     with exact_products():
-        if cropped:
-            x = images.to(torch.float32, memory_format=torch.channels_last).flatten(2).mT
-        for (name, _), parameters in zip(steps, parts, strict=True):
-            x = _crop(images, parameters, entry) if name == "crop" else _STEPS[name](x, parameters)
+        x = images.to(torch.float32, memory_format=torch.channels_last).flatten(2).mT if cropped else images
+        for (step, _), parameters in zip(steps, parts, strict=True):
+            x = step(x, parameters)
     return torch.addcmul(shift, x, scale, out=x.new_empty(x.shape)).mT.view(len(x), -1, entry.size, entry.size)
 
 
@@ -50,19 +49,22 @@ def _steps(entry: EntryViews, images: Tensor, plan: Plan, cropped: bool) -> Step
     """What a device does for a plan."""
     grey, blur, solarise, equalise = plan.chosen[:, 1:5].unbind(dim=1)
     greys, blurs, solarises, equalises = entry.used  # whether there are such views
-    steps: Steps = [] if cropped else [("crop", _places(plan, entry.size, *images.shape[2:]))]
+    steps = Steps()
+    if not cropped:
+        steps.append((partial(_crop, entry=entry), _places(plan, entry.size, *images.shape[2:])))
     colours, scale = _jitter(plan, entry.active)
     steps += colours
     if images.shape[1] == 3 and (greys or _BRIGHTNESS in entry.active):
-        steps.append(("mix", _mixing(1 - grey.float(), scale)))
+        steps.append((_mixed, _mixing(1 - grey.float(), scale)))
     elif _BRIGHTNESS in entry.active:
-        steps.append(("scale", scale))
+        steps.append((lambda x, factor: x.mul_(factor[:, None]), scale))
     if blurs:
-        steps.append(("blur", ops.blur_taps(plan.sigma.where(blur, 1e-3), entry.size)))
+        steps.append((_blurred, ops.blur_taps(plan.sigma.where(blur, 1e-3), entry.size)))
     if solarises:
-        steps.append(("solarise", torch.where(solarise, ops.WHITE, 2 * ops.WHITE)))
+        top = torch.where(solarise, ops.WHITE, 2 * ops.WHITE)
+        steps.append((lambda x, top: torch.minimum(x, top[:, None] - x), top))
     if equalises:
-        steps.append(("equalise", equalise))
+        steps.append((_equalised, equalise))
     return steps
 
 
@@ -87,20 +89,21 @@ def _jitter(plan: Plan, active: Sequence[int]) -> tuple[Steps, Tensor]:
     for station in range(8 if _HUE in active else 4):
         kind = station % 4
         if station == 4:
-            steps.append(("hue", torch.remainder(6 * shift[:, None] - torch.tensor([0.0, 2.0, 4.0]) + 5, 6) - 5))
+            steps.append((_turned, torch.remainder(6 * shift[:, None] - torch.tensor([0.0, 2.0, 4.0]) + 5, 6) - 5))
         if (kind % 2 and _SATURATION not in active) or (kind in (1, 2) and _CONTRAST not in active):
             continue
         if kind % 2:
-            steps.append(("mix", _mixing(saturation.where(at_s == station, 1), scale)))
+            steps.append((_mixed, _mixing(saturation.where(at_s == station, 1), scale)))
             scale = one
         elif kind == 2:
-            steps.append(("contrast", contrast.where(at_c == station, 1)))
+            steps.append((_contrast, contrast.where(at_c == station, 1)))
         elif station and _BRIGHTNESS not in active:
             continue
         here = at_b == station
         top = torch.where(here, ops.WHITE / brightness.clamp(min=1), ops.WHITE / scale)
         scale = brightness.where(here, scale)
-        steps.append(("range", torch.stack((torch.zeros_like(top), top), dim=1)))
+        ends = torch.stack((torch.zeros_like(top), top), dim=1)
+        steps.append((lambda x, ends: x.clamp_(ends[:, :1, None], ends[:, 1:, None]), ends))
     return steps, scale
 
 
@@ -170,6 +173,10 @@ def _constants(pixels: int, device: torch.device) -> tuple[Tensor, Tensor, Tenso
     return grey.to(device), torch.tensor([0.0, 2.0, 4.0]).to(device), cyclic.to(device)
 
 
+def _mixed(x: Tensor, colours: Tensor) -> Tensor:
+    return torch.bmm(x, colours.view(-1, 3, 3))
+
+
 def _contrast(x: Tensor, factor: Tensor) -> Tensor:
     if x.shape[2] == 3:
         grey = (x.flatten(1) @ _constants(x.shape[1], x.device)[0])[:, None, None]
@@ -200,15 +207,3 @@ def _equalised(x: Tensor, chosen: Tensor) -> Tensor:
     number, pixels, channels = x.shape
     flat = ops.equalize(x.mT.reshape(number, channels, isqrt(pixels), -1)).flatten(2).mT
     return torch.lerp(x, flat, chosen[:, None])
-
-
-_STEPS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "range": lambda x, ends: x.clamp_(ends[:, :1, None], ends[:, 1:, None]),
-    "mix": lambda x, colours: torch.bmm(x, colours.view(-1, 3, 3)),
-    "contrast": _contrast,
-    "hue": _turned,
-    "scale": lambda x, factor: x.mul_(factor[:, None]),
-    "blur": _blurred,
-    "solarise": lambda x, top: torch.minimum(x, top[:, None] - x),
-    "equalise": _equalised,
-}

@@ -40,11 +40,11 @@ class Named:
 class RandomApply(Named, tvt.RandomApply):  # type: ignore[misc]
     """Apply `transforms` with probability `p`."""
 
-    def __call__(self, image: Image.Image) -> Image.Image:
+    def __call__(self, img: Image.Image) -> Image.Image:
         if random.random() < self.p:
             for op in self.transforms:
-                image = op(image)
-        return image
+                img = op(img)
+        return img
 
 
 class RandomResizedCrop(Named, tvt.RandomResizedCrop):  # type: ignore[misc]
@@ -65,27 +65,27 @@ class RandomResizedCrop(Named, tvt.RandomResizedCrop):  # type: ignore[misc]
         left, top = (width - w) // 2, (height - h) // 2
         return left, top, left + w, top + h
 
-    def __call__(self, image: Image.Image) -> Image.Image:
+    def __call__(self, img: Image.Image) -> Image.Image:
         # Image.resize(box=...) would be one call, but it lets pixels from outside the box bleed into its rim.
-        return image.crop(self.box(*image.size)).resize(self.size[::-1], Image.Resampling[self.interpolation.name])
+        return img.crop(self.box(*img.size)).resize(self.size[::-1], Image.Resampling[self.interpolation.name])
 
 
 class ColorJitter(Named, tvt.ColorJitter):  # type: ignore[misc]
     """Brightness, contrast, saturation and hue in random order, as torchvision's."""
 
-    def __call__(self, image: Image.Image) -> Image.Image:
+    def __call__(self, img: Image.Image) -> Image.Image:
         spans = {name: span for name in JITTER if (span := getattr(self, name))}
         for name in random.sample(list(spans), len(spans)):
-            image = getattr(tvf, f"adjust_{name}")(image, random.uniform(*spans[name]))
-        return image
+            img = getattr(tvf, f"adjust_{name}")(img, random.uniform(*spans[name]))
+        return img
 
 
 class RandomGrayscale(Named, tvt.RandomGrayscale):  # type: ignore[misc]
     """With probability `p`, all channels are the image's luminance."""
 
-    def __call__(self, image: Image.Image) -> Image.Image:
-        grey = random.random() < self.p and image.mode != "L"
-        return image.convert("L").convert(image.mode) if grey else image
+    def __call__(self, img: Image.Image) -> Image.Image:
+        grey = random.random() < self.p and img.mode != "L"
+        return img.convert("L").convert(img.mode) if grey else img
 
 
 class GaussianBlur(Named):
@@ -94,29 +94,29 @@ class GaussianBlur(Named):
     def __init__(self, sigma: Sequence[float] | None = None) -> None:
         self.sigma = tuple(sigma) if sigma else (0.1, 2.0)
 
-    def __call__(self, image: Image.Image) -> Image.Image:
-        return image.filter(ImageFilter.GaussianBlur(radius=random.uniform(*self.sigma)))
+    def __call__(self, img: Image.Image) -> Image.Image:
+        return img.filter(ImageFilter.GaussianBlur(radius=random.uniform(*self.sigma)))
 
 
 class Solarization(Named):
     """Invert all values from 128 on."""
 
-    def __call__(self, image: Image.Image) -> Image.Image:
-        return ImageOps.solarize(image)
+    def __call__(self, img: Image.Image) -> Image.Image:
+        return ImageOps.solarize(img)
 
 
 class Equalization(Named):
     """Equalise the histogram of each channel."""
 
-    def __call__(self, image: Image.Image) -> Image.Image:
-        return ImageOps.equalize(image)
+    def __call__(self, img: Image.Image) -> Image.Image:
+        return ImageOps.equalize(img)
 
 
 class RandomHorizontalFlip(Named, tvt.RandomHorizontalFlip):  # type: ignore[misc]
     """Mirror left and right with probability `p`."""
 
-    def __call__(self, image: Image.Image) -> Image.Image:
-        return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if random.random() < self.p else image
+    def __call__(self, img: Image.Image) -> Image.Image:
+        return img.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if random.random() < self.p else img
 
 
 class Normalize(Named, tvt.Normalize):  # type: ignore[misc]

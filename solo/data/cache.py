@@ -5,6 +5,11 @@ don't count as memory of any of them. It is filled as images are first asked for
 what is in it: the files' names, sizes and dates, the pixels that are kept and the channels; files that change make a
 new one. With `data.on_error=skip` files that can't be read are marked for all processes: none is tried twice, and all
 can be listed in the end.
+
+On disk are a file of pixels, and beside it an index with a header and a checksum for each image. Nothing is mapped: a
+file that is cut off, or a disk that is full, is an error or an image that is decoded again, never a signal that ends
+the process. Processes may read and write at once: they write the same bytes, and an image counts only when its checksum
+fits.
 """
 
 import functools
@@ -12,6 +17,8 @@ import hashlib
 import math
 import os
 import shutil
+import struct
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,20 +29,49 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from solo.data.cache.store import VERSION, PixelStore, known_sizes
 from solo.data.labels.subsets import KnownLabels, Subset, level_targets
 from solo.data.sources.images import SkipBroken, image_sources, next_readable, not_an_image
 from solo.data.storage.facts import Source, identity
 from solo.data.storage.reading import ImageReading
 from solo.data.views.batched import BatchAugment
 from solo.data.views.tensor_ops import luminance
-from solo.errors import BrokenImageError, reason
+from solo.errors import BrokenImageError, UserError, reason
 from solo.files import user_cache
 from solo.taxonomy import UNKNOWN
 
+Array = np.ndarray[Any, Any]
 _LOOK_AT = 200
 # Above this the user decides: it is written to a disk that may be small or slow.
 UNASKED_BYTES = 2 * 2**30
+VERSION = 3
+_HEAD = struct.Struct("<12sIQ32sI")  # name, version, images, hash of what they are, checksum of the sizes
+_ENTRY = struct.Struct("<II")  # mark, checksum of the pixels
+_NAME = b"solo images\n"
+_KEPT, _BROKEN = 0x4B455054, 0x42524F4B  # so different that no flipped bit makes one of the other
+
+
+def index_of(path: Path) -> Path:
+    """The index of a file of pixels."""
+    return path.with_suffix(".index")
+
+
+def known_sizes(path: Path, content: str) -> Array | None:
+    """The sizes that the index of a file of pixels holds, if it is whole, right, and of this `content`; else None."""
+    try:
+        with open(index_of(path), "rb") as file:
+            name, version, count, whose, checksum = _HEAD.unpack(file.read(_HEAD.size))
+            if (name, version, whose) != (_NAME, VERSION, _digest(content)):
+                return None
+            if os.fstat(file.fileno()).st_size != _HEAD.size + count * (8 + _ENTRY.size):
+                return None
+            sizes = file.read(count * 8)
+    except (OSError, struct.error):
+        return None
+    return np.frombuffer(sizes, "<i4").reshape(-1, 2).astype(np.int64) if zlib.crc32(sizes) == checksum else None
+
+
+def _digest(content: str) -> bytes:
+    return hashlib.sha256(content.encode()).digest()
 
 
 def _readable(nbytes: int) -> str:
@@ -46,8 +82,8 @@ def _readable(nbytes: int) -> str:
 class ArrayImages:
     """Images that lie in memory anyway; not copied."""
 
-    images: np.ndarray[Any, Any]  # uint8 `(N, H, W)`, `(N, H, W, 3)` or `(N, 3, H, W)`
-    indices: np.ndarray[Any, Any]  # which of them are meant
+    images: Array  # uint8 `(N, H, W)`, `(N, H, W, 3)` or `(N, 3, H, W)`
+    indices: Array  # which of them are meant
     targets: Tensor  # of these, int64, `(n,)` or `(n, levels)`
     convert: Callable[[Tensor], Tensor]  # makes the wanted channels of `(B, C, H, W)`
 
@@ -131,7 +167,7 @@ class FileImages:
         planes = pixels[None] if pixels.ndim == 2 else pixels.movedim(2, 0)
         return self.convert(planes[None])[0]
 
-    def _broken(self, rows: Sequence[int]) -> np.ndarray[Any, Any]:
+    def _broken(self, rows: Sequence[int]) -> Array:
         """Bools of these rows: found not to be readable."""
         return np.asarray(self._marks.numpy()[list(rows)])
 
@@ -142,41 +178,114 @@ class FileImages:
 class KeptImages(FileImages):
     """Image files, decoded when they are first asked for and then kept in one file in `folder`.
 
-    Smaller images than `side` pixels of the shorter side are kept as they are. `shapes` (N, 2) are heights and widths.
+    Smaller images than `side` pixels of the shorter side are kept as they are. `shapes` (N, 2) are heights and widths;
+    `nbytes` those of the pixels when all images are there.
     """
 
     def __init__(self, files: FileImages, side: int, channels: int, folder: Path) -> None:
         vars(self).update(vars(files))
+        self.channels = channels
         digest = hashlib.sha256(f"{VERSION} {side} {self.reading} {channels}".encode())
         for file in self.files:
             digest.update(b"\n" + os.fsencode(identity(file)))
-        content = digest.hexdigest()
-        self.path = folder / f"{content[:24]}.uint8"
-        known = known_sizes(self.path, content)  # reading all heads takes a while
+        self._content = digest.hexdigest()
+        self.path = folder / f"{self._content[:24]}.uint8"
+        known = known_sizes(self.path, self._content)  # reading all heads takes a while
         if known is None or len(known) != len(self.files):
             known = np.array([self._kept_size(file, side) for file in self.files])
         self.shapes = known
-        self.store = PixelStore(self.path, content, known, channels)
-        self.nbytes = self.store.nbytes
+        ends = np.cumsum(known.astype(np.int64).prod(axis=1) * channels)
+        self.nbytes = int(ends[-1])
+        self._starts = np.concatenate(([0], ends[:-1]))
+        self._first = _HEAD.size + known.size * 4  # place of the entries
+        self._handles: tuple[int, int, int] | None = None  # process, pixels, index
+        self._verified = np.zeros(len(known), dtype=bool)  # by this process: its pages are not looked at again
         self.size_text = f"{len(self.files):,} images in {self.path}, {_readable(self.nbytes)}"
 
-    def _broken(self, rows: Sequence[int]) -> np.ndarray[Any, Any]:
-        return self.store.broken(rows)
+    def create(self) -> None:
+        """Make both files, unless they are there and right; an `OSError` if the folder can't take them."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        index = index_of(self.path)
+        if not np.array_equal(known_sizes(self.path, self._content), self.shapes):  # type: ignore[arg-type]
+            own = index.with_name(f"{index.name}.{os.getpid()}")  # several processes may be here
+            try:
+                with open(own, "wb") as file:
+                    sizes = self.shapes.astype("<i4").tobytes()
+                    file.write(_HEAD.pack(_NAME, VERSION, len(self.shapes), _digest(self._content), zlib.crc32(sizes)))
+                    file.write(sizes + bytes(_ENTRY.size * len(self.shapes)))
+                os.replace(own, index)
+            finally:
+                own.unlink(missing_ok=True)
+        with open(self.path, "ab") as file:
+            if file.tell() < self.nbytes:
+                os.truncate(self.path, self.nbytes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_handles": None, "_verified": np.zeros(len(self.shapes), dtype=bool)}
+
+    def _read(self, row: int) -> Array | None:
+        """(H, W, C) uint8; None if it isn't there yet, or is damaged."""
+        mark, checksum = self._entry(row)
+        if mark != _KEPT:
+            return None
+        shape = (*self.shapes[row].tolist(), self.channels)
+        content = os.pread(self._open()[1], math.prod(shape), int(self._starts[row]))
+        if len(content) < math.prod(shape) or not (self._verified[row] or zlib.crc32(content) == checksum):
+            return None
+        self._verified[row] = True
+        return np.frombuffer(content, dtype=np.uint8).copy().reshape(shape)
+
+    def _write(self, row: int, image: Array) -> None:
+        """Keep (H, W, C) uint8. Raises a `UserError`: the disk is full, or can't be written."""
+        content = image.tobytes()
+        self._put(1, content, int(self._starts[row]))
+        self._mark(row, _KEPT, zlib.crc32(content))
 
     def _mark_broken(self, row: int) -> None:
-        self.store.mark_broken(row)
+        self._mark(row, _BROKEN, 0)
+
+    def _broken(self, rows: Sequence[int]) -> Array:
+        return np.array([self._entry(row)[0] == _BROKEN for row in rows], dtype=bool)
+
+    def _entry(self, row: int) -> tuple[int, int]:
+        """Mark and checksum of an image; zeros where the index was cut off."""
+        found = os.pread(self._open()[2], _ENTRY.size, self._first + row * _ENTRY.size)
+        mark, checksum = _ENTRY.unpack(found.ljust(_ENTRY.size, b"\0"))
+        return mark, checksum
+
+    def _mark(self, row: int, mark: int, checksum: int) -> None:
+        self._put(2, _ENTRY.pack(mark, checksum), self._first + row * _ENTRY.size)
+
+    def _put(self, file: int, content: bytes, place: int) -> None:
+        rest = memoryview(content)
+        try:
+            while rest:
+                written = os.pwrite(self._open()[file], rest, place)
+                rest, place = rest[written:], place + written
+        except OSError as error:
+            raise UserError(
+                f"the cache of decoded images in {self.path.parent} can't be written: {error.strerror}; free the disk, "
+                "choose another data.cache_dir, or set data.augment=sample"
+            ) from error
+
+    def _open(self) -> tuple[int, int, int]:
+        if self._handles is None or self._handles[0] != os.getpid():
+            pixels, index = (os.open(path, os.O_RDWR) for path in (self.path, index_of(self.path)))
+            self._handles = os.getpid(), pixels, index
+            self._verified = np.zeros(len(self.shapes), dtype=bool)
+        return self._handles
 
     def _image(self, row: int) -> Tensor:
-        pixels = self.store.read(row)
+        pixels = self._read(row)
         if pixels is None:
             height, width = self.shapes[row].tolist()
             planes = torch.from_numpy(_resized(self.reading.read(self.files[row]), width, height)).movedim(2, 0)
             pixels = self.convert(planes[None])[0].movedim(0, 2).contiguous().numpy()
-            self.store.write(row, pixels)
+            self._write(row, pixels)
         return torch.from_numpy(pixels).movedim(2, 0)  # channels lie innermost: resizing is faster so
 
 
-def _resized(image: Any, width: int, height: int) -> np.ndarray[Any, Any]:
+def _resized(image: Any, width: int, height: int) -> Array:
     """uint8 `(height, width, C)` of an image of Pillow, or of an array, channel by channel."""
     if isinstance(image, Image.Image):
         if image.size != (width, height):
@@ -238,13 +347,13 @@ def cached(
         size = _readable(images.nbytes)
         raise CantCacheError(f"decoded they take {size}, more than is free in {place}; choose another data.cache_dir")
     try:
-        images.store.create()
+        images.create()
     except OSError as error:
         raise CantCacheError(f"{place} can't be written ({reason(error)}); choose another data.cache_dir") from error
     return images
 
 
-def pixels_in_memory(dataset: Any) -> np.ndarray[Any, Any] | None:
+def pixels_in_memory(dataset: Any) -> Array | None:
     """All images, uint8, of a data set that holds them as one array."""
     for name in ("images", "data"):
         array = getattr(dataset, name, None)
@@ -253,7 +362,7 @@ def pixels_in_memory(dataset: Any) -> np.ndarray[Any, Any] | None:
     return None
 
 
-def planes(array: np.ndarray[Any, Any]) -> Tensor:
+def planes(array: Array) -> Tensor:
     """`(N, H, W)`, `(N, H, W, C)` or `(N, 3, H, W)` -> `(N, C, H, W)`."""
     images = torch.from_numpy(array)
     return images[:, None] if images.ndim == 3 else images.movedim(3, 1) if images.shape[1] != 3 else images

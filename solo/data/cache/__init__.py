@@ -1,1 +1,0 @@
-"""Decoded images, and memory that is used again."""
