@@ -198,7 +198,7 @@ def _files(recipe: Path, words: Sequence[Word], origins: Origins) -> DictConfig:
     chosen, added = {}, []
     for word in words:
         if word.key == "hydra" and not isinstance(word.value, (str, list)):
-            raise ConfigError(f"{display(recipe)}: Config group override must be a string or a list. Got {word.value}")
+            raise ConfigError(f"command line: {word.line!r} names no file of a group; leave it out")
         if word.line.startswith("+"):
             added.append({word.key: word.value})
         elif not word.key.startswith("hydra"):
@@ -209,9 +209,7 @@ def _files(recipe: Path, words: Sequence[Word], origins: Origins) -> DictConfig:
         for name in reversed(section.split(".") if section else ()):
             content = {name: content}
         if not isinstance(content, dict):
-            raise ConfigError(
-                f"{display(recipe)}: primary config '{part.source.stem}' must be a DictConfig, got ListConfig"
-            )
+            raise ConfigError(f"{display(part.source)}: it is a list; a recipe has lines of the form key: value")
         try:
             values.merge_with(content)
         except (OmegaConfBaseException, ValueError, TypeError) as error:

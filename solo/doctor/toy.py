@@ -180,9 +180,15 @@ def quietly() -> Iterator[None]:
     """Nothing is said, of such small runs, and no random number of the caller is taken."""
     with warnings.catch_warnings(), torch.random.fork_rng(), contextlib.redirect_stdout(io.StringIO()):
         warnings.simplefilter("ignore")
-        for name in ("lightning.pytorch", "lightning.fabric", "solo"):
-            logging.getLogger(name).setLevel(logging.ERROR)
-        yield
+        loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric", "solo")]
+        levels = [logger.level for logger in loggers]
+        try:
+            for logger in loggers:
+                logger.setLevel(logging.ERROR)
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 def toy_trainer(**options: Any) -> Trainer:

@@ -114,7 +114,7 @@ def test_recipes_that_are_not_there(recipes, monkeypatch, places, text):
         ("a: 1\n\tb: 2\n", "wrong.yaml:2: this is no YAML"),
         ("a: [1\n", "this is no YAML"),
         ("a: 1\na: 2\n", "duplicate key a"),
-        ("- a\n", "must be a DictConfig"),
+        ("- a\n", "it is a list"),
         ("a: ${b}\n", "a: Interpolation key 'b' not found"),
         ("defaults: [nope]\n", "Could not load 'nope'"),
         ("defaults: [simclr]\na: 1\n", "missing `_self_`"),
