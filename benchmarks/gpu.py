@@ -43,6 +43,7 @@ from solo.data import cache as images
 from solo.data.batches.loaders import BatchLoader
 from solo.data.catalogue.registry import get_spec
 from solo.data.sources.images import load
+from solo.data.views import masked
 from solo.data.views.batched import BatchAugment
 from solo.eval.knn import nearest
 from solo.hex import AdaptivePercentile
@@ -162,7 +163,7 @@ def augmentation(b: Bench) -> Iterator[Row]:
         plan = entry.plan(seeds, torch.full((batch, 2), side + 8))
 
         def make(entry: Any = entry, images: Tensor = images, plan: Any = plan) -> Tensor:
-            return entry.masked(images, plan)
+            return masked.views(entry, images, plan)
 
         make()
         device_ms, host_ms = b.ms(make)
@@ -223,9 +224,9 @@ def truth(b: Bench) -> Iterator[Row]:
     (entry,) = BatchAugment([{**ENTRY, "crop_size": 32}], [0.5] * 3, [0.25] * 3).entries
     images, seeds = torch.randint(0, 256, (16, 3, 40, 40), dtype=torch.uint8), torch.arange(16)
     plan = entry.plan(seeds, torch.full((16, 2), 40))
-    here = entry.masked(images.to(b.device), plan).cpu()
+    here = masked.views(entry, images.to(b.device), plan).cpu()
     (cpu,) = BatchAugment([{**ENTRY, "crop_size": 32}], [0.5] * 3, [0.25] * 3).entries
-    yield {"views_largest_difference": float((here - cpu.masked(images, plan)).abs().max())}
+    yield {"views_largest_difference": float((here - masked.views(cpu, images, plan)).abs().max())}
 
 
 def knn(b: Bench) -> Iterator[Row]:

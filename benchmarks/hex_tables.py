@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from solo.analysis.drawing import draw
-from solo.analysis.figure import INK, Figure, Plot, Series, run_colour
+from solo.analysis.figure import INK, Figure, Plot, Series, is_empty, run_colour
 
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks/results/hex"
@@ -95,8 +96,9 @@ def main() -> None:
     page.write_text(re.sub(r"<!-- (hex_\w+) -->.*?<!-- / -->", filled, text, flags=re.DOTALL), encoding="utf-8")
     lines = readme.read_text(encoding="utf-8").split("\n")
     readme.write_text("\n".join(map(first_screen, lines)), encoding="utf-8")
-    if (figure := lengths().filled()).panels:
-        draw(figure, ROOT / "visuals/hex-lengths.png")
+    figure = lengths()
+    if panels := tuple(panel for panel in figure.panels if not is_empty(panel)):
+        draw(replace(figure, panels=panels), ROOT / "visuals/hex-lengths.png")
 
 
 if __name__ == "__main__":

@@ -98,10 +98,10 @@ class BaseMethod(SoloModule):
         if self.hex.bank is not None:  # a module of its own, so that checkpoints hold it
             self.hex_bank = self.hex.bank
         self.group_level = self._find_level(config.hex.level)
-        self.build(kw if self.Kwargs else None)
         for name, value in vars(kw).items() if self.Kwargs else ():
             if not hasattr(self, name):
                 setattr(self, name, value)
+        self.build(kw if self.Kwargs else None)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Where a class declares heads or a loss and writes no step of its own, give it the one that uses them."""

@@ -15,11 +15,15 @@ from solo.methods.lightly_losses import LightlyKwargs
 
 
 class Keys:
-    """Base of the `method_kwargs` of a method: makes a dataclass of each class; a field without default is required."""
+    """Base of the `method_kwargs` of a method: makes a dataclass of each here; what has no default is required.
+
+    Of a class elsewhere its own decorator does.
+    """
 
     def __init_subclass__(cls) -> None:
         """Keys are given by their names."""
-        dataclass(kw_only=True)(cls)
+        if cls.__module__ == __name__:
+            dataclass(kw_only=True)(cls)
 
 
 class ProjectorKwargs(Keys):

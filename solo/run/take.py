@@ -129,7 +129,7 @@ def _written(cfg: EmbedCfg, out: Path, parts: Path, files: Sequence[Path], engin
     if not count:
         raise UserError(f"none of {len(files)} images can be read")
     if out.suffix:
-        _join(done, out, key)
+        _join(done, out, count, width, key)
         for file in done:
             file.unlink()
     say(f"{count:,} images, {width} features each: {out}")
@@ -156,21 +156,31 @@ def _mark_of(file: Path) -> str:
         return ""
 
 
-def _join(files: Sequence[Path], out: Path, key: str) -> None:
-    features = np.concatenate([np.load(file)["features"] for file in files])
-    names = np.concatenate([np.load(file)["paths"] for file in files])
-    with replacing(out) as temporary, temporary.open("wb") as stream:
+def _join(files: Sequence[Path], out: Path, count: int, width: int, key: str) -> None:
+    """One file of all parts; a part at a time is in memory, but for .npz, which holds all of it."""
+    parts = ((held["features"], held["paths"].tolist()) for held in map(np.load, files))
+    with replacing(out) as temporary:
         if out.suffix == ".npz":
-            np.savez(stream, features=features, paths=names, facts=np.array(key))
+            features, names = zip(*parts, strict=True)
+            with temporary.open("wb") as stream:
+                paths = np.array([name for part in names for name in part], dtype=str)
+                np.savez(stream, features=np.concatenate(features), paths=paths, facts=np.array(key))
         elif out.suffix == ".npy":
-            np.save(stream, features)
-            text = "".join(f"{name}\n" for name in names.tolist())
+            table = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=(count, width))
+            lines = list[str]()
+            for values, part in parts:
+                table[len(lines) : len(lines) + len(part)] = values
+                lines += part
+            table.flush()
+            text = "".join(f"{line}\n" for line in lines)
             out.with_suffix(".txt").write_text(text, encoding="utf-8", errors="surrogateescape")
         else:
             pyarrow, parquet = _import_parquet()
-            column = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(features.reshape(-1)), features.shape[1])
-            paths = pyarrow.array([_as_utf8(name) for name in names.tolist()])
-            parquet.write_table(pyarrow.table({"path": paths, "features": column}), stream)
+            schema = pyarrow.schema([("path", pyarrow.string()), ("features", pyarrow.list_(pyarrow.float32(), width))])
+            with parquet.ParquetWriter(temporary, schema) as writer:
+                for values, part in parts:
+                    column = pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(values.reshape(-1)), width)
+                    writer.write_table(pyarrow.table([pyarrow.array(map(_as_utf8, part)), column], schema=schema))
 
 
 def _as_utf8(name: str) -> str:

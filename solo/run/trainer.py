@@ -8,6 +8,7 @@ import os
 import re
 import signal
 import socket
+import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -328,9 +329,17 @@ def wandb_logger(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None) -
 def out_of_reach(url: str) -> str | None:
     """Why nobody answers at an address, or at the proxy on the way, in some seconds; None if one does."""
     place = urlsplit(getproxies().get("https") or url)
-    try:
-        port = place.port or (80 if place.scheme == "http" else 443)
-        socket.create_connection((place.hostname or "", port), timeout=_PATIENCE).close()
-    except (OSError, ValueError) as error:
-        return getattr(error, "strerror", None) or str(error)
-    return None
+    found: list[str | None] = []
+
+    def connect() -> None:
+        try:
+            port = place.port or (80 if place.scheme == "http" else 443)
+            socket.create_connection((place.hostname or "", port), timeout=_PATIENCE).close()
+            found.append(None)
+        except (OSError, ValueError) as error:
+            found.append(getattr(error, "strerror", None) or str(error))
+
+    thread = threading.Thread(target=connect, daemon=True)  # looking up a name has no time limit of its own
+    thread.start()
+    thread.join(_PATIENCE)
+    return found[0] if found else f"no answer within {_PATIENCE:g} s"

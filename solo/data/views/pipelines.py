@@ -24,7 +24,7 @@ from solo.data.catalogue.registry import DATASETS
 from solo.data.storage.reading import Array
 from solo.data.views.batched import JITTER, BatchAugment, channel_statistics, setting
 from solo.data.views.tensor_ops import Resample
-from solo.errors import UserError
+from solo.errors import UserError, explained
 
 _MODES = {1: "L", 3: "RGB"}  # of Pillow, by the number of channels
 
@@ -217,7 +217,9 @@ def _pipeline(entry: DictConfig, last: Normalize, resample: Resample = "bicubic"
     if setting(entry, "rrc.enabled"):
         scale = float(entry.rrc.crop_min_scale), float(entry.rrc.crop_max_scale)
         crop = RandomResizedCrop(size, scale, interpolation=interpolation)
-    jitter = ColorJitter(**{name: float(setting(entry, f"color_jitter.{name}")) for name in JITTER})
+    strengths = {name: float(setting(entry, f"color_jitter.{name}")) for name in JITTER}
+    with explained(f"color_jitter={strengths} can't be used", "none may be negative, and hue is at most 0.5"):
+        jitter = ColorJitter(**strengths)
     made: dict[str, Callable[[float], Callable[[Any], Any]]] = {
         "color_jitter": lambda share: RandomApply([jitter], share),
         "grayscale": RandomGrayscale,
