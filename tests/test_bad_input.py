@@ -62,7 +62,7 @@ SETTINGS = [
     ("accelerator=gpuu", "accelerator='gpuu' is unknown; did you mean 'gpu'?"),
     ("data.resolution_schedule=[]", "data.resolution_schedule=[] gives no share"),
     ("precision=bf17", "precision='bf17' is unknown; did you mean 'bf16'?"),
-    ("augmentations=symetric", "Could not find 'augmentations/symetric'"),
+    ("augmentations=symetric", "asks for augmentations/symetric.yaml, which isn't there"),
     # keys that don't exist, or stand in the wrong place
     ("optimizer.lrr=1", "optimizer.lrr is not a key; did you mean 'optimizer.lr'?"),
     ("lr=1", "lr is not a key; did you mean 'optimizer.lr'?"),
@@ -180,7 +180,7 @@ RECIPES = [
     (b"- a\n- b\n", "it is a list; a recipe has lines"),
     (b"~: 2\n", "give keys that are texts"),
     (b"name: caf\xe9\n", "'utf-8' codec can't decode"),
-    (b"defaults: [nowhere, _self_]\n", "Could not load 'nowhere'"),
+    (b"defaults: [nowhere, _self_]\n", "asks for nowhere.yaml, which isn't there"),
     (b"method: ${nowhere}\n", "method: Interpolation key 'nowhere' not found"),
 ]
 

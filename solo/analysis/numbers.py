@@ -90,7 +90,7 @@ class Labelling:
     def parents(self) -> list[int]:
         """Superclass of each class, -1 where no image says it."""
         found, known = np.full(len(self.names[-1]), -1), (self.fine >= 0) & (self.coarse >= 0)
-        found[self.fine[known]] = self.coarse[known]
+        np.maximum.at(found, self.fine[known], self.coarse[known])  # of several superclasses the last one
         return list(map(int, found))
 
     def paths(self, classes: Sequence[int]) -> Array:

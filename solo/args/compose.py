@@ -259,9 +259,12 @@ def source_word(places: Sequence[str], schema: type) -> str | None:
 
 def take_over(values: dict[str, Any], origins: Origins, run: Mapping[str, Any]) -> None:
     """Give a recipe, in place, the images of a run, of section `data`, where the command line has no others."""
+    data = values.get("data")
+    if not isinstance(data, dict):
+        return  # the check says so
     for name in OF_THE_IMAGES:
         if run.get(name) is not None and origins.get(f"data.{name}") != COMMAND_LINE:
-            values["data"][name], origins[f"data.{name}"] = run[name], _RUN
+            data[name], origins[f"data.{name}"] = run[name], _RUN
 
 
 def complete(

@@ -37,7 +37,7 @@ def freeze(values: Mapping[str, Any], schema: type[Schema], kwargs: type | None 
         value, inner = values.get(name), kwargs if name == "method_kwargs" else key.section
         if inner is not None:
             found[name] = freeze(value or {}, inner)
-        elif isinstance(value, LISTS) and _is_tuple(key.type):
+        elif isinstance(value, LISTS) and (key.item or _is_tuple(key.type)):
             found[name] = tuple(freeze(entry or {}, key.item) if key.item else entry for entry in value)
         else:
             found[name] = value

@@ -68,10 +68,14 @@ def gather(
         part = find_part(folder, name, composes)
         if part is None:
             there = sorted({file.stem for place in (folder, folder.parent) for file in (place / around).glob("*.yaml")})
-            other = f"Could not find '{name}' Available options in '{around}': {', '.join(there)}"
-            said = other if around else f"Could not load '{name}'."
-            raise ConfigError(f"{shown}: In '{(recipe, *inside)[-1]}': {said}")
+            others = f"; in {around} there are {', '.join(there) or 'none'}" if around else ""
+            raise ConfigError(f"{shown}: {(recipe, *inside)[-1]} asks for {name}.yaml, which isn't there{others}")
         defaults = [*(part.defaults or ["_self_"]), *(() if inside else added)]
+        lacks_itself = part.values and "_self_" not in defaults
+        if lacks_itself and inside:
+            defaults.append("_self_")
+        if not fixed and part.package:
+            package = part.package.removeprefix("_group_").removeprefix("_global_").lstrip(".")
         entries = [*_entries(defaults, around)]
         for words, group, _, files in entries:
             if "override" in words:
@@ -84,22 +88,25 @@ def gather(
                 if isinstance(named, Part):
                     yield package, named
                 elif named == "_self_":
-                    header = "" if fixed else part.package.removeprefix("_group_")
-                    yield header.removeprefix("_global_").lstrip(".") if header else package, part
+                    yield package, part
                 elif named is not None:
                     path = _join(group or around, str(named).removesuffix(".yaml"))
                     if "optional" in words and find_part(folder, path, composes) is None:
                         continue
-                    below = section or path.rpartition("/")[0].removeprefix(around).strip("/").replace("/", ".")
+                    below = path.rpartition("/")[0].removeprefix(around).strip("/").replace("/", ".")
+                    if section is not None:
+                        below = section.replace("_here_", "").replace("_group_", below)
                     inner = f"{package}.{below}".strip(".").rpartition("_global_")[2].lstrip(".")
                     yield from parts_of(path, inner, section is not None, (*inside, name))
-        if part.values and "_self_" not in defaults:
+        if lacks_itself and not inside:
             advice = "put it last, so that the file's own values win"
-            raise ConfigError(f"{shown}: In '{name}': Defaults list is missing `_self_`. {advice}")
+            raise ConfigError(f"{shown}: defaults lacks `_self_`, the place of the file's own values; {advice}")
 
     parts = [*parts_of(recipe, "", False, ())][::-1]
-    if unused := [group for group in choices if chosen and group in chosen and group not in met]:
-        raise ConfigError(f"{shown}: Could not override '{unused[0]}'. No match in the defaults list.")
+    if unused := [group for group in choices if group not in met and not group.startswith("hydra")]:
+        names = ", ".join(sorted(met - {""})) or "none"
+        advice = f"add it with +{unused[0]}=NAME" if unused[0] in (chosen or {}) else "spell it as there"
+        raise ConfigError(f"{shown}: no file of the group {unused[0]} is in defaults (groups: {names}); {advice}")
     return parts
 
 

@@ -106,7 +106,7 @@ def _offered(words: list[str], last: str, commands: Mapping[str, type | None]) -
         choices = _NAMES.get(name) or (_choices(keys[name].type) if name in keys else ())
         yield from (f"{name}={choice} " for choice in choices)
         return
-    if command in commands and schema:
+    if commands.get(command):
         named = (data_sets(command), recipes_of(places[0], command) if places else [], [])[min(len(places), 2)]
         yield from (f"{known} " for known in (*named, "--help", "--cfg resolved", "--multirun"))
     yield from (f"{known}=" for known in (*keys, *(MOVED if "hex.policy" in keys else ())))

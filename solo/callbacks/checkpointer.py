@@ -173,12 +173,20 @@ class Checkpointer(Callback):
         others = [callback for callback in trainer.callbacks if callback is not self]  # type: ignore[attr-defined]
         trainer.callbacks = [GoingOn(self), *others, self]  # type: ignore[attr-defined]
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def initial_setup(self, trainer: Trainer) -> None:
+        """Open the run's folder and name the files."""
         self.path = self.run.open(trainer)
         self.ckpt_placeholder = f"{file_name(str(self.cfg.name))}-{self.run.run_id}-ep={{}}.ckpt"
+
+    def save_args(self, trainer: Trainer) -> None:
+        """Write `args.json`: the whole configuration and the id of the W&B run, if it is one."""
         if trainer.is_global_zero:
             args = {**to_plain(self.cfg), "wandb_run_id": self.run.wandb_run_id}
-            write_text(self.path / "args.json", json.dumps(args, indent=2, default=str) + "\n")
+            write_text(self.run.path / "args.json", json.dumps(args, indent=2, default=str) + "\n")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.initial_setup(trainer)
+        self.save_args(trainer)
         self._stop.listen()
         self._saved_at = time.monotonic()
         weights = {name for name, _ in pl_module.named_parameters()}

@@ -132,17 +132,23 @@ class RunProgress(ProgressBar):
         self.console = console or Console(soft_wrap=True, highlight=False)
         self._wants_bar = bar and self.console.is_terminal
         self._bar: _TwoLines | None = None
+        self._enabled = True
         self._first_epoch = 0
         self._started = self._shown = 0.0
         self._last: dict[str, float] = {}
 
     def disable(self) -> None:
-        """Lightning calls this on every process but the first, where nothing is shown anyway."""
+        """Show nothing: of every process but the first, and while Lightning's tuner searches."""
+        self._enabled = False
+
+    def enable(self) -> None:
+        """Show again what comes."""
+        self._enabled = True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = time.perf_counter()
         self._first_epoch = trainer.current_epoch
-        if trainer.is_global_zero and self._wants_bar:
+        if self._enabled and self._wants_bar:
             columns = ("{task.description}", BarColumn(None), TaskProgressColumn(), "ETA {task.fields[eta]}")
             self._bar = _TwoLines(*columns, console=self.console, expand=True)
             self._bar.add_task("", total=_epochs(trainer), completed=trainer.current_epoch, eta="?")
@@ -158,7 +164,7 @@ class RunProgress(ProgressBar):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._last = {key: float(value) for key, value in trainer.callback_metrics.items() if value.numel() == 1}
-        if trainer.is_global_zero:
+        if self._enabled:
             self._show(trainer, trainer.current_epoch + 1)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -125,11 +125,15 @@ class AutoUMAP(Callback):
 
     add_and_assert_specific_cfg = staticmethod(defaults_of("auto_umap"))
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def initial_setup(self, trainer: Trainer) -> None:
+        """Open the folder of the pictures and name them."""
         run_id = self.run.open(trainer).name if self.run else None
         directory = RunDirectory(self.logdir, run_id, locked=False)
         self.path = directory.open(trainer)
         self.umap_placeholder = f"{self.name}-{directory.run_id}-ep={{}}.pdf"
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.initial_setup(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self.path is not None and not trainer.sanity_checking and trainer.current_epoch % self.frequency == 0:

@@ -9,7 +9,6 @@ Leaving single images out would not do: the results of neighbours jump, and the 
 """
 
 import math
-import statistics
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -199,7 +198,7 @@ def paired(differences: Sequence[float]) -> Paired:
     mean = math.fsum(differences) / n
     if n < 2:
         return Paired(mean, *UNDEFINED, math.nan, math.nan, n)
-    error = statistics.stdev(differences) / math.sqrt(n)
+    error = math.sqrt(math.fsum((x - mean) ** 2 for x in differences) / (n - 1) / n)
     half = float(t.ppf(0.975, n - 1)) * error
     p_value = 2 * float(t.sf(abs(mean) / error, n - 1)) if error > 0 else float(mean == 0)
     up, down = sum(value > 0 for value in differences), sum(value < 0 for value in differences)

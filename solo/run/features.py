@@ -202,7 +202,7 @@ def _tables(
             say(f"computed anew: {error}")
     if tables and len(tables) == len(files):
         say(f"features of the {what} images: {tuple(next(iter(tables.values())).features.shape)} from {folder}")
-        return tables
+        return {kind: tables[kind] for kind in network.columns}
     found = extract(network.module, eval_loader(images, cfg.batch_size, cfg.data.workers), device, what)
     labels = found.targets.reshape(len(found), -1)
     if tree is None:  # nothing is known of any
@@ -218,7 +218,7 @@ def _tables(
                 write_features(files[kind], Features(name, kind, tables[kind], levels=levels, tree=tree))
         except (UserError, OSError) as error:
             say(f"the features are not kept: {error}; cache_dir=FOLDER takes another place, cache=false is silent")
-    return tables
+    return {kind: tables[kind] for kind in network.columns}
 
 
 def _paths(images: Any) -> tuple[str, ...]:

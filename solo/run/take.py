@@ -38,6 +38,7 @@ Row = dict[str, Any]
 _THREADS = 8  # that decode images; Pillow lets go of Python's lock meanwhile
 _ENDINGS = (".npz", ".npy", ".parquet")
 _SHOWN = 10  # rows on the screen
+_TOGETHER = 4096  # images whose predictions are in memory as tables
 _SIDE = 112  # pixels of a small picture
 _WIDE = 10  # pictures in a row of a .png
 
@@ -337,12 +338,14 @@ def predict(cfg: PredictCfg) -> list[Row]:
     files, model = image_files(cfg.images, problems), load_pretrained(cfg.run, cfg.device)
     out = output_file(cfg.out)
     engine = FileFeatures(model, cfg.batch_size, problems)
-    paths, features = engine.features(files, "predictions")
+    rows: list[Row] = []
+    for start in range(0, len(files), _TOGETHER):
+        paths, features = engine.features(files[start : start + _TOGETHER], "predictions")
+        found = replace(model.classify(features, cfg.k, cfg.level, cfg.within), careful=cfg.decision == "crm")
+        rows += ({"path": str(path), **row} for path, row in zip(paths, _rows_of(found), strict=True))
     engine.say_skipped()
-    if not paths:
+    if not rows:
         raise UserError(f"none of {len(files)} images can be read")
-    found = replace(model.classify(features, cfg.k, cfg.level, cfg.within), careful=cfg.decision == "crm")
-    rows = [{"path": str(path), **row} for path, row in zip(paths, _rows_of(found), strict=True)]
     with replacing(out) as temporary:
         if out.suffix == ".csv":
             safe = [{cell(k): cell(x, "./" if k == "path" else "'") for k, x in row.items()} for row in rows]

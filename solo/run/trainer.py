@@ -287,13 +287,18 @@ class TrackioLogger(DummyLogger):
         self._cfg = cfg
         self._run: Any = None
 
+    @property
+    def name(self) -> str:
+        """That of the run."""
+        return str(self._cfg.name)
+
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         if self._run is None:
             import trackio
 
             project = os.environ.get("TRACKIO_PROJECT", "solo")
-            self._run = trackio.init(project=project, name=str(self._cfg.name), config=to_plain(self._cfg))
+            self._run = trackio.init(project=project, name=self.name, config=to_plain(self._cfg))
         self._run.log(dict(metrics), step=step)
 
     @rank_zero_only

@@ -116,8 +116,8 @@ def test_recipes_that_are_not_there(recipes, monkeypatch, places, text):
         ("a: 1\na: 2\n", "duplicate key a"),
         ("- a\n", "it is a list"),
         ("a: ${b}\n", "a: Interpolation key 'b' not found"),
-        ("defaults: [nope]\n", "Could not load 'nope'"),
-        ("defaults: [simclr]\na: 1\n", "missing `_self_`"),
+        ("defaults: [nope]\n", "asks for nope.yaml, which isn't there"),
+        ("defaults: [simclr]\na: 1\n", "lacks `_self_`"),
         ("defaults: [wrong, _self_]\n", "in a circle"),
         ("a: !!python/object/apply:os.system ['true']\n", "the tag !!python/object/apply:os.system is refused"),
         (b"\xff\xfe\x00", "can't decode"),
@@ -133,9 +133,9 @@ def test_files_that_can_not_be_read(recipes, content, text):
     [
         ("max_epochs", "'max_epochs' is not key=value"),
         ("a=1,2", "has several values"),
-        ("augmentations=nope", "Available options in 'augmentations': symmetric"),
+        ("augmentations=nope", "in augmentations there are symmetric"),
         ("name=${oops}", "name: Interpolation key 'oops' not found"),
-        ("foo/bar=x", "Could not override 'foo/bar'"),
+        ("foo/bar=x", "no file of the group foo/bar"),
     ],
 )
 def test_words_that_can_not_be_read(recipes, word, text):
@@ -171,5 +171,32 @@ def test_defaults_lists_mean_what_they_mean_to_hydra(recipes):
     assert read(recipes, name="moved")[0] == {"optimizer": {"deep": {"b": 2}, "a": 1}}
     assert "augmentations" not in read(recipes, "~augmentations", name="simclr")[0]
     assert read(recipes, "+parts=small", name="simclr")[0]["max_epochs"] == 7
-    with pytest.raises(ConfigError, match="Could not override 'parts'"):
+    with pytest.raises(ConfigError, match="no file of the group parts"):
         read(recipes, "parts=small", name="simclr")
+
+
+@pytest.mark.parametrize(
+    ("defaults", "words", "expected"),
+    [
+        ("[_self_, {group: inner}]", [], {"y": 1, "group": {"x": 1, "q": 7}}),  # of an inner file `_self_` is the last
+        ("[_self_, {group: a}]", ["+own=e"], {"y": 1, "group": {"x": 2}, "z": 3}),  # its section is that of its files
+        ("[_self_, {group@_here_: a}]", [], {"y": 1, "x": 1}),
+        ("[_self_, {group@_group_.u: a}]", [], {"y": 1, "group": {"u": {"x": 1}}}),
+        ("[_self_, {'group@': a}]", [], {"y": 1, "x": 1}),
+    ],
+)
+def test_defaults_lists_mean_what_they_mean_to_hydra(tmp_path, defaults, words, expected):
+    files = {
+        "r.yaml": f"defaults: {defaults}\ny: 1\n",
+        "group/a.yaml": "x: 1\n",
+        "group/b.yaml": "x: 2\n",
+        "group/inner.yaml": "defaults: [a]\nq: 7\n",
+        "own/e.yaml": "# @package _global_\ndefaults:\n  - /group: b\n  - _self_\nz: 3\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+    assert compose(tmp_path / "r.yaml", words)[0] == expected
+    (tmp_path / "r.yaml").write_text("defaults: [_self_, {group: a}, {override groop: b}]\n")
+    with pytest.raises(ConfigError, match=r"no file of the group groop is in defaults \(groups: group\)"):
+        compose(tmp_path / "r.yaml", [])

@@ -86,6 +86,8 @@ def _members(shard: str, size: int, changed_ns: int) -> tuple[dict[str, ShardSam
                 key, _, extension = name.partition(".")
                 extension = f".{extension.lower()}"
                 sample, start = found.setdefault(f"{folder}/{key}", {}), info.offset_data
+                if extension in sample and is_image_name(name) and str(sample[extension]) != f"{shard}:{info.name}":
+                    continue  # x.JPG beside x.jpg: the first one counts
                 if extension in sample:
                     raise UserError(f"the shard {shard} holds {info.name} twice; keys must differ")
                 place, part = (shard, start, info.size), f"{info.name} {start}"

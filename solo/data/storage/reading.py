@@ -227,7 +227,7 @@ def _opened(source: File, name: str | None = None) -> Iterator[BinaryIO]:
     name = printable(name or source)
     try:
         if not isinstance(source, (str, Path)):
-            yield BytesIO(source.read())
+            yield BytesIO(source.getvalue() if isinstance(source, BytesIO) else source.read())
             return
         # Pipes wait for ever for someone who writes, and devices never end.
         state = os.stat(source)
