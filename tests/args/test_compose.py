@@ -185,7 +185,7 @@ def test_defaults_lists_mean_what_they_mean_to_hydra(recipes):
         ("[_self_, {'group@': a}]", [], {"y": 1, "x": 1}),
     ],
 )
-def test_defaults_lists_mean_what_they_mean_to_hydra(tmp_path, defaults, words, expected):
+def test_sections_of_included_files(tmp_path, defaults, words, expected):
     files = {
         "r.yaml": f"defaults: {defaults}\ny: 1\n",
         "group/a.yaml": "x: 1\n",
