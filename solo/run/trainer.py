@@ -289,7 +289,7 @@ class TrackioLogger(DummyLogger):
 
     @property
     def name(self) -> str:
-        """That of the run."""
+        """The name of the run, as the config has it."""
         return str(self._cfg.name)
 
     @rank_zero_only
