@@ -75,7 +75,7 @@ def gather(
         if lacks_itself and inside:
             defaults.append("_self_")
         if not fixed and part.package:
-            package = part.package.removeprefix("_group_").removeprefix("_global_").lstrip(".")
+            package = part.package.replace("_group_", package).removeprefix("_global_").strip(".")
         entries = [*_entries(defaults, around)]
         for words, group, _, files in entries:
             if "override" in words:

@@ -180,6 +180,7 @@ def test_defaults_lists_mean_what_they_mean_to_hydra(recipes):
     [
         ("[_self_, {group: inner}]", [], {"y": 1, "group": {"x": 1, "q": 7}}),  # of an inner file `_self_` is the last
         ("[_self_, {group: a}]", ["+own=e"], {"y": 1, "group": {"x": 2}, "z": 3}),  # its section is that of its files
+        ("[_self_, {group: headed}]", [], {"y": 1, "group": {"w": 5}}),
         ("[_self_, {group@_here_: a}]", [], {"y": 1, "x": 1}),
         ("[_self_, {group@_group_.u: a}]", [], {"y": 1, "group": {"u": {"x": 1}}}),
         ("[_self_, {'group@': a}]", [], {"y": 1, "x": 1}),
@@ -191,6 +192,7 @@ def test_sections_of_included_files(tmp_path, defaults, words, expected):
         "group/a.yaml": "x: 1\n",
         "group/b.yaml": "x: 2\n",
         "group/inner.yaml": "defaults: [a]\nq: 7\n",
+        "group/headed.yaml": "# @package _group_\nw: 5\n",
         "own/e.yaml": "# @package _global_\ndefaults:\n  - /group: b\n  - _self_\nz: 3\n",
     }
     for name, text in files.items():
