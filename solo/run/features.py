@@ -11,8 +11,6 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -36,6 +34,7 @@ from solo.eval.features import Features, FeatureTable, read_features, write_feat
 from solo.files import output_file, user_cache, write_text
 from solo.run.report import say
 from solo.run.source import pretrained_method, source_backbone
+from solo.screen import progress
 from solo.taxonomy import Taxonomy
 
 Cfg = TypeVar("Cfg", bound=FeatureCfg)
@@ -83,9 +82,7 @@ def extract(backbone: nn.Module, loader: DataLoader[Any], device: torch.device, 
     started = time.perf_counter()
     backbone = backbone.to(device).eval()
     features, targets, row = torch.empty(0), [], 0
-    for images, target in track(
-        loader, f"features of the {what} images", transient=True, disable=not Console().is_terminal
-    ):
+    for images, target in progress(loader, f"features of the {what} images"):
         out = backbone(images.to(device, non_blocking=True))
         part = (torch.cat([out["feats"], out["z"]], dim=1) if isinstance(out, dict) else out).float()
         if not row:  # all of it at once: collecting the parts would take the memory twice

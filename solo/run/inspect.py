@@ -3,12 +3,11 @@
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 from rich.console import Console
-from rich.progress import track
 
 from solo.args.compose import LineParser, as_word
 from solo.data.catalogue.rows import SMALL
@@ -40,26 +39,15 @@ def main(words: Sequence[str]) -> int:
         return 0
     words = [re.sub(r"^data\.(train_path|val_path|path)=", "", word) for word in words]  # as for any other command
     given = parser.parse_args([word for word in words if word != "data.dataset=custom"])
-    screen = Console(soft_wrap=True, highlight=False)
-
-    def progress(items: Iterable[Any], what: str, length: int) -> Iterable[Any]:
-        return track(items, what, total=length, console=screen, transient=True, disable=not screen.is_terminal)
-
-    keys = {key: value for key, value in vars(given).items() if value is not None}
-    found = look(keys.pop("path"), progress, keys)
-    _print(found)
+    inspect(given.path, {key: value for key, value in vars(given).items() if key != "path" and value is not None})
     return 0
 
 
-def inspect(path: str) -> dict[str, Any]:
-    """Print the findings; section `data` of a config that trains on it."""
-    found = look(path, lambda items, what, length: items)
-    _print(found)
-    return settings_of(found)
-
-
-def _print(found: Survey) -> None:
+def inspect(path: str, keys: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Print the findings, with the `keys` of `data` that say how images are read; the section that trains on them."""
+    found = look(path, keys or {})
     Console(soft_wrap=True, highlight=False).print("\n".join(describe(found)), markup=False)
+    return settings_of(found)
 
 
 def describe(found: Survey) -> list[str]:

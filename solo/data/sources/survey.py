@@ -3,7 +3,7 @@
 import dataclasses
 import random
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +18,10 @@ from solo.data.storage.facts import Source, of_split
 from solo.data.storage.listing import Wanted, list_images
 from solo.data.storage.reading import Head, ImageReading
 from solo.errors import BrokenImageError, UserError
+from solo.screen import progress
 from solo.taxonomy import UNKNOWN, Taxonomy
 
 SAMPLE = 500  # images decoded for mean and std
-Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]
 
 
 @dataclass(frozen=True)
@@ -48,12 +48,12 @@ class Survey:
         return [found[leaf] for leaf in range(self.tree.num_classes if self.tree else 0)]
 
 
-def look(path: str | Path, progress: Progress, keys: Mapping[str, Any] | None = None) -> Survey:
-    """Read all heads and some of the pixels; `progress` wraps an iterable, its name and length, and shows how far."""
+def look(path: str | Path, keys: Mapping[str, Any]) -> Survey:
+    """Read all heads and some of the pixels, as the `keys` of `data` say."""
     root = Path(path).expanduser()
     if not root.exists() and "{" not in root.name:
         raise UserError(f"{root} does not exist; give a folder of images or a table with their paths")
-    settings: dict[str, Any] = {"dataset": "custom", "train_path": str(root.resolve()), **(keys or {})}
+    settings: dict[str, Any] = {"dataset": "custom", "train_path": str(root.resolve()), **keys}
     if folder := root.is_dir():
         root, form = of_split(root, train=True), "image_folder"
     else:
@@ -100,7 +100,7 @@ def look(path: str | Path, progress: Progress, keys: Mapping[str, Any] | None = 
     channels = 1 if grey else int(kinds[0][0]) if len(kinds) == 1 and kinds[0][1] else 3
     reader = dataclasses.replace(reading, channels=channels)
     drawn = random.Random(0).sample(files, min(SAMPLE, len(files)))
-    mean, std, decoded = _statistics(drawn, reader, problems, progress)
+    mean, std, decoded = _statistics(drawn, reader, problems)
     if reading.range is not None:
         settings["range"] = list(reading.range)
     sizes = Counter(head.size for head in known)
@@ -108,12 +108,12 @@ def look(path: str | Path, progress: Progress, keys: Mapping[str, Any] | None = 
 
 
 def _statistics(
-    files: Sequence[Source], reading: ImageReading, problems: list[str], progress: Progress
+    files: Sequence[Source], reading: ImageReading, problems: list[str]
 ) -> tuple[list[float], list[float], int]:
     """Mean and std per channel over the pixels of these images, and how many could be decoded."""
     channels = reading.channels
     total, squares, pixels, decoded = np.zeros(channels), np.zeros(channels), 0, 0
-    for file in progress(files, "pixels", len(files)):
+    for file in progress(files, "pixels"):
         try:
             image = reading.read(file)
         except BrokenImageError as error:
