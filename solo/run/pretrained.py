@@ -1,11 +1,10 @@
 """A trained backbone in one's own code: features of whatever holds images, exports, and the Hugging Face hub."""
 
 import copy
-import dataclasses
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from numbers import Integral
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 
+from solo.args.compose import SOURCES
 from solo.args.config import freeze
 from solo.args.data_schema import EvalDataCfg
 from solo.args.eval_schema import EvaluateCfg
@@ -23,11 +23,11 @@ from solo.backbones.registry import published_model
 from solo.data.catalogue.registry import DATASETS, get_spec
 from solo.data.storage.reading import ImageReading
 from solo.data.views.pipelines import build_eval_pipeline
-from solo.errors import UserError, reason
+from solo.errors import UserError, explained
 from solo.export.folder import DESCRIPTION, Bundle, Network, facts_of, model_card, read_exported
 from solo.export.targets import Exported, export
 from solo.run.inference import Predictions, as_image, each_image, predictions
-from solo.run.source import READING, SavedRun, pretrained_backbone, saved_run
+from solo.run.source import READING, SavedRun, saved_run, source_backbone
 from solo.taxonomy import Taxonomy
 from solo.weights import load_weights
 
@@ -152,18 +152,14 @@ class PretrainedModel:
         backbone = copy.deepcopy(self.backbone).cpu().eval()
         return Bundle(backbone=backbone, classifier=weights, facts=self.facts, **known)
 
-    def _save(self, folder: str | Path) -> None:
-        """What a repository holds: the form that transformers reads, or solo's where it knows no such network."""
-        try:
-            self.export("hf", folder)
-        except UserError:  # a network that only solo knows
-            self.export("safetensors", folder)
-
     def save_pretrained(
         self, save_directory: str | Path, *, repo_id: str | None = None, push_to_hub: bool = False, **options: Any
     ) -> str | None:
         """Write what `push_to_hub` uploads, and upload it if that is wanted; `solo.load(FOLDER)` reads it."""
-        self._save(save_directory)
+        try:
+            self.export("hf", save_directory)
+        except UserError:  # a network that only solo knows
+            self.export("safetensors", save_directory)
         return self.push_to_hub(repo_id or Path(save_directory).name, **options) if push_to_hub else None
 
     def push_to_hub(self, repo_id: str, *, branch: str | None = None, **options: Any) -> str:
@@ -176,14 +172,11 @@ class PretrainedModel:
         options = {"commit_message": "Backbone, label tree and card, written by solo", **options}
         options |= {"revision": branch} if branch is not None else {}
         with tempfile.TemporaryDirectory() as folder:
-            self._save(folder)
-            try:
+            self.save_pretrained(folder)
+            with explained(f"{repo_id} can't be written to the hub", "log in with `hf auth login`"):
                 api = HfApi(token=options.pop("token", None))
                 api.create_repo(repo_id, private=options.pop("private", None), exist_ok=True)
                 return str(api.upload_folder(repo_id=repo_id, folder_path=folder, **options))
-            except Exception as error:  # whatever the hub and the way there raise
-                text = f"{repo_id} can't be written to the hub ({reason(error)}); log in with `hf auth login`"
-                raise UserError(text) from error
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **data: Any) -> "PretrainedModel":
@@ -203,10 +196,8 @@ def fetch(repo: str, **options: Any) -> Path:
 
     name, _, revision = repo.partition("@")
     options["revision"] = options.get("revision") or revision or None
-    try:
+    with explained(f"hf://{repo} can't be fetched", "check the name and the network"):
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.md", "*.py"], **options))
-    except Exception as error:  # whatever the hub and the way there raise
-        raise UserError(f"hf://{repo} can't be fetched ({reason(error)}); check the name and the network") from error
 
 
 def load_pretrained(source: str | Path, device: str | torch.device | None = None, **data: Any) -> PretrainedModel:
@@ -224,19 +215,15 @@ def load_pretrained(source: str | Path, device: str | torch.device | None = None
         raise UserError(f"device={device} can't be used ({why}); leave it out, or give cpu") from error
     if str(source).startswith("hf://"):
         source = fetch(str(source).removeprefix("hf://"))
-    changed = {("size" if k == "image_size" else k): x for k, x in given.items() if k in ("image_size", "mean", "std")}
+    published, folder = str(source).startswith(("timm/", "torchvision/")), Path(source).expanduser()
     settings: dict[str, Any] = {}
-    if str(source).startswith(("timm/", "torchvision/")):
-        name, channels = str(source), given.get("channels", 3)
-        found = published_model(name, channels=channels)
-        backbone, size = found.network, round(found.size / 0.875)
-        network = Network(name, {}, None, False, channels, found.size, size, found.mean, found.std)
-        network = dataclasses.replace(network, **changed)
-        known: dict[str, Any] = {"taxonomy": None, "facts": {"name": name, "dataset": "see its publisher"}}
-        weights: Mapping[str, Tensor | None] = {}
-    elif (Path(source).expanduser() / DESCRIPTION).is_file():
-        known, state = read_exported(Path(source).expanduser())
-        network, weights = dataclasses.replace(known["network"], **changed), known["classifier"]
+    weights: Mapping[str, Tensor | None]
+    if not published and (folder / DESCRIPTION).is_file():
+        known, state = read_exported(folder)
+        network, weights = known["network"], known["classifier"]
+        if size := given.pop("image_size", None):
+            network = replace(network, size=size, resize=network.resize and round(network.resize * size / network.size))
+        network = replace(network, **{key: given[key] for key in ("mean", "std") if key in given})
         how: dict[str, Any] = {"channels": network.channels, "kwargs": network.kwargs}
         if "/" in network.name:
             backbone = published_model(network.name, fetch=False, **how).network
@@ -245,10 +232,11 @@ def load_pretrained(source: str | Path, device: str | torch.device | None = None
             backbone = build_backbone(network.name, network.method, **how)
         load_weights(backbone, state, path=source, name=network.name)
     else:
-        run = saved_run(source)
+        run = SavedRun(folder, {}, {}, {}, None) if published else saved_run(source)
         settings = run.cfg
-        backbone, network, tree = _trained(run, given)
-        known = {"taxonomy": tree, "facts": facts_of(run.file.parent, settings)}
+        backbone, network, tree = _built("model" if published else SOURCES[0], str(source), run, given)
+        facts = {"name": network.name, "dataset": "see its publisher"}
+        known = {"taxonomy": tree, "facts": facts if published else facts_of(run.file.parent, settings)}
         weights = {key: run.state.get(f"classifier.{key}") for key in ("weight", "bias")}
     classifier, weight, bias = None, weights.get("weight"), weights.get("bias")
     if weight is not None and bias is not None and len(weight) > 1:  # one class: a run without labels
@@ -260,14 +248,13 @@ def load_pretrained(source: str | Path, device: str | torch.device | None = None
     return PretrainedModel(backbone.to(where).eval(), seen, tree, settings, where, network, classifier, known["facts"])
 
 
-def _trained(run: SavedRun, data: Mapping[str, Any]) -> tuple[nn.Module, Network, Taxonomy | None]:
-    """The backbone of a checkpoint, how it was built, and its label tree; `data` is what the caller knows better."""
+def _built(key: str, source: str, run: SavedRun, data: Mapping[str, Any]) -> tuple[nn.Module, Network, Taxonomy | None]:
+    """A backbone by the setting that names it, how it was built, and its label tree; `data` is known better."""
     name = data.get("dataset") or run.data.get("dataset")
-    given: dict[str, Any] = {key: data.get(key) for key in _STATISTICS}
-    given["dataset"] = name if name in DATASETS else "custom"
-    values, _ = check({"pretrained_feature_extractor": str(run.file), "data": given}, EvaluateCfg)
+    given = {**data, "dataset": name if name in DATASETS else "custom"}
+    values, _ = check({key: source, "data": given}, EvaluateCfg)
     values["data"]["resolved"] = spec = get_spec(given["dataset"])
-    backbone, cfg = pretrained_backbone(freeze(values, EvaluateCfg))  # which fills in what is left open
+    backbone, cfg = source_backbone(freeze(values, EvaluateCfg))  # which fills in what is left open
     images, size = cfg.data, cfg.data.image_size or spec.size
     network = Network(
         name=str(cfg.backbone.name),

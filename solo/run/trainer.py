@@ -39,7 +39,7 @@ from solo.callbacks.watchers import EmbeddingMonitor, NonFiniteGuard, TrainingDi
 from solo.checkpoint import load_checkpoint
 from solo.data.batches.loaders import BatchLoader, end_workers
 from solo.data.sources.images import skipped_files
-from solo.errors import UserError, reason
+from solo.errors import UserError, explained
 from solo.files import file_name, write_text
 from solo.methods.catalogue import MethodFacts, facts_of
 from solo.run.machine import (
@@ -265,7 +265,7 @@ def loggers(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None, wandb_
 
 def _mlflow_logger(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None) -> Logger:
     """Lightning's logger for MLflow; MLFLOW_TRACKING_URI says where, else below `root`."""
-    try:
+    with explained("logger=[mlflow] can't be used", "see MLFLOW_TRACKING_URI, or leave it out"):
         from lightning.pytorch.loggers import MLFlowLogger
 
         experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", "solo")
@@ -273,10 +273,7 @@ def _mlflow_logger(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None)
         logger = MLFlowLogger(experiment, run_name=str(cfg.name), save_dir=str(root / "mlruns"), run_id=known)
         if known is None:
             logger.log_hyperparams(to_plain(cfg))
-    except Exception as error:  # whatever MLflow raises: no package, no server
-        text = f"logger=[mlflow] can't be used ({reason(error)}); see MLFLOW_TRACKING_URI, or leave it out"
-        raise UserError(text) from error
-    return logger
+        return logger
 
 
 class TrackioLogger(DummyLogger):
@@ -309,7 +306,8 @@ class TrackioLogger(DummyLogger):
 
 def wandb_logger(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None) -> Logger:
     """Weights & Biases, offline where nobody answers."""
-    try:
+    cure = "log in with `wandb login`, or set wandb.offline=True or wandb.enabled=False"
+    with explained("wandb.enabled=True, but W&B can't be used", cure):
         import wandb
         from lightning.pytorch.loggers import WandbLogger
 
@@ -323,12 +321,7 @@ def wandb_logger(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None) -
         offline = cfg.wandb.offline or why is not None
         logger = WandbLogger(offline=offline, save_dir=root, config=to_plain(cfg), **options)
         _ = logger.experiment  # signs in now, on the first process
-    except Exception as error:  # whatever W&B raises: no account, no package
-        raise UserError(
-            f"wandb.enabled=True, but W&B can't be used ({reason(error)}); "
-            "log in with `wandb login`, or set wandb.offline=True or wandb.enabled=False"
-        ) from error
-    return logger
+        return logger
 
 
 def out_of_reach(url: str) -> str | None:
