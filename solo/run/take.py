@@ -28,8 +28,7 @@ from solo.data.storage.reading import ImageReading, as_picture
 from solo.errors import BrokenImageError, UserError, reason
 from solo.eval.knn import nearest
 from solo.files import cell, clean, csv_text, output_file, replacing
-from solo.run.inference import Predictions, image_files
-from solo.run.pretrained import PretrainedModel, load_pretrained
+from solo.run.pretrained import Predictions, PretrainedModel, image_files, load_pretrained
 from solo.run.report import say, show_table
 from solo.screen import progress
 from solo.untrusted import check_zip
