@@ -160,7 +160,7 @@ def load_views(
     ]
     views = AugmentedViews(stored_images(data), rows, pipelines, count, cfg.seed)
     found = extract(network.module, eval_loader(views, cfg.batch_size, data.workers), device, "augmented").features
-    return {kind: found[:, part].reshape(len(rows), count, -1) for kind, part in network.columns.items()}
+    return {kind: found[:, part].reshape(len(rows), count, -1) for kind, (part, _) in network.kinds.items()}
 
 
 @dataclass(eq=False)

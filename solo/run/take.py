@@ -102,7 +102,7 @@ def embed(cfg: EmbedCfg) -> Path:
     if out.suffix and out.suffix not in _ENDINGS:
         raise UserError(f"out={cfg.out} has another ending than {', '.join(_ENDINGS)}; without one it is a folder")
     if out.suffix == ".parquet":
-        _import_parquet()
+        _need("pyarrow", ".parquet", "'solo-hex[parquet]'")
     engine = FileFeatures(cfg)
     files = engine.files(cfg.images)
     parts = out.with_name(f".{out.name}.parts") if out.suffix else out
@@ -172,7 +172,9 @@ def _join(files: Sequence[Path], out: Path, count: int, width: int, key: str) ->
             text = "".join(f"{line}\n" for line in lines)
             out.with_suffix(".txt").write_text(text, encoding="utf-8", errors="surrogateescape")
         else:
-            pyarrow, parquet = _import_parquet()
+            import pyarrow
+            from pyarrow import parquet
+
             schema = pyarrow.schema([("path", pyarrow.string()), ("features", pyarrow.list_(pyarrow.float32(), width))])
             with parquet.ParquetWriter(temporary, schema) as writer:
                 for values, part in parts:
@@ -185,13 +187,9 @@ def _as_utf8(name: str) -> str:
     return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
-def _import_parquet() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise UserError(".parquet needs pyarrow; install it with pip install 'solo-hex[parquet]'") from error
-    return pyarrow, parquet
+def _need(package: str, what: str, cure: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f"{what} needs {package}; install it with pip install {cure}")
 
 
 @dataclass(frozen=True)
@@ -210,8 +208,8 @@ def search(cfg: SearchCfg, model: PretrainedModel | None = None) -> list[Found]:
     if cfg.out and not cfg.out.endswith(tuple(_WRITERS)):
         raise UserError(f"out={cfg.out} must end in {', '.join(_WRITERS)}")
     out, index = (output_file(name) if name else None for name in (cfg.out, cfg.index))
-    if cfg.index is not None and importlib.util.find_spec("faiss") is None:
-        raise UserError("index= needs faiss; install it with pip install faiss-cpu, or leave index out")
+    if cfg.index is not None:
+        _need("faiss", "index=", "faiss-cpu, or leave index out")
     engine = FileFeatures(cfg, model)
     model = engine.model
     queries, asked = engine.features(engine.files(cfg.query), "queries")
@@ -223,8 +221,8 @@ def search(cfg: SearchCfg, model: PretrainedModel | None = None) -> list[Found]:
     similarity, places = nearest(asked.to(model.device), keys.to(model.device), min(cfg.k, len(keys)))
     near = [[paths[place] for place in row] for row in places.tolist()]
     found = [Found(*one) for one in zip(queries, near, similarity.tolist(), strict=True)]
-    first = enumerate(zip(found[0].paths[:_SHOWN], found[0].cosines, strict=False), start=1)
-    rows = [{"rank": rank, "cosine": f"{cosine:.4f}", "image": str(path)} for rank, (path, cosine) in first]
+    first = enumerate(_pairs(found[0])[:_SHOWN], start=1)
+    rows = [{"rank": rank, "cosine": cosine, "image": str(path)} for rank, (path, cosine) in first]
     show_table(f"most alike to {found[0].query}, of {len(paths):,} images", rows)
     if out is not None:
         with replacing(out) as temporary:
@@ -332,6 +330,8 @@ def predict(cfg: PredictCfg) -> list[Row]:
     """Write the table and return its rows."""
     if not cfg.out.endswith((".csv", ".parquet")):
         raise UserError(f"out={cfg.out} must end in .csv or .parquet")
+    if cfg.out.endswith(".parquet"):
+        _need("pyarrow", ".parquet", "'solo-hex[parquet]'")
     if cfg.decision == "crm" and cfg.level is not None:
         raise UserError(f"level={cfg.level!r} has no use with decision=crm: it chooses classes; leave one of them out")
     engine = FileFeatures(cfg)
@@ -347,7 +347,9 @@ def predict(cfg: PredictCfg) -> list[Row]:
         if out.suffix == ".csv":
             _write_csv(rows, temporary)
         else:
-            pyarrow, parquet = _import_parquet()
+            import pyarrow
+            from pyarrow import parquet
+
             named = [{**row, "path": _as_utf8(row["path"])} for row in rows]
             parquet.write_table(pyarrow.Table.from_pylist(named), temporary)
     shown = [{"image": Path(row["path"]).name, **dict(list(row.items())[1:7])} for row in rows[:_SHOWN]]
