@@ -37,6 +37,7 @@ from solo.callbacks.optional import AutoUMAP, ResolutionSchedule, StepProfile, W
 from solo.callbacks.recorder import Facts
 from solo.callbacks.watchers import EmbeddingMonitor, NonFiniteGuard, TrainingDiagnosis
 from solo.checkpoint import load_checkpoint
+from solo.data.batches.fingerprint import fingerprint
 from solo.data.batches.loaders import BatchLoader, end_workers
 from solo.data.sources.images import skipped_files
 from solo.errors import UserError, explained
@@ -96,7 +97,7 @@ class Run:
         try:
             announce(self.trainer, model)
             self.order.loader = train
-            self.data.look_at(train.dataset)
+            self.data.found = fingerprint(train.dataset)
             self.trainer.fit(model, train, val, ckpt_path=str(self.resume) if self.resume else None)
         except BaseException as error:
             if isinstance(error, StopRunError):  # all processes stop together
@@ -180,13 +181,16 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: Lightn
     if strategy == "ddp":
         exact = isinstance(cfg, PretrainCfg) and cfg.accumulate == "exact"
         strategy = ddp_strategy(exact, ours=type(model).__module__.startswith("solo."))
+    loggers = [wandb_logger(cfg, root, wandb_id if continued else None)] if cfg.wandb.enabled else []
+    loggers += [_mlflow_logger(cfg, root, directory.run_id)] if "mlflow" in (cfg.logger or ()) else []
+    loggers += [TrackioLogger(cfg)] if "trackio" in (cfg.logger or ()) else []
     synced = [SyncedNorms(gpu=device.type != "cpu")] if cfg.trainer.get("sync_batchnorm") else []
     options = {
         **trainer_options(cfg),
         "devices": trainer_devices(cfg),
         "strategy": strategy,
         "plugins": [SafeCheckpointIO(), *synced],
-        "logger": loggers(cfg, root, directory.run_id, wandb_id if continued else None),
+        "logger": loggers,
         "callbacks": callbacks,
         "enable_checkpointing": False,
         "enable_progress_bar": cfg.progress != "off",
@@ -255,14 +259,6 @@ def watchers(cfg: RunCfg, run: RunDirectory, meter: Meter, facts: Facts) -> tupl
     return found, dataclasses.replace(facts, protocol={**facts.protocol, "online": how}, extra=extra)
 
 
-def loggers(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None, wandb_id: str | None) -> list[Logger]:
-    """Those besides files; `root` holds what stays here, the ids are of the run that is continued."""
-    asked = cfg.logger or ()
-    found = [wandb_logger(cfg, root, wandb_id)] if cfg.wandb.enabled else []
-    found += [_mlflow_logger(cfg, root, run_id)] if "mlflow" in asked else []
-    return [*found, *([TrackioLogger(cfg)] if "trackio" in asked else [])]
-
-
 def _mlflow_logger(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None) -> Logger:
     """Lightning's logger for MLflow; MLFLOW_TRACKING_URI says where, else below `root`."""
     with explained("logger=[mlflow] can't be used", "see MLFLOW_TRACKING_URI, or leave it out"):
@@ -284,18 +280,13 @@ class TrackioLogger(DummyLogger):
         self._cfg = cfg
         self._run: Any = None
 
-    @property
-    def name(self) -> str:
-        """The name of the run, as the config has it."""
-        return str(self._cfg.name)
-
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         if self._run is None:
             import trackio
 
             project = os.environ.get("TRACKIO_PROJECT", "solo")
-            self._run = trackio.init(project=project, name=self.name, config=to_plain(self._cfg))
+            self._run = trackio.init(project=project, name=str(self._cfg.name), config=to_plain(self._cfg))
         self._run.log(dict(metrics), step=step)
 
     @rank_zero_only
