@@ -1,18 +1,15 @@
 """Decoded images, to take whole batches from: arrays in memory, or files, decoded each time or once into a large file.
 
-The large file is read with `pread`: its pages are shared by all processes through the operating system's cache, and
-don't count as memory of any of them. It is filled as images are first asked for, by whoever asks. Its name is a hash of
-what is in it: the files' names, sizes and dates, the pixels that are kept and the channels; files that change make a
-new one. With `data.on_error=skip` files that can't be read are marked for all processes: none is tried twice, and all
-can be listed in the end.
+The large file is filled as images are first asked for, by whoever asks, and read with `pread`: its pages are shared by
+all processes through the operating system's cache. Its name is a hash of what is in it: the files' names, sizes and
+dates, the pixels that are kept and the channels. With `data.on_error=skip` files that can't be read are marked for all
+processes: none is tried twice, and all can be listed in the end.
 
-On disk are a file of pixels, and beside it an index with a header and a checksum for each image. Nothing is mapped: a
-file that is cut off, or a disk that is full, is an error or an image that is decoded again, never a signal that ends
-the process. Processes may read and write at once: they write the same bytes, and an image counts only when its checksum
-fits.
+Beside it lies an index with a header and a checksum for each image. Nothing is mapped: a file that is cut off, or a
+full disk, is an error or an image that is decoded again, never a signal that ends the process. Processes may read and
+write at once: they write the same bytes, and an image counts only when its checksum fits.
 """
 
-import functools
 import hashlib
 import math
 import os
@@ -34,7 +31,6 @@ from solo.data.sources.images import SkipBroken, image_sources, next_readable, n
 from solo.data.storage.facts import Source, identity
 from solo.data.storage.reading import ImageReading
 from solo.data.views.batched import BatchAugment
-from solo.data.views.tensor_ops import luminance
 from solo.errors import BrokenImageError, UserError, reason
 from solo.files import replacing, user_cache
 from solo.taxonomy import UNKNOWN
@@ -177,8 +173,7 @@ class FileImages:
 class KeptImages(FileImages):
     """Image files, decoded when they are first asked for and then kept in one file in `folder`.
 
-    Smaller images than `side` pixels of the shorter side are kept as they are. `shapes` (N, 2) are heights and widths;
-    `nbytes` those of the pixels when all images are there.
+    The shorter side is kept with up to `side` pixels. `shapes` (N, 2) are heights and widths, `nbytes` of all pixels.
     """
 
     def __init__(self, files: FileImages, side: int, channels: int, folder: Path) -> None:
@@ -285,16 +280,15 @@ class CantCacheError(Exception):
 
 def cached(
     dataset: Any, augment: BatchAugment, side: int | None = None, folder: str | None = None, asked: bool = False
-) -> ArrayImages | FileImages:
+) -> Images:
     """The decoded images of a data set of PIL images without a transform; kept in a file where that isn't large.
 
-    `augment` is what they are for, `asked` whether the user wants it, whatever room it takes. Of files so many pixels
-    of the shorter `side` are kept (default: 8/7 of the largest view's), in `folder` (default: `solo` in the user's
-    cache folder). Raises a `CantCacheError` that says why not, or a `BrokenImageError` where a file is no image.
+    `augment` is what they are for, `asked` whether it may take any room. Of files so many pixels of the shorter `side`
+    are kept (default: 8/7 of the largest view's), in `folder` (default: `solo` in the user's cache folder). Raises a
+    `CantCacheError` that says why not, or a `BrokenImageError` where a file is no image.
     """
     if any(entry.cfg.get("transforms") for entry in augment.entries):
         raise CantCacheError("augmentations.transforms change one image at a time")
-    convert = functools.partial(_in_channels, channels=augment.channels, as_grey=augment.as_grey)
     targets = level_targets(dataset)
     indices = np.arange(len(dataset))
     while isinstance(dataset, (Subset, KnownLabels)):
@@ -302,7 +296,7 @@ def cached(
         dataset = dataset.dataset
     array = pixels_in_memory(dataset)
     if array is not None:
-        return ArrayImages(array, indices, targets, convert)
+        return ArrayImages(array, indices, targets, augment.in_channels)
     files = image_sources(dataset)
     if not files or not any(not isinstance(file, str) or Path(file).is_file() for file in files):
         raise CantCacheError("the images are neither in memory nor in files of their own")
@@ -314,7 +308,7 @@ def cached(
     # From so many pixels of the shorter side on no crop, however oblong, is enlarged.
     enough = max(math.ceil(e.size / math.sqrt(e.scale[0] * 3 / 4)) for e in augment.entries if e.scale)
     skip, problems = isinstance(dataset, SkipBroken), getattr(dataset, "problems", [])
-    found = FileImages(chosen, targets, enough, reading, convert, skip, problems)
+    found = FileImages(chosen, targets, enough, reading, augment.in_channels, skip, problems)
     room = found.estimate(kept, augment.channels)
     if room > UNASKED_BYTES and not asked:
         found.cure = f"a cache of {_readable(room)} would end it: data.augment=batch, in data.cache_dir"
@@ -344,10 +338,3 @@ def planes(array: Array) -> Tensor:
     """`(N, H, W)`, `(N, H, W, C)` or `(N, 3, H, W)` -> `(N, C, H, W)`."""
     images = torch.from_numpy(array)
     return images[:, None] if images.ndim == 3 else images.movedim(3, 1) if images.shape[1] != 3 else images
-
-
-def _in_channels(images: Tensor, channels: int, as_grey: bool) -> Tensor:
-    """`(B, C, H, W)` uint8 with the wanted number of channels."""
-    if images.shape[1] == 3 and (as_grey or channels == 1):
-        images = luminance(images.float()).round_().to(torch.uint8)
-    return images.expand(-1, channels, -1, -1)

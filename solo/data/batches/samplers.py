@@ -25,9 +25,8 @@ _EPOCHS_PER_SEED = 1_000_003
 class SeededSampler(DistributedSampler[tuple[int, int]]):
     """What this process gets of a new permutation of `size` samples in each epoch, with a seed for each sample.
 
-    That is every n-th sample, as many in each process, none twice; with `whole` all of them. A `DistributedSampler` by
-    type only: Lightning would shuffle and split the order of any other sampler. The `epoch`, which permutation comes
-    next, goes up by itself and can be set, as Lightning does.
+    That is every n-th sample, as many in each process; with `whole` all of them. A `DistributedSampler` by type only:
+    Lightning would shuffle and split any other order. The `epoch` goes up by itself and can be set, as Lightning does.
     """
 
     def __init__(self, size: int, seed: int, whole: bool = False) -> None:
