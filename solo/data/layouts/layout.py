@@ -2,7 +2,6 @@
 
 import functools
 import os
-import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -143,11 +142,6 @@ class Layout:
                 yield
             except KeyError as error:
                 raise ValueError(f"no class or image {error}") from error
-
-
-def find_layout(place: str) -> Layout:
-    """The layout that an import path names, `module:NAME`."""
-    return cast(Layout, pkgutil.resolve_name(place))
 
 
 def lines(path: Path, columns: int = 1) -> Iterator[list[str]]:

@@ -7,9 +7,9 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from solo.errors import UserError, explained
@@ -28,11 +28,11 @@ def guarded() -> Iterator[None]:
 
     from torchvision.datasets import utils
 
-    extractors: dict[str, Callable[..., None]] = {
+    ours = {
         ".tar": lambda source, folder, compression: extract_tar(Path(source), Path(folder)),
         ".zip": lambda source, folder, compression: extract_zip(Path(source), Path(folder)),
     }
-    with patch.dict(utils._ARCHIVE_EXTRACTORS, extractors):
+    with patch.dict(utils._ARCHIVE_EXTRACTORS, ours):
         yield
 
 
@@ -54,31 +54,24 @@ class StrictInfo(tarfile.TarInfo):
 
 
 def extract_tar(source: Path, folder: Path, most: int = MOST_BYTES) -> None:
-    """Unpack a tar file of at most so many bytes, links as copies of the files of the archive that they lead to."""
+    """Unpack the files and folders of a tar file of at most so many bytes; anything else in it is refused."""
     with _room(source, folder, most) as free, tarfile.open(source, tarinfo=StrictInfo) as tar:
-        size, links = 0, []
+        size = 0
         for count, member in enumerate(tar, start=1):
             size += max(member.size, 0)
             _require_bound(source, size, count, free)
             place = _require_inside(source, member.name, folder)
-            if member.issym() or member.islnk():
-                above = PurePosixPath(member.name).parent if member.issym() else PurePosixPath()
-                target = _require_inside(source, str(above / member.linkname), folder, link=member.name)
-                links.append((place, target))
-            elif member.isdir():
+            if member.isdir():
                 place.mkdir(parents=True, exist_ok=True)
             elif member.isreg():
-                with _anew(place).open("xb") as file:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.unlink(missing_ok=True)
+                with place.open("xb") as file:
                     shutil.copyfileobj(tar.extractfile(member), file)  # type: ignore[arg-type]
                 place.chmod(0o755 if member.mode & 0o100 else 0o644)
             else:
-                raise UserError(f"{source}: {member.name!r} is neither file nor folder nor link; get another archive")
-        # No link is ever made, so that a chain of them leads nowhere.
-        for place, target in links * 2:  # a link to a link that comes later
-            if target.is_file() and target != place:
-                shutil.copyfile(target, _anew(place))
-        if lost := [place.name for place, target in links if not target.is_file()]:
-            raise UserError(f"{source}: the link {lost[0]!r} leads to no file of the archive; get another archive")
+                what = f"{member.name!r} is neither file nor folder, and no link is ever made"
+                raise UserError(f"{source}: {what}; if you trust it, unpack it by other means")
 
 
 def extract_zip(source: Path, folder: Path, most: int = MOST_BYTES) -> None:
@@ -99,12 +92,6 @@ def _room(source: Path, folder: Path, most: int) -> Iterator[int]:
         yield min(most, shutil.disk_usage(folder).free)
 
 
-def _anew(place: Path) -> Path:
-    place.parent.mkdir(parents=True, exist_ok=True)
-    place.unlink(missing_ok=True)
-    return place
-
-
 def _require_bound(source: Path, size: int, count: int, most: int) -> None:
     if size > most or count > MOST_FILES:
         bytes_ = f"{size:,} bytes of at most {most:,} (free on the disk, or allowed)"
@@ -112,11 +99,11 @@ def _require_bound(source: Path, size: int, count: int, most: int) -> None:
         raise UserError(f"{source} is too large to unpack: {text}; free the disk or look at the archive")
 
 
-def _require_inside(source: Path, name: str, folder: Path, link: str | None = None) -> Path:
+def _require_inside(source: Path, name: str, folder: Path) -> Path:
     """The place of a member, with the links that are there already: in the folder."""
     root = os.path.realpath(folder)
     place = os.path.realpath(os.path.join(root, name.replace("\\", "/")))
     if place != root and not place.startswith(root + os.sep):
-        what = f"the link {link!r} leads to {name!r}" if link else f"{name!r} would be written"
-        raise UserError(f"{source}: {what} outside of {folder}; the archive is not what it should be, fetch it again")
+        what = f"{name!r} would be written outside of {folder}"
+        raise UserError(f"{source}: {what}; the archive is not what it should be, fetch it again")
     return Path(place)

@@ -11,13 +11,14 @@ import re
 import tarfile
 import zlib
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from solo.data.storage.archives import StrictInfo
-from solo.data.storage.facts import Problems, Stored, class_folders, is_image_name
+from solo.data.storage.facts import Problems, Stored, is_image_name
 from solo.errors import BrokenImageError, UserError, explained, reason
-from solo.files import replacing, write_text
+from solo.files import write_text
 from solo.untrusted import parse_json
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -90,8 +91,8 @@ def _members(shard: str, size: int, changed_ns: int) -> tuple[dict[str, ShardSam
                     continue  # x.JPG beside x.jpg: the first one counts
                 if extension in sample:
                     raise UserError(f"the shard {shard} holds {info.name} twice; keys must differ")
-                place, part = (shard, start, info.size), f"{info.name} {start}"
-                sample[extension] = Stored(f"{shard}:{info.name}", shard, part, _member_bytes, place)
+                read = functools.partial(_member_bytes, shard, start, info.size)
+                sample[extension] = Stored(f"{shard}:{info.name}", shard, f"{info.name} {start}", read)
         with open(shard, "rb") as file:
             file.seek(tar.offset)
             if file.read(2**16).strip(b"\0"):
@@ -149,24 +150,16 @@ def open_h5(path: Path, mode: str = "r") -> Any:
 
 def read_index(path: Path) -> Index:
     """Class -> names of its images, both sorted. It is kept beside the file: listing a million names takes a minute."""
-    cache = path.with_name(path.name + ".index.json")
-    state = path.stat() if path.is_file() else None
-
-    def stamp(index: Index) -> list[int]:
-        whose = [state.st_size, state.st_mtime_ns] if state else []
-        return [*whose, zlib.crc32(json.dumps(index).encode())]
-
-    try:
+    cache, state = path.with_name(path.name + ".index.json"), list[int]()
+    with suppress(OSError, ValueError, KeyError, TypeError):  # there is none yet, or a damaged one
+        state = [path.stat().st_size, path.stat().st_mtime_ns]
         stored = parse_json(cache.read_bytes())
-        if stored["file"] == stamp(stored["index"]):
+        if stored["file"] == [*state, zlib.crc32(json.dumps(stored["index"]).encode())]:
             return dict(stored["index"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # there is none yet, or a damaged one
     index = _h5_names(path)
-    try:
-        write_text(cache, json.dumps({"file": stamp(index), "index": index}))
-    except UserError:
-        pass  # a read-only folder: the next run lists the file again
+    state.append(zlib.crc32(json.dumps(index).encode()))
+    with suppress(UserError):  # of a read-only folder: the next run lists the file again
+        write_text(cache, json.dumps({"file": state, "index": index}))
     return index
 
 
@@ -198,7 +191,7 @@ class H5File:
 
     def image(self, part: str) -> Stored:
         """One image; reading it raises a BrokenImageError if it isn't there, lies in another file, or is no file."""
-        return Stored(f"{self.path}: {part}", str(self.path), part, H5File.read, (self, part))
+        return Stored(f"{self.path}: {part}", str(self.path), part, functools.partial(self.read, part))
 
     def read(self, part: str) -> bytes:
         """The bytes of an image file."""
@@ -226,31 +219,6 @@ def h5_images(path: Path) -> list[Stored]:
     """All images of a file, class by class."""
     file = H5File(path.expanduser())
     return [file.image(f"{name}/{image}") for name, images in read_index(file.path).items() for image in images]
-
-
-def write_h5(folder: Path, path: Path) -> int:
-    """Store a folder with one sub-folder per class, and return how many images it has; files stay encoded.
-
-    Images at any depth belong to their first folder; deeper folders become part of the name, joined by `__`.
-    """
-    import numpy as np
-
-    if path.exists():
-        raise UserError(f"{path} exists already; remove it or choose another name")
-    if not (names := class_folders(folder) if folder.is_dir() else []):
-        raise UserError(f"{folder} has no class folders; expected one folder per class with images inside")
-    count = 0
-    with replacing(path) as temporary, open_h5(temporary, "w") as file:
-        for name in names:
-            images = sorted(p for p in (folder / name).rglob("*") if p.is_file() and is_image_name(p.name))
-            if not images:
-                raise UserError(f"{folder / name} holds no images; put some there or remove it")
-            for image in images:
-                key = f"{name}/{'__'.join(image.relative_to(folder / name).parts)}"
-                data = np.frombuffer(image.read_bytes(), np.uint8)
-                file.create_dataset(key, data=data, compression="gzip", compression_opts=9)
-            count += len(images)
-    return count
 
 
 @functools.lru_cache(maxsize=8)

@@ -87,9 +87,11 @@ def _hub(path: Path, wanted: Wanted) -> Listing:
     columns = _labels(kinds, wanted.label_columns, likely, name)
     table = {column: _hub_labels(data, column) for column in columns}
     encoded = data.cast_column(column, type(data.features[column])(decode=False)).select_columns([column])
-    # By its fingerprint the package knows data that are the same.
-    parts = [(f"{encoded._fingerprint} {row}", (encoded, row)) for row in range(len(encoded))]
-    images = [Stored(f"{name}#{row}", None, part, hub_bytes, place) for row, (part, place) in enumerate(parts)]
+    images = [
+        # By its fingerprint the package knows data that are the same.
+        Stored(f"{name}#{row}", None, f"{encoded._fingerprint} {row}", functools.partial(hub_bytes, encoded, row))
+        for row in range(len(encoded))
+    ]
     return Listing(images, _rows(table, columns, len(images)), tuple(columns), column)
 
 
@@ -187,10 +189,8 @@ def table_columns(
     table: Mapping[str, Sequence[str]], file: Path, path_column: str | None, label_columns: Sequence[str] | None
 ) -> tuple[str, list[str]]:
     """Which column holds the paths, by default the first that begins with an image, and which ones the labels."""
-    if path_column is not None:
-        _require(table, [path_column], "path_column", file)
-    else:
-        path_column = next((name for name, cells in table.items() if is_image_name(cells[0])), None)
+    _require(table, () if path_column is None else (path_column,), "path_column", file)
+    path_column = path_column or next((name for name, cells in table.items() if is_image_name(cells[0])), None)
     if path_column is None:
         raise UserError(f"{file} has no column of image files; set data.path_column to one of {_some(table)}")
     if is_image_name(path_column):
