@@ -9,7 +9,7 @@ import zipfile
 
 import pytest
 
-from solo.data.storage.archives import extract_tar, extract_zip, guarded
+from solo.data.storage.containers import extract_tar, extract_zip, guarded
 from solo.errors import UserError
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from solo.data.labels.trees import Names, from_paths, numbered
-from solo.data.storage.archives import guarded
+from solo.data.storage.containers import guarded
 from solo.data.storage.facts import Problems, class_folders, image_folders, is_image_name
 from solo.errors import UserError, explained
 from solo.taxonomy import Taxonomy

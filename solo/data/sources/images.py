@@ -27,8 +27,7 @@ from torchvision import datasets as tv
 from solo.data.catalogue.registry import DatasetSpec, check_path, choose_classes, layout_of, obtain
 from solo.data.labels.subsets import Around, Pairs, hold_out
 from solo.data.labels.trees import Labels, label_rows
-from solo.data.storage.archives import guarded
-from solo.data.storage.containers import H5File, is_h5, read_index
+from solo.data.storage.containers import H5File, guarded, is_h5, read_index
 from solo.data.storage.facts import DEFAULT_ROOT, Source, Stored, class_folders, is_image_name, of_split
 from solo.data.storage.listing import READERS, WITH_COLUMNS, Listing, Wanted, list_images
 from solo.data.storage.reading import ImageReading, flat_images
