@@ -30,7 +30,7 @@ from solo.data.storage.facts import (
     spread,
 )
 from solo.data.storage.listing import WITH_COLUMNS, Listing, Wanted, list_images
-from solo.errors import UserError
+from solo.errors import UserError, some
 from solo.suggest import did_you_mean
 from solo.taxonomy import Taxonomy
 
@@ -303,8 +303,7 @@ def unseen_classes(
     for name in map(str, wanted or ()):
         leaf = names.index(name) if name in names else int(name) if name.isdigit() else len(names)
         if leaf >= len(names):
-            shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-            give = f"{did_you_mean(name, names)}give names ({shown}) or indices 0 to {len(names) - 1}"
+            give = f"{did_you_mean(name, names)}give names ({some(names, 10)}) or indices 0 to {len(names) - 1}"
             raise UserError(f"data.unseen_classes: {name!r} is no class; {give}")
         found.add(leaf)
     if len(found) == len(names):

@@ -31,7 +31,7 @@ from solo.data.storage.containers import H5File, guarded, is_h5, read_index
 from solo.data.storage.facts import DEFAULT_ROOT, Source, Stored, class_folders, is_image_name, of_split
 from solo.data.storage.listing import READERS, WITH_COLUMNS, Listing, Wanted, list_images
 from solo.data.storage.reading import ImageReading, flat_images
-from solo.errors import BrokenImageError, UserError, explained, printable
+from solo.errors import BrokenImageError, UserError, explained, printable, some
 from solo.taxonomy import UNKNOWN, Taxonomy
 
 _LOG = logging.getLogger("solo")
@@ -351,7 +351,7 @@ def _placed(spec: DatasetSpec, tree: Taxonomy, found: Listing, root: Path | None
     # Images beside the class folders belong to none of them.
     placed = [number for number, row in enumerate(found.rows) if row]
     if unknown := Counter(strange[number] for number in placed if strange[number]):
-        shown = printable(", ".join(sorted(unknown)[:50])) + (", ..." if len(unknown) > 50 else "")
+        shown = printable(some(sorted(unknown), 50))
         what = f"{len(unknown):,} classes of {sum(unknown.values()):,} images are not among the training data's labels"
         if spec.unknown_classes == "raise":
             skip = " (training folders that can't be read are none, too)" if spec.on_error == "skip" else ""
