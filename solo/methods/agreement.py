@@ -247,29 +247,23 @@ class Lightly(MlpHeads, BaseMomentumMethod):
 
     def build(self, kw: lightly_losses.LightlyKwargs) -> None:
         self.known = lightly_losses.losses()[kw.loss]
-        self.has_teacher = lightly_losses.has_teacher(vars(kw))
+        self.has_teacher = kw.has_teacher(vars(kw))
         self.predicts = kw.pred_hidden_dim is not None
-        width = kw.proj_output_dim or self.features_dim
-        projector = mlp(self.features_dim, kw.proj_hidden_dim, width, depth=3) if kw.proj_output_dim else nn.Identity()
-        self.projector = projector
+        width, hidden = kw.proj_output_dim or self.features_dim, kw.proj_hidden_dim
+        self.projector = mlp(self.features_dim, hidden, width, depth=3) if kw.proj_output_dim else nn.Identity()
         self.predictor = mlp(width, kw.pred_hidden_dim, width) if kw.pred_hidden_dim else nn.Identity()
-        self.criterion = self._criterion(kw, width)
-
-    def _criterion(self, kw: lightly_losses.LightlyKwargs, width: int) -> nn.Module:
-        """The loss, whose state is all in buffers. Raises a `UserError` if it refuses its settings."""
         from lightly import loss
 
         # DCLWLoss copies a tensor in a way that torch warns of, in every step.
         warnings.filterwarnings("ignore", "To copy construct from a tensor", module=r"lightly\.")
         given = {name: width if value == "width" else value for name, value in self.known.given.items()}
         try:
-            criterion: nn.Module = getattr(loss, kw.loss)(**{**kw.loss_kwargs, **given})
+            self.criterion = getattr(loss, kw.loss)(**{**kw.loss_kwargs, **given})
         except (TypeError, ValueError) as error:
             raise UserError(f"method_kwargs.loss_kwargs: {kw.loss} says: {' '.join(str(error).split())}") from error
-        if self.known.state is not None:
-            delattr(criterion, self.known.state)
-            criterion.register_buffer(self.known.state, torch.zeros(width, width))
-        return criterion
+        if self.known.state is not None:  # all state is in buffers
+            delattr(self.criterion, self.known.state)
+            self.criterion.register_buffer(self.known.state, torch.zeros(width, width))
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """The loss of the two views, or of each prediction and the other view's target, with HEX's share."""
@@ -282,25 +276,26 @@ class Lightly(MlpHeads, BaseMomentumMethod):
             views = [z1, z2]
         return self.hex.blend(lambda: self.compare(*views), [z1, z2], step)
 
+    @full_precision
     def compare(self, *views: Tensor) -> Tensor:
         """The mean loss of pairs of views (N, D), one after the other; a `UserError` if it refuses such a batch."""
+        losses, how = [], self.known.how
         try:
-            found = distributed.gather_each(*map(at_least_float32, views))
-            return torch.stack([self._of_all(a, b) for a, b in zip(found[::2], found[1::2], strict=True)]).mean()
+            found = distributed.gather_each(*views)
+            for a, b in zip(found[::2], found[1::2], strict=True):
+                if self.known.unit:
+                    a, b = unit(a)[:, None], unit(b)[:, None]
+                with self._same_numbers(a):
+                    if how == "pair":
+                        losses.append(self.criterion(a, b))
+                    elif how == "large and small":  # the same views twice: the means over views are those of two
+                        both = torch.stack((a, b))
+                        losses.append(self.criterion(global_proj=both, local_proj=both))
+                    else:
+                        losses.append(self.criterion([a, b] if how == "list" else torch.cat((a, b))))
         except (ValueError, AssertionError) as error:
             raise UserError(f"{type(self.criterion).__name__}: {' '.join(str(error).split())}") from error
-
-    @full_precision
-    def _of_all(self, a: Tensor, b: Tensor) -> Tensor:
-        if self.known.unit:
-            a, b = unit(a)[:, None], unit(b)[:, None]
-        with self._same_numbers(a):
-            if self.known.how == "pair":
-                return self.criterion(a, b)  # type: ignore[no-any-return]
-            if self.known.how == "large and small":  # the same views twice: the means over views are those of two
-                both = torch.stack((a, b))
-                return self.criterion(global_proj=both, local_proj=both)  # type: ignore[no-any-return]
-            return self.criterion([a, b] if self.known.how == "list" else torch.cat((a, b)))  # type: ignore[no-any-return]
+        return torch.stack(losses).mean()
 
     @contextmanager
     def _same_numbers(self, like: Tensor) -> Iterator[None]:
