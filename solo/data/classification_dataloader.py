@@ -12,7 +12,7 @@ from solo.data.labels.subsets import take_fraction
 from solo.data.sources.images import Transform, load
 from solo.data.views.batched import BatchAugment
 from solo.data.views.pipelines import build_eval_pipeline, build_train_pipeline, train_entry
-from solo.errors import UserError
+from solo.errors import UserError, some
 
 Pair = tuple[Any, Any]
 
@@ -86,8 +86,7 @@ def prepare_datasets(
     val: Any = load(spec, "val", val_data_path, download, T_val, levels, data_format=data_format)
     # Classes are numbered in each folder by itself, so that a missing one would shift all labels after it.
     if spec.folders and (differing := sorted(set(train.classes) ^ set(val.classes))):
-        names = ", ".join(differing[:50]) + (", ..." if len(differing) > 50 else "")
-        counts = f"({len(train.classes)} and {len(val.classes)}; only in one of them: {names})"
+        counts = f"({len(train.classes)} and {len(val.classes)}; only in one of them: {some(differing, 50)})"
         raise UserError(
             f"{train.root} and {val.root} hold different classes {counts}; both need the same folders, or "
             "data.dataset=custom, which knows classes by their names, with data.unknown_classes=drop or label"
