@@ -131,6 +131,9 @@ class Mixed:
     labelled images, from their numbers among all; `labelled` is bool (N,).
     """
 
+    name: str
+    limit: str
+
     def __init__(self, make: Callable[[np.ndarray], BatchRule], labelled: np.ndarray, share: float) -> None:
         self.labelled, self.others = np.flatnonzero(labelled), np.flatnonzero(~labelled)
         self.rule = make(self.labelled)
