@@ -37,7 +37,6 @@ from solo.callbacks.optional import AutoUMAP, ResolutionSchedule, StepProfile, W
 from solo.callbacks.recorder import Facts
 from solo.callbacks.watchers import EmbeddingMonitor, NonFiniteGuard, TrainingDiagnosis
 from solo.checkpoint import load_checkpoint
-from solo.data.batches.fingerprint import fingerprint
 from solo.data.batches.loaders import BatchLoader, end_workers
 from solo.data.sources.images import skipped_files
 from solo.errors import UserError, explained
@@ -54,7 +53,7 @@ from solo.run.machine import (
     trainer_devices,
 )
 from solo.run.report import announce, explain, resume_command, say, show_result, watch_children
-from solo.run.resume import ResumeOrder, SameData, find_resume
+from solo.run.resume import ResumeOrder, SameData, find_resume, fingerprint
 
 _PATIENCE = 5.0  # seconds; W&B's own is two minutes
 
