@@ -17,13 +17,12 @@ Ramzi, Audebert, Thome, Rambour, Bitot: Hierarchical average precision training 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from solo.eval.features import best, unit_rows
-from solo.eval.intervals import Interval, of_halves
 
 GRADED = ("h_ap", "ndcg", "asi")
 
@@ -38,7 +37,6 @@ class Retrieval:
     rows: Tensor  # (Q,) which rows of the features these queries are
     unknown: int  # queries left out because their label (graded: the coarsest) is unknown
     alone: int  # queries left out because nothing in their gallery is right (graded: shares the coarsest label)
-    intervals: dict[str, Interval] = field(default_factory=dict)  # 95 % intervals of the means, where `cuts` were given
 
 
 @torch.no_grad()
@@ -49,7 +47,6 @@ def retrieve(
     queries: Tensor | None = None,
     is_gallery: Tensor | None = None,
     top_k: Sequence[int] = (1, 5, 10),
-    cuts: Tensor | None = None,
     max_elements: int = 5_000_000,
 ) -> list[Retrieval]:
     """Rank the gallery for each query, a block of queries at a time; one result for each level of labels (N, L).
@@ -62,7 +59,6 @@ def retrieve(
         queries: (Q,) row numbers; default: all rows.
         is_gallery: (N,) bool, where queries are looked up; default: all rows. A query is never in its own gallery.
         top_k: which k.
-        cuts: halves of the images, for the intervals, see `cuts` of `solo.eval.intervals`.
         max_elements: bound on the similarities held at once, which bounds the memory.
     """
     labels, queries, gallery = _placed(features, labels, queries, is_gallery)
@@ -86,16 +82,7 @@ def retrieve(
         unknown, alone = int((a < 0).sum()), int(((a >= 0) & (r == 0)).sum())
         measured = dict(zip(names, each[:, r > 0].cpu(), strict=True))
         found.append(Retrieval(measured, queries[r > 0].cpu(), unknown, alone))
-    if cuts is None:
-        return found
-    halves = [
-        retrieve(features[half], labels[half], queries=own, is_gallery=member, top_k=top_k)
-        for half, own, member in _halves(len(features), queries, gallery, cuts)
-    ]
-    return [
-        replace(one, intervals=of_halves(one.values, [half[level].values for half in halves]))
-        for level, one in enumerate(found)
-    ]
+    return found
 
 
 @torch.no_grad()
@@ -105,7 +92,6 @@ def retrieve_graded(
     *,
     queries: Tensor | None = None,
     is_gallery: Tensor | None = None,
-    cuts: Tensor | None = None,
     max_elements: int = 5_000_000,
 ) -> Retrieval:
     """The graded measures; arguments are those of `retrieve`.
@@ -123,14 +109,7 @@ def retrieve_graded(
         values[part] = _graded_scores(shared.gather(1, order), labels.shape[1])
     use = values[:, 0].isfinite()
     measured = dict(zip(GRADED, values[use].cpu().unbind(dim=1), strict=True))
-    whole = Retrieval(measured, asked[use].cpu(), len(queries) - len(asked), int((~use).sum()))
-    if cuts is None:
-        return whole
-    halves = [
-        retrieve_graded(features[half], labels[half], queries=own, is_gallery=member).values
-        for half, own, member in _halves(len(features), queries, gallery, cuts)
-    ]
-    return replace(whole, intervals=of_halves(whole.values, halves))
+    return Retrieval(measured, asked[use].cpu(), len(queries) - len(asked), int((~use).sum()))
 
 
 def _placed(
@@ -141,14 +120,6 @@ def _placed(
     everyone = torch.arange(len(features), device=device)
     gallery = everyone if is_gallery is None else is_gallery.to(device).nonzero()[:, 0]
     return labels.to(device), everyone if queries is None else queries.to(device), gallery
-
-
-def _halves(count: int, queries: Tensor, gallery: Tensor, cuts: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """The rows of each half, and its queries and gallery among these."""
-    is_query, member = torch.zeros(2, count, dtype=torch.bool, device=queries.device)
-    is_query[queries], member[gallery] = True, True
-    for half in cuts.to(queries.device):
-        yield half, is_query[half].nonzero()[:, 0], member[half]
 
 
 def _ranked(
