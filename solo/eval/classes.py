@@ -156,9 +156,9 @@ def mixing_matrix(labels: Array, near: Neighbours, known: Array | None = None) -
     clipped to 1, the sum for two classes in one place. NaN for classes of fewer than 8 images.
     """
     known = np.unique(labels[labels >= 0]) if known is None else known
-    place = np.full(int(max(labels.max(), 0)) + 1, -1)
+    place = np.full(int(max(labels.max(), 0)) + 2, -1)  # the last one is that of the label -1
     place[known] = np.arange(len(known))
-    places = np.where(labels >= 0, place[labels], -1)
+    places = place[labels]
     mine, theirs = np.broadcast_arrays(places[near.queries][:, None], places[near.rows])
     used = (mine >= 0) & (theirs >= 0)
     # How many neighbours of label b (column) the rows of label a (row) have together.

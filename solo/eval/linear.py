@@ -147,7 +147,7 @@ def train_heads(
     batch_size: int,
     seed: int,
 ) -> tuple[Tensor, Tensor]:
-    """SGD with momentum 0.9 on cross-entropy, rates following a cosine to 0: weights (G, d, C), biases (G, C), from zero.
+    """SGD, momentum 0.9, on cross-entropy, rates following a cosine to 0: weights (G, d, C), biases (G, C), from zero.
 
     Features are (n, d), on the device to compute on, labels (n,) in [0, C); `pairs` are the learning rate and weight
     decay of each of the G heads, the decay spares biases. Each epoch goes through the features in an order of its own.

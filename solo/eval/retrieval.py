@@ -51,15 +51,9 @@ def retrieve(
 ) -> list[Retrieval]:
     """Rank the gallery for each query, a block of queries at a time; one result for each level of labels (N, L).
 
-    Images of unknown label (-1) are neither queries nor in the gallery of their level.
-
-    Args:
-        features: (N, d).
-        labels: (N, L), coarse first.
-        queries: (Q,) row numbers; default: all rows.
-        is_gallery: (N,) bool, where queries are looked up; default: all rows. A query is never in its own gallery.
-        top_k: which k.
-        max_elements: bound on the similarities held at once, which bounds the memory.
+    Labels are coarse first; images of unknown label (-1) are neither queries nor in the gallery of their level. Of
+    features (N, d) `queries` (Q,) are row numbers, and `is_gallery` (N,) says where they are looked up, both by default
+    all rows; a query is never in its own gallery. `max_elements` bounds the similarities held at once.
     """
     labels, queries, gallery = _placed(features, labels, queries, is_gallery)
     asked, there = labels[queries].T, labels[gallery].T
@@ -75,8 +69,12 @@ def retrieve(
     for part, order in _ranked(features, queries, gallery, max(depths, default=0), max_elements):
         for level, depth in enumerate(depths):
             near = there[level][order[:, :depth]]
-            hit = near == asked[level, part, None]
-            values[level, :, part] = _level_scores(near >= 0, hit, right[level][part], top_k)
+            hit, total = near == asked[level, part, None], right[level][part].clamp(min=1)
+            rank, hits = (x.cumsum(dim=1, dtype=torch.int32) for x in (near >= 0, hit))  # unknown ones have no rank
+            counted = hit & (rank <= total[:, None])
+            top = [(hit & (rank <= k)).any(dim=1).float() for k in top_k]
+            precision = (counted * hits / rank.clamp(min=1)).sum(dim=1) / total
+            values[level, :, part] = torch.stack([*top, counted.sum(dim=1) / total, precision])
     found = []
     for a, r, each in zip(asked, right, values, strict=True):
         unknown, alone = int((a < 0).sum()), int(((a >= 0) & (r == 0)).sum())
@@ -135,29 +133,13 @@ def _ranked(
         yield slice(start, start + len(part)), best(similarity, depth)
 
 
-def _level_scores(known: Tensor, hit: Tensor, right: Tensor, top_k: Sequence[int]) -> Tensor:
-    """(measures, q) of ranked images (q, depth), of which only the `known` ones are there; `right` (q,) is R."""
-    rank, hits = known.cumsum(dim=1, dtype=torch.int32), hit.cumsum(dim=1, dtype=torch.int32)
-    total = right.clamp(min=1)
-    counted = hit & (rank <= total[:, None])
-    return torch.stack(
-        [
-            *((hit & (rank <= k)).any(dim=1).float() for k in top_k),
-            counted.sum(dim=1) / total,
-            (counted * hits / rank.clamp(min=1)).sum(dim=1) / total,
-        ]
-    )
-
-
 def _graded_scores(shared: Tensor, num_levels: int) -> Tensor:
     """(q, 3): H-AP, NDCG and ASI of ranked images that share so many levels (q, n), NaN where nothing is relevant."""
-    size = shared.shape[1]
+    levels = torch.arange(num_levels + 1, device=shared.device)
     counts = torch.stack([(shared == level).sum(dim=1) for level in range(num_levels + 1)], dim=1)  # (q, L + 1)
     above = counts.flip(1).cumsum(dim=1).flip(1) - counts  # images that come before those of a level in the ideal order
-    relevant = above[:, 0]
-    depth = torch.arange(num_levels + 1, device=shared.device) / num_levels
-    relevance = depth / counts.clamp(min=1)  # (q, L + 1), of an image that shares so many levels
-    ranks = torch.arange(1, size + 1, device=shared.device, dtype=torch.int32)
+    relevance = levels / num_levels / counts.clamp(min=1)  # (q, L + 1), of an image that shares so many levels
+    ranks = torch.arange(1, shared.shape[1] + 1, device=shared.device, dtype=torch.int32)
     here = relevance.gather(1, shared)  # (q, n)
     discount = 1 / torch.log2(ranks + 1.0).double()
     until = torch.cat([discount.new_zeros(1), discount.cumsum(dim=0)])  # until[k]: sum of the first k
@@ -170,6 +152,6 @@ def _graded_scores(shared: Tensor, num_levels: int) -> Tensor:
         overlap += torch.minimum(seen, (ranks - first).clamp(min=0).minimum(count))
         ideal_gain += (2.0**level - 1) * (until[first + count] - until[first])[:, 0]
     h_ap = (hierarchical_rank / ranks).sum(dim=1) / here.sum(dim=1)  # 0 / 0 where nothing is relevant
-    gain = (2.0 ** torch.arange(num_levels + 1, device=shared.device) - 1)[shared] @ discount.float()
-    asi = (overlap / ranks * (ranks <= relevant[:, None])).sum(dim=1) / relevant
+    gain = (2.0**levels - 1)[shared] @ discount.float()
+    asi = (overlap / ranks * (ranks <= above[:, :1])).sum(dim=1) / above[:, 0]
     return torch.stack([h_ap, (gain / ideal_gain).float(), asi], dim=1)

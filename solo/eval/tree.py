@@ -63,12 +63,9 @@ class EmergentTree:
 
     def cut(self, clusters: int) -> Array:
         """(m,) cluster of each leaf when all but the last `clusters` - 1 merges are done, numbered by first leaf."""
-        from scipy.cluster.hierarchy import fcluster
+        from scipy.cluster.hierarchy import cut_tree
 
-        step = np.arange(len(self.merges), dtype=float)
-        found = fcluster(self.merges, len(self.merges) - clusters, "monocrit", monocrit=step)
-        _, first, number = np.unique(found, return_index=True, return_inverse=True)
-        return np.argsort(np.argsort(first))[number]
+        return np.asarray(cut_tree(self.merges, clusters)[:, 0])
 
 
 @dataclass(frozen=True)
@@ -148,9 +145,8 @@ def cpcc(tree: Taxonomy, means: Array, leaves: Array, most: int = 2_000) -> floa
     means, leaves = means[chosen].astype(np.float64), leaves[chosen]
     if len(leaves) < 3:
         return math.nan
-    rest = [slice(place + 1, None) for place in range(len(leaves) - 1)]  # the pairs of one class at a time
-    apart = [np.linalg.norm(means[place] - means[rows], axis=1) for place, rows in enumerate(rest)]
-    in_tree = [tree.distance(leaves[place], leaves[rows]) for place, rows in enumerate(rest)]
+    apart = [np.linalg.norm(mean - means[place:], axis=1) for place, mean in enumerate(means, start=1)]
+    in_tree = [tree.distance(leaf, leaves[place:]) for place, leaf in enumerate(leaves, start=1)]
     return pearson(np.concatenate(apart), np.concatenate(in_tree).astype(np.float64))
 
 
