@@ -6,11 +6,12 @@ bounds how far the objective is above its optimum: by |gradient|^2 / (2 l2). `ch
 all classifiers of a grid; the best is chosen on a part of the *training* rows.
 
 `probe`: what a few or all labels are enough for, with the grid of the suite of eleven transfer data sets: 45 strengths
-of the L2 penalty, evenly spaced in their logarithm from 1e-6 to 1e5 (Kornblith, Shlens, Le: Do better ImageNet models
-transfer better?, CVPR 2019, appendix; Chen et al., SimCLR, ICML 2020, appendix B.8). Here each level has a strength of
-its own, chosen on a fifth of the training images and fitted to all of them, and features are standardised.
+of the L2 penalty, evenly spaced in their logarithm from 1e-6 to 1e5 (Kornblith, Shlens, Le, CVPR 2019, appendix; Chen
+et al., SimCLR, ICML 2020, appendix B.8). Here each level has a strength of its own, chosen on a fifth of the training
+images and fitted to all of them, and features are standardised.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from solo.eval.features import Features, FeatureTable
 from solo.eval.knn import class_counts, knn_ranking
 
 CLOSE = 1e-4  # above the optimum, from which on it counts as reached
+Pair = tuple[float, float]  # learning rate and weight decay
 
 
 @dataclass(frozen=True)
@@ -134,23 +136,17 @@ class Choice:
 
     lr: float
     weight_decay: float
-    accuracies: dict[tuple[float, float], float]
+    accuracies: dict[Pair, float]
 
 
 @torch.no_grad()
 def train_heads(
-    features: Tensor,
-    labels: Tensor,
-    classes: int,
-    pairs: Sequence[tuple[float, float]],
-    epochs: int,
-    batch_size: int,
-    seed: int,
+    features: Tensor, labels: Tensor, classes: int, pairs: Sequence[Pair], epochs: int, batch_size: int, seed: int
 ) -> tuple[Tensor, Tensor]:
     """SGD, momentum 0.9, on cross-entropy, rates following a cosine to 0: weights (G, d, C), biases (G, C), from zero.
 
-    Features are (n, d), on the device to compute on, labels (n,) in [0, C); `pairs` are the learning rate and weight
-    decay of each of the G heads, the decay spares biases. Each epoch goes through the features in an order of its own.
+    Features are (n, d), on the device to compute on, labels (n,) in [0, C); each of the G heads has a pair, whose decay
+    spares biases. Each epoch goes through the features in an order of its own.
     """
     n, rates = len(features), torch.tensor([lr for lr, _ in pairs], dtype=torch.float64)
     decay = features.new_tensor([wd for _, wd in pairs])[:, None, None]
@@ -269,14 +265,12 @@ def choose_strength(bank: FeatureTable, settings: Settings, seed: int, device: t
         return settings.l2
     trained, held = bank.rows(~judged), bank.rows(judged)
     x, count = trained.features.to(device), [int(bank.labels.max()) + 1]
-    right: dict[int, int] = {}
 
+    @functools.cache
     def better(place: int) -> tuple[int, int]:
-        if place not in right:
-            model = fit_linear(x, trained.labels, count, l2=STRENGTHS[place], max_iter=settings.linear_steps)
-            (best,) = model.ranking(held.features.to(device), top=1)
-            right[place] = int((best[:, 0].cpu() == held.labels[:, 0]).sum())
-        return right[place], place
+        model = fit_linear(x, trained.labels, count, l2=STRENGTHS[place], max_iter=settings.linear_steps)
+        (best,) = model.ranking(held.features.to(device), top=1)
+        return int((best[:, 0].cpu() == held.labels[:, 0]).sum()), place
 
     at = max(range(0, len(STRENGTHS), 8), key=better)
     for step in (4, 2, 1):
