@@ -258,8 +258,7 @@ def unit_rows(features: Tensor) -> Tensor:
 
 def unit(rows: Array) -> Array:
     """`unit_rows` of an array (n, d), in float64."""
-    found: Array = unit_rows(torch.from_numpy(np.asarray(rows, dtype=np.float64))).numpy()
-    return found
+    return np.asarray(unit_rows(torch.from_numpy(np.asarray(rows, dtype=np.float64))))
 
 
 def draw(count: int, most: int, seed: int = 0) -> Tensor:

@@ -14,18 +14,16 @@ import torch
 from torch import Tensor
 
 from solo.errors import UserError
+from solo.eval import classes as by_class
 from solo.eval import intervals, predictions
-from solo.eval.classes import agreement, agreement_inside
 from solo.eval.features import Array, Features, FeatureTable, draw
 from solo.eval.intervals import UNDEFINED, Interval
 from solo.eval.knn import hits, knn_ranking, neighbour_intervals
 from solo.eval.linear import linear_ranking
 from solo.eval.retrieval import Retrieval, retrieve, retrieve_graded
-from solo.eval.tree import centroids, compare_with_labels, cpcc, emergent_tree
 from solo.taxonomy import Taxonomy
 
 MEASURES = ("linear", "knn", "retrieval", "clustering", "hierarchy")
-_MOST_CLASSES = 10_000  # of an emergent tree
 _PERMUTED_CLASSES = 500  # above, random re-labellings take too long
 Numbers = dict[str, Any]
 
@@ -174,10 +172,10 @@ class _Part:
     def clustering(self, level: int) -> Numbers:
         """Of a level and, below the first, inside the classes of the one above."""
         features, labels, seed = self.val.features.numpy(), self.labels.numpy(), self.protocol.seed
-        whole = agreement(features, labels[:, level], seed)
+        whole = by_class.agreement(features, labels[:, level], seed)
         numbers: Numbers = {"nmi": plain(whole.nmi), "ami": plain(whole.ami)}
         if level:
-            inside = agreement_inside(features, labels[:, level], labels[:, level - 1], seed)
+            inside = by_class.agreement_inside(features, labels[:, level], labels[:, level - 1], seed)
             numbers |= {"nmi_inside": plain(inside.nmi), "ami_inside": plain(inside.ami)}
             numbers["groups_inside"] = inside.groups
         return numbers
@@ -209,13 +207,15 @@ class _Part:
                 # Where the measured images vote themselves, they are not independent.
                 ends = self.independent(each) if self.bank is not None else {}
                 numbers[name] |= self.percent(each, ends)
-        if nested and 2 < len(np.unique(self.classes[self.classes >= 0])) <= _MOST_CLASSES:
-            means, leaves, _ = centroids(self.val.features.numpy(), self.classes)
+        if nested and 2 < len(np.unique(self.classes[self.classes >= 0])) <= by_class.MOST_LEAVES:
+            means, leaves, _ = by_class.centroids(self.val.features.numpy(), self.classes)
             paths = np.array(tree.path_table())[leaves]
             permutations = 199 if len(leaves) <= _PERMUTED_CLASSES else 0
-            agrees = compare_with_labels(emergent_tree(means), paths, permutations, self.protocol.seed)
+            agrees = by_class.compare_with_labels(
+                by_class.emergent_tree(means), paths, permutations, self.protocol.seed
+            )
             numbers["tree"] = {key: plain(value) for key, value in vars(agrees).items()}
-            numbers["tree"]["cpcc"] = plain(cpcc(tree, means, leaves))
+            numbers["tree"]["cpcc"] = plain(by_class.cpcc(tree, means, leaves))
         if nested and self.judged is not None:
             values = torch.from_numpy(self.judged.hops[np.isfinite(self.judged.hops)])
             numbers["linear"] |= self.percent({"hops": values}, {"hops": intervals.of_mean(values)})
