@@ -143,7 +143,8 @@ def _check_progress(checkpoint: Mapping[str, Any], file: Path) -> None:
         counts = [epochs["started"], epochs["processed"], batches["completed"], *counters(loops)]
         counts += [checkpoint["epoch"], checkpoint["global_step"]]
         counts += [scheduler["last_epoch"] for scheduler in checkpoint["lr_schedulers"]]
-        sound = all(type(count) is int and 0 <= count < _MOST for count in counts)
+        sound = isinstance(checkpoint["pytorch-lightning_version"], str)
+        sound &= all(type(count) is int and 0 <= count < _MOST for count in counts)
         sound &= all(isinstance(part, dict) for part in [*checkpoint.get("callbacks", {}).values(), *optimizers])
         # Without any, the run would go on with an optimizer that knows of nothing.
         sound &= bool(optimizers) and all({"state", "param_groups"} <= part.keys() for part in optimizers)
