@@ -213,10 +213,9 @@ def explain(error: BaseException) -> str | None:
         cure = "lower optimizer.batch_size, data.image_size or the network's width"
         return f"there is not enough memory ({text[:160] or type(error).__name__}); {cure}"
     if worker := _WORKER.search(text):
-        how = worker[2].replace("is killed by signal: ", "was killed by the signal ")
-        what = (
-            f"a process that loads images (pid {worker[1].strip()}) {how.replace('exited unexpectedly', 'has ended')}"
-        )
+        how = worker[2].replace("exited unexpectedly", "has ended")
+        how = how.replace("is killed by signal: ", "was killed by the signal ")
+        what = f"a process that loads images (pid {worker[1].strip()}) {how}"
         return f"{what}, mostly for want of memory; lower data.num_workers or optimizer.batch_size"
     if isinstance(error, RuntimeError) and _LOST.search(text):
         reason = textwrap.shorten(_SOURCE_LINE.sub("", text), 120, placeholder=" ...")

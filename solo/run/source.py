@@ -151,9 +151,8 @@ def pretrained_method(cfg: FeatureCfg) -> nn.Module:
     name = run.cfg.get("method")
     if name is None or name not in METHODS:
         cure = "put the args.json of its run beside it, or leave projector out of feature_type"
-        raise UserError(
-            f"projector features need the method's settings, and {run.file} has none (method={name!r}); {cure}"
-        )
+        what = f"projector features need the method's settings, and {run.file} has none (method={name!r})"
+        raise UserError(f"{what}; {cure}")
     if METHODS[name].heads is BaseMethod.heads:
         raise UserError(f"method {name!r} of {run.file} has no projector; use feature_type=backbone")
     settings = OmegaConf.create(run.cfg)
