@@ -42,9 +42,8 @@ from solo import distributed
 from solo.errors import UserError
 from solo.hex.policy import AdaptivePercentile, Policy, Selector
 from solo.hex.rows import RELEASE, Action, Elsewhere, HexRows, LocalTerm, Stats, debias, means
-from solo.losses.blockwise import blockwise
 from solo.losses.hierarchical_rows import LabelLevels, Rows, RowSoftmax
-from solo.losses.info_nce import MaskedSoftmax, Positives
+from solo.losses.info_nce import MaskedSoftmax, Positives, blockwise
 from solo.losses.pairs import Pairs
 
 Variant = Literal["reweight", "release"]

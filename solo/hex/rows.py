@@ -13,9 +13,8 @@ from torch import Tensor
 from solo.errors import UserError
 from solo.hex.catalogue import NOT_FUSED, NOT_IN_RING
 from solo.hex.policy import Selector
-from solo.losses.blockwise import WHOLE, Whole
 from solo.losses.fused import Choice
-from solo.losses.info_nce import Block, InfoNCERows, MaskedSoftmax, Positives, Terms
+from solo.losses.info_nce import WHOLE, Block, InfoNCERows, MaskedSoftmax, Positives, Terms, Whole
 from solo.losses.pairs import Pairs, listed
 
 Stats = dict[str, Tensor]
@@ -79,7 +78,7 @@ class LocalTerm:
         self, x: Tensor, hierarchy: Tensor, beta: float, among: Tensor | None = None, whole: Whole = WHOLE
     ) -> None:
         self._beta = beta
-        self._listed = hierarchy.nonzero(as_tuple=True) if listed(x) and whole is WHOLE else None
+        self._listed = hierarchy.nonzero(as_tuple=True) if listed(x) and not whole.ring else None
         if self._listed is None:
             self.size = whole(hierarchy.sum(dim=1))  # (R,) |H(i)|
             self._parts = [MaskedSoftmax(factor * x, hierarchy, whole) for factor in (1 + beta, beta)]

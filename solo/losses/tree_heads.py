@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from solo import distributed
-from solo.losses.blockwise import RowLoss, blockwise
+from solo.losses.info_nce import RowLoss, blockwise
 from solo.losses.pairs import BLOCK_ELEMENTS, Pairs, listed, unit
 from solo.losses.targets import cross_entropy_loss_func
 from solo.precision import full_precision
