@@ -179,7 +179,7 @@ class Taxonomy:
             raise UserError(f"{what}; take them out of the label tree, or add images")
 
     @cached_property
-    def _tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Paths (C, levels), depths (C,) of the classes; heights[d, n] of node n at level d - 1, row 0 is the root."""
         import numpy as np
 
@@ -193,7 +193,7 @@ class Taxonomy:
 
     def depths(self) -> np.ndarray:
         """(C,) how many levels each class has a label at, 1 to `num_levels`."""
-        return self._tables[1].copy()
+        return self.tables[1].copy()
 
     def lca_depth(self, a: Any, b: Any) -> np.ndarray:
         """Depth of the lowest common ancestor: how many levels two classes share, 0 (only the root) to `num_levels`.
@@ -204,13 +204,13 @@ class Taxonomy:
 
         a, b = np.asarray(a), np.asarray(b)
         shared = np.zeros(np.broadcast_shapes(a.shape, b.shape), dtype=np.int64)
-        for column in self._tables[0].T:  # a level at a time keeps the matrix of many classes small
+        for column in self.tables[0].T:  # a level at a time keeps the matrix of many classes small
             shared += (column[a] == column[b]) & (column[a] >= 0)
         return shared
 
     def distance(self, a: Any, b: Any) -> np.ndarray:
         """Number of edges between two classes in the tree; arguments as of `lca_depth`."""
-        depths = self._tables[1]
+        depths = self.tables[1]
         distance: np.ndarray = depths[a] + depths[b] - 2 * self.lca_depth(a, b)
         return distance
 
@@ -222,7 +222,7 @@ class Taxonomy:
         """
         import numpy as np
 
-        (paths, _, heights), shared = self._tables, self.lca_depth(a, b)
+        (paths, _, heights), shared = self.tables, self.lca_depth(a, b)
         node = np.where(shared > 0, paths[np.broadcast_to(a, shared.shape), np.maximum(shared - 1, 0)], 0)
         return np.asarray(heights[shared, node])
 
