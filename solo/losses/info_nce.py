@@ -10,7 +10,7 @@ turns of a first round; the gradient is made in a later one, in which that of th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -20,7 +20,7 @@ from torch.autograd.function import once_differentiable
 
 from solo import distributed
 from solo.losses.fused import Choice, fused_sum
-from solo.losses.pairs import Join, Pairs, listed, unit
+from solo.losses.pairs import Pairs, listed, unit
 from solo.precision import full_precision
 
 Positives = Literal["outside", "inside"]
@@ -54,7 +54,7 @@ class Whole:
                     yield rows
             self._round += 1
 
-    def __call__(self, part: Tensor, join: Join = torch.add, after: int = 0) -> Tensor:
+    def __call__(self, part: Tensor, join: Callable[[Tensor, Tensor], Tensor] = torch.add, after: int = 0) -> Tensor:
         """The number (R,) of whole rows, made of that of some keys; ``join`` makes one of those of two sets of keys.
 
         ``after`` so many others are known one after the other; those of a block are asked for in the same order always.
