@@ -147,11 +147,9 @@ class Hex:
 
     def _probe(self, pairs: Pairs, step: Step, drawn: Elsewhere | None) -> Stats:
         temperature, labels = self._temperature(step.epoch), None
-        one, other = (
-            lambda copy: self._contrast(copy, step, drawn)[0],
-            lambda copy: info_nce(copy, temperature, self.positives),
-        )
-        found: Stats = {"gradient_cosine": gradient_cosine(one, other, pairs)}
+        plain = partial(info_nce, temperature=temperature, positives=self.positives)
+        cosine = gradient_cosine(lambda copy: self._contrast(copy, step, drawn)[0], plain, pairs)
+        found: Stats = {"gradient_cosine": cosine}
         if isinstance(targets := getattr(step, "targets", None), Tensor):
             views = len(pairs.anchors) // len(targets)
             labels = targets.repeat(views), step.groups.repeat(views)  # type: ignore[attr-defined]
