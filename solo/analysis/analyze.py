@@ -67,50 +67,53 @@ def analyze(
         UserError: the features don't fit each other, or are too few.
     """
     options = options or Options()
-    whole = sources[0].snapshots[-1].load()
+    newest = sources[0].snapshots[-1]  # it says what is missing of the labels, and where to look
+    whole = newest.load()
     main, several = _main(whole), len(sources) > 1
     count, most = len(main.val), options.max_images
     if count < 8:
         raise UserError(f"{main.name}: {count} images are too few to analyse; give at least 8")
     rows = None if most is None or count <= most else draw_rows(count, most, options.seed)  # None: all of them
-    reference = _taken(whole, rows)
-    labelling = numbers.find_labelling(_main(reference), options)
+
+    def taken(spaces: Spaces) -> Spaces:
+        if rows is None:
+            return spaces
+        return {kind: replace(one, val=one.val.rows(rows), train=None, queries=None) for kind, one in spaces.items()}
+
+    labelling = numbers.find_labelling(_main(taken(whole)), options)
     say(f"labels: {labelling.protocol}")
 
-    def numbers_of(name: str, point: SnapshotSource, spaces: Spaces) -> dict[str, Numbers]:
-        say(", ".join(filter(None, (name, time_of(point.epoch)))))
-        views = point.views(count) if point.views else {}
-        return {kind: measure(one.val.features, labelling, options, views.get(kind)) for kind, one in spaces.items()}
+    def look(source: RunSource, point: SnapshotSource) -> tuple[Spaces, dict[str, Numbers]]:
+        """A snapshot's features of the images that are looked at, and their numbers."""
+        found = whole if point is newest else point.load()
+        other = _main(found)
+        if len(other.val) != count:
+            raise UserError(
+                f"{sources[0].name} has features of {count:,} images and {source.name} of {len(other.val):,}; only "
+                "models that saw the same images can be compared"
+            )
+        if other.levels and main.levels and not torch.equal(other.val.labels, main.val.labels):
+            both = f"{sources[0].name} and {source.name}"
+            raise UserError(f"the labels of {both} differ; give features of the same images in the same order")
+        say(", ".join(filter(None, (source.name, time_of(point.epoch)))))
+        spaces, of = taken(found), point.views(count) if point.views else {}
+        return spaces, {kind: measure(x.val.features, labelling, options, of.get(kind)) for kind, x in spaces.items()}
 
     names = labelling.names[labelling.superclass]
     if options.inside is not None and options.inside not in names:
         raise UserError(f"inside={options.inside!r} is no superclass; choose {', '.join(names[:20])}")
-    first = numbers_of(sources[0].name, sources[0].snapshots[-1], reference)
+    reference, first = look(sources[0], newest)
     poorest = min(next(iter(first.values())).superclasses, key=lambda node: node.ratio, default=None)
     worst = names.index(options.inside) if options.inside else poorest.node if poorest else None
     views = numbers.choose_views(labelling, worst, options) if options.embedding != "none" else ()
     runs, grids, embedded = [], {}, dict[str, Any]()  # runs that began with the same network share their points
     for place, source in enumerate(sources):
         snapshots = []
-        for index, point in enumerate(source.snapshots):
-            is_last = index == len(source.snapshots) - 1
-            if place == 0 and is_last:
-                spaces, measured = reference, first
-            else:
-                found = point.load()
-                other, pair = _main(found), (sources[0].name, source.name)
-                if len(other.val) != count:
-                    raise UserError(
-                        f"{pair[0]} has features of {count:,} images and {pair[1]} of {len(other.val):,}; only models "
-                        "that saw the same images can be compared"
-                    )
-                if other.levels and main.levels and not torch.equal(other.val.labels, main.val.labels):
-                    both = " and ".join(pair)
-                    raise UserError(f"the labels of {both} differ; give features of the same images in the same order")
-                spaces = _taken(found, rows)
-                measured = numbers_of(source.name, point, spaces)
+        for point in source.snapshots:
+            spaces, measured = (reference, first) if point is newest else look(source, point)
+            is_last = point is source.snapshots[-1]
             clouds = {}
-            for view in views if index == 0 or is_last else ():
+            for view in views if is_last or point is source.snapshots[0] else ():
                 part = _main(spaces).val.features.numpy()[view.rows]
                 key = f"{view.key} {hashlib.sha256(part.tobytes()).hexdigest()}"
                 if key not in embedded:
@@ -143,9 +146,3 @@ def analyze(
 def _main(spaces: Spaces) -> Features:
     """The representation, else whatever there is."""
     return spaces["backbone"] if "backbone" in spaces else next(iter(spaces.values()))
-
-
-def _taken(spaces: Spaces, rows: torch.Tensor | None) -> Spaces:
-    if rows is None:
-        return spaces
-    return {kind: replace(one, val=one.val.rows(rows), train=None, queries=None) for kind, one in spaces.items()}
