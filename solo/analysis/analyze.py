@@ -13,15 +13,16 @@ from solo.analysis import numbers
 from solo.analysis.drawing import Images, draw
 from solo.analysis.figure import Figure, run_colour
 from solo.analysis.figures import nearest_in_batch, snapshot_figures, trend_figures
-from solo.analysis.numbers import Analysis, Numbers, Options, Run, Snapshot, measure, time_of
+from solo.analysis.numbers import Analysis, Numbers, Run, Snapshot, measure, time_of
 from solo.analysis.plots import embed
 from solo.analysis.report import protocol_of, record, write_report
+from solo.args.eval_schema import AnalyzeCfg
 from solo.errors import UserError
 from solo.eval.features import Features
 from solo.eval.features import draw as draw_rows
 from solo.files import write_text
 
-Say = Callable[[str], None]
+Options: Callable[..., AnalyzeCfg] = AnalyzeCfg  # the keys of `solo analyze`; those of the sources aren't read
 Spaces = Mapping[str, Features]
 
 
@@ -55,9 +56,9 @@ class Outcome(NamedTuple):
 def analyze(
     sources: Sequence[RunSource],
     folder: Path,
-    options: Options | None = None,
+    options: AnalyzeCfg | None = None,
     image: Images | None = None,
-    say: Say = lambda text: None,
+    say: Callable[[str], None] = lambda text: None,
 ) -> Outcome:
     """Look at one or more runs, all of the same images in the same order, and write what was found into `folder`.
 
@@ -126,7 +127,7 @@ def analyze(
         runs.append(Run(source.name, tuple(snapshots), run_colour(place)))
     seen = [point.views is not None for source in sources for point in source.snapshots]
     title = options.title or " · ".join(source.name for source in sources)
-    protocol = protocol_of(len(_main(reference).val), count, labelling, options, seen)
+    protocol = protocol_of(labelling, count, options, seen)
     analysis = Analysis(title, tuple(runs), labelling, views, options, protocol)
     of_row = image if image is None or rows is None else lambda row: image(int(rows[row]))
     made = [*trend_figures(analysis), *snapshot_figures(analysis, grids)]

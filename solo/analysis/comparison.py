@@ -26,11 +26,11 @@ def texts(
     """`report.html`, in which is everything, and `report.md`: tables under their headings, the YAML file at the end."""
     parts = [f"# {title}", f"`{command}`"]
     for heading, lines in tables.items():
-        parts += [*([f"## {heading}"] if heading else []), markdown_table(lines)]
-    parts += [*remarks, *([f"```yaml\n{file.strip()}\n```"] if file else [])]
+        parts += [f"## {heading}" if heading else "", markdown_table(lines)]
+    parts += [*remarks, f"```yaml\n{file.strip()}\n```" if file else ""]
     words: dict[str, Any] = {"title": title, "command": command, "tables": tables, "remarks": remarks, "file": file}
     page = render("tables.html", **words, picture=embedded(picture) if picture else "")
-    return {"report.html": page, "report.md": "\n\n".join(parts) + "\n"}
+    return {"report.html": page, "report.md": "\n\n".join(filter(None, parts)) + "\n"}
 
 
 def _write(folder: Path, files: dict[str, str], plain: Mapping[str, Any]) -> list[str]:
@@ -104,14 +104,11 @@ def table_of_arms(report: Report, budget: str) -> list[list[str]]:
         if cell.budget == budget:
             arms.setdefault(cell.arm, {})[cell.measure] = cell
     rows = []
-    gains = {arm: of[report.measures[0]].difference for arm, of in arms.items()}
-    for arm in sorted(arms, key=lambda arm: -(gain.mean if (gain := gains[arm]) else 0.0)):
-        first = arms[arm][report.measures[0]]
+    firsts = {arm: of[report.measures[0]] for arm, of in arms.items()}
+    for arm, first in sorted(firsts.items(), key=lambda one: -one[1].difference.mean if one[1].difference else 0.0):
         row = [arm + (" (placebo)" if arm in report.placebos else ""), str(first.seeds)]
-        for measure in report.measures:
-            cell = arms[arm][measure]
-            spread = "" if math.isnan(cell.deviation) else f" ± {cell.deviation:.2f}"
-            found = cell.difference
+        for cell in (arms[arm][measure] for measure in report.measures):
+            spread, found = "" if math.isnan(cell.deviation) else f" ± {cell.deviation:.2f}", cell.difference
             tested = f", {cell.p_holm:.2g}, {found.sign_p:.2g}" if found and found.pairs > 1 else ""
             row += [f"{cell.mean:.2f}{spread}", f"{found}{tested}" if found else ""]
         rows.append([*row, "" if math.isnan(first.cost) else f"{first.cost:.2f}"])

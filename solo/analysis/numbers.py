@@ -7,7 +7,7 @@ models and epochs, so that these stay comparable.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from solo.analysis.figure import Figure, Legend, Panel, is_empty
 from solo.analysis.pages import words_of
+from solo.args.eval_schema import AnalyzeCfg
 from solo.errors import UserError
 from solo.eval import classes as by_class
 from solo.eval import embedding as measures
@@ -26,29 +27,6 @@ from solo.eval.tree import EmergentTree, TreeAgreement, centroids, compare_with_
 SPACES = {"backbone": "representation", "projector": "projection"}
 COSINE_ANCHORS = 4000  # each against all images: hundreds of millions of pairs are enough for a distribution
 _RANDOM_SUPERCLASSES = 5  # as in figure 10 of the paper
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to look; the names are those of the command's keys."""
-
-    k: int = 20  # neighbours that vote, and that say how far classes mix
-    temperature: float = 0.07  # of their votes
-    # images that are compared with all images; more are drawn at random (for cosines at most 4,000)
-    max_anchors: int = 10_000
-    quantile: float = 0.99  # of the adaptive threshold
-    seed: int = 5  # of all draws
-    title: str | None = None  # of the report; by default the names of the runs
-    superclass: str | int | None = None  # level of the superclasses, name or index; default the one above the classes
-    inside: str | None = None  # name of the superclass whose classes are drawn; default the poorest one
-    clusters: int | None = None  # without labels, how many to find; default a twentieth of the images, 10 to 60
-    # how features become points; `none` leaves the pictures of points out
-    embedding: Literal["umap", "tsne", "pca", "none"] = "umap"
-    max_points: int = 2000  # images of a picture of points
-    max_images: int | None = None  # images to look at; more are drawn at random. None: all
-    lidar_images: int = 1000  # that the snapshots' `views` compare, for the protocol
-    lidar_views: int = 10  # of each
-    png: bool = True  # write the figures as PNG, too
 
 
 @dataclass(frozen=True)
@@ -94,7 +72,7 @@ class Labelling:
         return found
 
 
-def find_labelling(reference: Features, options: Options) -> Labelling:
+def find_labelling(reference: Features, options: AnalyzeCfg) -> Labelling:
     """The labels of the measured images, completed from `reference`, the model that suggests what is missing.
 
     Raises:
@@ -213,7 +191,7 @@ class Numbers:
         return next((pair.mixing for pair in self.pairs if (pair.first, pair.second) == (a, b)), math.nan)
 
 
-def measure(features: Tensor, labelling: Labelling, options: Options, views: Tensor | None) -> Numbers:
+def measure(features: Tensor, labelling: Labelling, options: AnalyzeCfg, views: Tensor | None) -> Numbers:
     """Measure one embedding (n, d), finite, n >= 2; LiDAR of augmented views (m, q, d) of some of its images."""
     rows = features.numpy()
     near = by_class.neighbours(rows, options.k, options.max_anchors, options.seed)
@@ -236,7 +214,7 @@ def measure(features: Tensor, labelling: Labelling, options: Options, views: Ten
         agreement = compare_with_labels(tree, labelling.labels[first[known >= 0]])
     values = measures.spectrum(features, center=True)
     shares = values[values > 0].square()
-    anchors = {"max_anchors": min(options.max_anchors, COSINE_ANCHORS), "seed": options.seed}
+    anchors: Any = {"max_anchors": min(options.max_anchors, COSINE_ANCHORS), "seed": options.seed}
     return Numbers(
         count=len(rows),
         dim=rows.shape[1],
@@ -248,8 +226,8 @@ def measure(features: Tensor, labelling: Labelling, options: Options, views: Ten
         eigenvalues=(shares / shares.sum() if len(shares) else shares).numpy(),
         knn=dict(zip(labelling.levels, accuracies, strict=True)),
         knn_interval=dict(zip(labelling.levels, intervals, strict=True)),
-        cosine=measures.cosine_distributions(features, coarse, **anchors) if int((coarse >= 0).sum()) > 1 else None,  # type: ignore[arg-type]
-        selection=measures.selection(features, coarse, quantile=options.quantile, **anchors),  # type: ignore[arg-type]
+        cosine=measures.cosine_distributions(features, coarse, **anchors) if int((coarse >= 0).sum()) > 1 else None,
+        selection=measures.selection(features, coarse, quantile=options.quantile, **anchors),
         profile=by_class.collapse_profile(features, labels[:, labelling.superclass :]),
         tree=tree,
         classes=classes,
@@ -311,7 +289,7 @@ class Analysis:
     runs: tuple[Run, ...]  # at least one
     labelling: Labelling  # the same for all
     views: tuple[View, ...]  # what is drawn as points
-    options: Options  # how it was analysed
+    options: AnalyzeCfg  # how it was analysed
     protocol: dict[str, str]  # sentences that hold for every number, by topic
 
     @property
@@ -345,7 +323,7 @@ def time_of(epoch: int | None) -> str:
     return "" if epoch is None else f"after {epoch} epoch{'s' * (epoch != 1)}"
 
 
-def choose_views(labelling: Labelling, worst: int | None, options: Options) -> tuple[View, ...]:
+def choose_views(labelling: Labelling, worst: int | None, options: AnalyzeCfg) -> tuple[View, ...]:
     """Figure 10: all images by superclass; of five random ones; and inside one by class (`worst`, or the largest)."""
     rng = np.random.default_rng(options.seed)
     known = np.flatnonzero(labelling.coarse >= 0)

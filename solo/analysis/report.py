@@ -11,8 +11,9 @@ from markupsafe import Markup
 
 from solo.analysis.drawing import Images, as_plotly, brief
 from solo.analysis.figure import Figure, Plot, legend_of
-from solo.analysis.numbers import COSINE_ANCHORS, SPACES, Analysis, Labelling, Numbers, Options, Run
+from solo.analysis.numbers import COSINE_ANCHORS, SPACES, Analysis, Labelling, Numbers, Run
 from solo.analysis.pages import embedded, finite, page_file, render, words_of
+from solo.args.eval_schema import AnalyzeCfg
 
 
 class Finding(NamedTuple):
@@ -139,8 +140,9 @@ def _space(numbers: Numbers) -> dict[str, Any]:
     return found
 
 
-def protocol_of(count: int, total: int, labelling: Labelling, options: Options, seen: Sequence[bool]) -> dict[str, str]:
-    """The sentences by topic, for `count` of `total` images; `seen` says whether each snapshot has views."""
+def protocol_of(labelling: Labelling, total: int, options: AnalyzeCfg, seen: Sequence[bool]) -> dict[str, str]:
+    """The sentences by topic, for the images of a labelling, of `total`; `seen`: whether each snapshot has views."""
+    count = len(labelling.labels)
     anchors, cosine_anchors = (
         f"all {count:,} images"
         if count <= most
@@ -245,21 +247,22 @@ def _overview(analysis: Analysis) -> tuple[list[tuple[Any, ...]], list[list[dict
 
     A cell has its class (the best of several runs in a space), what it is sorted by, whose colour it has, and its text.
     """
-    levels, rows = analysis.labelling.levels, []
+    levels, rows, held = analysis.labelling.levels, [], []
     columns = [*((f"kNN, {level}", "leave-one-out top-1 accuracy, %", 2, "high", "") for level in levels), *_MEASURES]
-    held = [(run.name, space, numbers) for run in analysis.runs for space, numbers in run.last.spaces.items()]
-    values = [[*n.knn.values(), *(n.at(path) for *_, path in _MEASURES)] for *_, n in held]
-    for (run, space, _), own in zip(held, values, strict=True):
+    for run in analysis.runs:
+        for space, n in run.last.spaces.items():
+            held.append((run.name, space, [*n.knn.values(), *(n.at(path) for *_, path in _MEASURES)]))
+    for name, space, own in held:
         called = SPACES.get(space, space)
-        cells = [{"mark": "text", "key": run, "run": run, "shown": run}]
-        cells.append({"mark": "text", "key": called, "run": "", "shown": called})
-        rivals = [others for (_, other, _), others in zip(held, values, strict=True) if other == space]
-        for place, ((_, _, digits, better, _), value) in enumerate(zip(columns, own, strict=True)):
-            known = {others[place] for others in rivals if math.isfinite(others[place])}
-            ends = {"high": max(known, default=None), "low": min(known, default=None)}
-            mark = "best" if len(known) > 1 and value == ends.get(better) else ""
-            fine = math.isfinite(value)
-            shown = f"{value:,.{digits}f}" if fine else "–"
-            cells.append({"mark": mark, "key": str(value) if fine else "", "run": "", "shown": shown})
+        cells = [{"mark": "text", "key": name, "run": name, "shown": name}]
+        cells.append({"mark": "text", "key": called, "shown": called})
+        rivals = zip(*(values for _, other, values in held if other == space), strict=True)
+        for (_, _, digits, better, _), value, values in zip(columns, own, rivals, strict=True):
+            if not math.isfinite(value):
+                cells.append({"mark": "", "key": "", "shown": "–"})
+                continue
+            known = {other for other in values if math.isfinite(other)}
+            is_best = len(known) > 1 and value == {"high": max(known), "low": min(known)}.get(better)
+            cells.append({"mark": "best" if is_best else "", "key": str(value), "shown": f"{value:,.{digits}f}"})
         rows.append(cells)
     return [("run", "", None), ("space", "", None), *(column[:3] for column in columns)], rows

@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig
 
 from solo.args.config import Difference, differences, fill_defaults, may_change, to_plain
+from solo.args.fields import get
 from solo.args.schema import PretrainCfg
 from solo.errors import UserError, explained
 from solo.files import clean
@@ -207,10 +208,10 @@ class AutoResumer:
 
     def _mismatches(self, wanted: dict[str, Any], stored: dict[str, Any]) -> list[str]:
         """The settings that make it another run, `key: old -> new`."""
-        also = [key for key in self.ALSO_MATCH if _value(stored, key) is not None]
+        also = [key for key in self.ALSO_MATCH if get(stored, key) is not None]
         found = []
         for key in [*self.SHOULD_MATCH, *also]:
-            old, new = _value(stored, key), _value(wanted, key)
+            old, new = get(stored, key), get(wanted, key)
             if old != new:
                 changes = differences({key: old}, {key: new}) or [Difference(key, old, new)]
                 found += [str(one) for one in changes if not may_change(one.key, wanted.get("resume_allow") or [])]
@@ -234,9 +235,3 @@ def _read(file: Path) -> dict[str, Any] | None:
     with contextlib.suppress(OSError, ValueError):
         return dict(plain_values(parse_json(file.read_bytes()), mapping=True))
     return None
-
-
-def _value(values: Any, key: str) -> Any:
-    for part in key.split("."):
-        values = values.get(part) if isinstance(values, dict) else None
-    return values
