@@ -12,16 +12,17 @@ from typing import Any
 
 import numpy as np
 
-from solo.analysis.figure import GOOD, GREY, DotRow, Figure, dots, run_colour
-from solo.analysis.pages import Lines, embedded, finite, markdown_table, render
+from solo.analysis.figure import GOOD, GREY, DotRow, Figure, dots, embedded, finite, markdown_table, render, run_colour
 from solo.errors import UserError, reason
 from solo.eval.features import Array
 from solo.eval.intervals import Paired, holm, paired, paired_images
 from solo.files import write_text
 
+Tables = Mapping[str, Sequence[Sequence[str]]]  # by their headings, each as its first line and its rows
+
 
 def texts(
-    title: str, command: str, tables: Mapping[str, Lines], remarks: Sequence[str], file: str = "", picture: bytes = b""
+    title: str, command: str, tables: Tables, remarks: Sequence[str], file: str = "", picture: bytes = b""
 ) -> dict[str, str]:
     """`report.html`, in which is everything, and `report.md`: tables under their headings, the YAML file at the end."""
     parts = [f"# {title}", f"`{command}`"]

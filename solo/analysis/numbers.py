@@ -13,8 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from solo.analysis.figure import Figure, Legend, Panel, is_empty
-from solo.analysis.pages import words_of
+from solo.analysis.figure import Figure, Legend, Panel, is_empty, words_of
 from solo.args.eval_schema import AnalyzeCfg
 from solo.errors import UserError
 from solo.eval import classes as by_class
@@ -73,11 +72,7 @@ class Labelling:
 
 
 def find_labelling(reference: Features, options: AnalyzeCfg) -> Labelling:
-    """The labels of the measured images, completed from `reference`, the model that suggests what is missing.
-
-    Raises:
-        UserError: there is no such level.
-    """
+    """Labels, completed from the model that suggests what is missing; a `UserError` where there is no such level."""
     superclass = options.superclass
     labels, levels, features = reference.val.labels.numpy(), reference.levels, reference.val.features.numpy()
     if not levels or (labels < 0).all():

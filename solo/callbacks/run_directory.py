@@ -34,10 +34,8 @@ _held: dict[Path, int] = {}  # by this process, whose locks don't exclude each o
 def acquire(folder: Path) -> None:
     """Take the folder by POSIX's lock (where there is one) until `release`, or until this process ends; twice = once.
 
-    So a dead process holds nothing, and workers inherit nothing.
-
-    Raises:
-        UserError: another process has it; says which one, where and since when. Or the folder can't be written.
+    So a dead process holds nothing, and workers inherit nothing. A `UserError` says which process has it, where and
+    since when, or that the folder can't be written.
     """
     path = folder.resolve() / NAME
     while sys.platform != "win32" and path not in _held:
@@ -123,8 +121,7 @@ class RunDirectory:
     def open(self, trainer: Trainer) -> Path:
         """Agree on the id, create the folder, take it for this run, return it. Every process has to call this.
 
-        Raises:
-            UserError: the folder can't be created, or another program is at work in it; in all processes.
+        A `UserError`, in all processes: the folder can't be created, or another program is at work in it.
         """
         if self.is_open:
             return self.path
