@@ -66,9 +66,15 @@ class CommonDataCfg(Section):
     )
     fraction: float = key(-1.0, "share of the training images to use; -1: all", ge=-1, le=1)
     holdout: float = key(
-        0.0, "part of training, in whole groups, that validates instead of the data set's own: for choosing", ge=0, lt=1
+        0.0,
+        "share of the training images that validate in place of the data set's own, which nobody then looks at: for "
+        "choosing settings; whole groups (fonts) where the data set knows some",
+        ge=0,
+        lt=1,
     )
-    num_workers: int | None = idle(None, "loader processes of each device; null: as many as it has cores", ge=0)
+    num_workers: int | None = idle(
+        None, "loader processes for each device; null: as many as there are cores for it", ge=0
+    )
     download: bool = idle(True, "fetch the data set if it isn't there")
     num_classes: int | None = key(None, "number of classes; null: the data set's, or the folders counted", ge=1)
     levels: tuple[str, ...] | str | None = key(
@@ -81,14 +87,18 @@ class CommonDataCfg(Section):
     )
     on_error: Literal["raise", "skip"] = key("raise", "images that can't be read: stop, or go on and list them")
     unknown_classes: Literal["drop", "label"] | None = key(
-        None, "validation classes that training lacks: leave them out, or keep shared labels; null: refuse them"
+        None,
+        "validation classes that training lacks: leave their images out, or keep the labels that they share; null: "
+        "refuse them",
     )
     range: tuple[float, ...] | None = key(
-        None, "black and white in images above 8 bits a value; null: the checkpoint's, else found in a sample"
+        None,
+        "values that are black and white in images with more than 8 bits a value; null: the checkpoint's, else found "
+        "in a sample of the training images",
     )
     exif: bool | None = key(None, "turn pictures as their EXIF says; null: the checkpoint's, else true")
     background: tuple[int, ...] | None = key(
-        None, "red, green, blue behind transparency; null: the checkpoint's, else white", ge=0, le=255
+        None, "red, green, blue behind transparent pictures; null: the checkpoint's, else white", ge=0, le=255
     )
     max_pixels: int | None = key(None, "of one image, larger ones are refused; null: 178956970", ge=1)
 
@@ -110,9 +120,13 @@ class AugmentedDataCfg(CommonDataCfg):
         None, "views of whole batches, from decoded images, or image by image; null: batch if they take little room"
     )
     cache_size: int | None = idle(
-        None, "batch, image files: most pixels of the shorter side kept; null: 8/7 of the largest view", ge=1
+        None,
+        "batch, image files: pixels of the shorter side that are kept, at most; null: 8/7 of the largest view",
+        ge=1,
     )
-    cache_dir: str | None = idle(None, "batch, image files: where decoded images are kept; null: the user's cache")
+    cache_dir: str | None = idle(
+        None, "batch, image files: where decoded images are kept; null: the user's cache folder"
+    )
 
 
 class DataCfg(AugmentedDataCfg):
@@ -134,10 +148,17 @@ class DataCfg(AugmentedDataCfg):
     )
     per_class: int = key(4, "pxk: images of each class in a batch", ge=1)
     labelled_share: float | None = key(
-        None, "share of a batch whose class is known: few labels come more often; null: as they come", gt=0, lt=1
+        None,
+        "share of a batch whose class is known, in (0, 1): few labelled images come as often as that takes; "
+        "null: as they come",
+        gt=0,
+        lt=1,
     )
     resolution_schedule: tuple[float, ...] | None = key(
-        None, "seen shares of the views' side, in equal parts of the run, e.g. [0.5,0.75,1]; null: all", gt=0, le=1
+        None,
+        "shares of the views' side that are seen, in as many equal parts of the run, e.g. [0.5,0.75,1]; null: all",
+        gt=0,
+        le=1,
     )
     num_large_crops: int | None = key(None, "views of full size; null: counted in augmentations", ge=1)
     num_small_crops: int | None = key(None, "smaller views; null: counted in augmentations", ge=0)
@@ -170,7 +191,10 @@ class OfflineDataCfg(SourceDataCfg):
 
     no_labels: bool = key(False, "custom: flat folders of images without labels")
     unseen_classes: int | tuple[str, ...] | None = key(
-        None, "also measured apart: names, indices, or how many to draw; null: those of the checkpoint's run", ge=0
+        None,
+        "classes that are measured apart as well, those that pretraining left out: names or indices, or how many to "
+        "draw; null: those of the checkpoint's run",
+        ge=0,
     )
     split_seed: int = key(42, "seed of unseen_classes", ge=0)
     val_only: bool = key(False, "measure the validation images among themselves, without training images")

@@ -101,8 +101,12 @@ class AnalyzeCfg(FeatureCfg):
         None, "level of the superclasses, by name or index; null: the one above the classes, else what emerges"
     )
     inside: str | None = key(None, "name of a superclass whose classes are drawn; null: the one that is poorest inside")
-    clusters: int | None = key(None, "without labels: clusters; null: a twentieth of the images, 10 to 60", ge=2)
-    embedding: Literal["umap", "tsne", "pca", "none"] = key("umap", "how features become points; none: no pictures")
+    clusters: int | None = key(
+        None, "without labels: clusters to find; null: a twentieth of the images, 10 to 60", ge=2
+    )
+    embedding: Literal["umap", "tsne", "pca", "none"] = key(
+        "umap", "how features become points; none: no such pictures"
+    )
     max_points: int = key(2000, "images of each picture of points; more are subsampled at random", ge=2)
     max_images: int | None = key(None, "images to look at; more are subsampled at random; null: all", ge=8)
     max_anchors: int = key(10_000, "images that are compared with all images; more are subsampled at random", ge=2)
@@ -218,7 +222,9 @@ class ExperimentFile(Section):
     measures: tuple[str, ...] = key(
         REQUIRED, "[classes:]level/number of evaluate.json, such as class/knn_acc1 or unseen:class/map_at_r"
     )
-    seeds: tuple[int, ...] | int = key(5, "how many, or which: the same for every arm, so differences are paired", ge=0)
+    seeds: tuple[int, ...] | int = key(
+        5, "how many, or which: the same for every arm, so that differences are paired", ge=0
+    )
     baseline: str = key(REQUIRED, "the arm that the others are compared with")
     budgets: dict[str, list[str]] | None = key(None, "name -> words: everything is done for each; null: one")
     choose: ChooseCfg = key(ChooseCfg, "settings of arms with a grid")
@@ -233,7 +239,9 @@ class BenchmarkCfg(Section):
     runs: tuple[str, ...] = key(
         REQUIRED, "checkpoints, folders of runs, timm/NAME or torchvision/NAME; the others are compared with the first"
     )
-    data: tuple[str, ...] | str = key(REQUIRED, "[digits,glyphs=PATH], or a YAML file: NAME: [words of solo evaluate]")
+    data: tuple[str, ...] | str = key(
+        REQUIRED, "data sets, [digits,glyphs=PATH], or a YAML file: NAME: [words of solo evaluate]"
+    )
     protocols: tuple[Literal["knn", "linear", "shots1", "shots10", "labels1", "labels10"], ...] = key(
         ["knn", "linear", "shots1", "shots10", "labels1", "labels10"], "what is measured, see docs/benchmark.md"
     )

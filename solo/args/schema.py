@@ -26,7 +26,9 @@ class TrainerCfg(Section):
     What a recipe leaves out stays Lightning's own default. A test compares them with the installed Lightning's.
     """
 
-    precision: Precision | None = key(None, "number format; auto: half precision where device and network gain by it")
+    precision: Precision | None = key(
+        None, "number format of the computation; auto: half precision where device and network gain by it"
+    )
     sync_batchnorm: bool = key(False, "share batch statistics among processes")
     gradient_clip_val: int | float | None = key(None, "clip gradients to this norm or value", ge=0)
     gradient_clip_algorithm: Literal["norm", "value"] | None = key(None, "what gradient_clip_val bounds")
@@ -80,13 +82,21 @@ class PerformanceCfg(Section):
     """What makes training faster or slower and leaves its result as it is."""
 
     disable_channel_last: bool = key(False, "keep images channel-first in memory")
-    compile: Literal["auto"] | bool = idle("auto", "torch.compile; auto: on a GPU, for runs of 5,000 steps and more")
-    grad_checkpointing: bool = idle(False, "recompute activations in the backward pass: less memory, more time")
+    compile: Literal["auto"] | bool = idle(
+        "auto", "compile the networks (torch.compile); auto: on a GPU, for runs of 5,000 steps and more"
+    )
+    grad_checkpointing: bool = idle(
+        False, "compute the backbone's activations again in the backward pass: less memory, more time"
+    )
     ring_loss: bool = idle(
-        False, "several devices: contrastive keys go round, none gathers all; of methods that compare all rows"
+        False,
+        "several devices: keys of the contrastive loss pass from one to the next instead of being gathered by all, so "
+        "that none holds more than two sets of its own rows; of methods that compare all rows of a batch",
     )
     fused_loss: bool = idle(
-        False, "GPU: kernels keep no similarities in memory; where HEX can replace the loss, and weighs or drops"
+        False,
+        "GPU: kernels compute the contrastive loss and keep no similarities in memory; of methods whose loss HEX can "
+        "replace, and of HEX that weighs or drops relatives",
     )
     profile: bool = idle(False, "write profile.txt and profile.json: where the time of a step goes")
 
@@ -98,7 +108,9 @@ class CheckpointCfg(Section):
     dir: str = key("trained_models", "parent folder of all runs")
     frequency: int = key(1, "epochs between two checkpoints", ge=1)
     keep_prev: bool = key(False, "keep the earlier ones")
-    ema: float | None = key(None, "write ema.pth: the backbone's running mean, keeping this share a step", gt=0, lt=1)
+    ema: float | None = key(
+        None, "write ema.pth, too: a running mean of the backbone that keeps this share of itself in a step", gt=0, lt=1
+    )
     every_steps: int | None = key(None, "renew last.ckpt inside an epoch after as many optimizer steps, too", ge=1)
     every_minutes: float | None = key(30, "the same by time; null: only after epochs", ge=0)
 
@@ -147,14 +159,20 @@ class HexCfg(Section):
     """Hierarchy-aware contrastive loss; these keys may also stand at the top level."""
 
     policy: str = key(
-        "standard", f"hierarchy negatives, usually written `type: HEX_adaptive`: {shown()}, or your own, module:name"
+        "standard",
+        f"which negatives count as hierarchy negatives, usually written `type: HEX_adaptive`: {shown()}, or a "
+        "policy of your own as module:name",
     )
     policy_kwargs: dict[str, Any] = key({}, "settings of a policy of your own, and of clusters, fnc, ring")
     positives: Literal["inside", "outside"] = key(
-        "inside", "several positives of an anchor: summed inside the log, as in solo-learn, or the mean of their logs"
+        "inside",
+        "several positives of one anchor (of more than two views, or of labels): summed inside the log, as in "
+        "solo-learn, or the mean of their logs",
     )
     variant: Literal["reweight", "relative", "release"] = key(
-        "reweight", "the paper's loss; with weights relative to all negatives: the set weighs more; the release's"
+        "reweight",
+        "the paper's loss; the same with weights relative to all negatives, so that the set weighs more as a whole; or "
+        "what the public release trains",
     )
     quantile: float = key(0.99, "adaptive: threshold within each row of similarities", gt=0, le=1)
     warm_epoch: int | None = key(
@@ -169,10 +187,14 @@ class HexCfg(Section):
     beta: float = key(1.0, "how much the closest hierarchy negatives weigh more", ge=0)
     tau_plus: float = key(0.1, "expected share of false negatives among them", ge=0, lt=1)
     action: Literal["weigh", "drop", "pull", "keep"] | None = key(
-        None, "what relatives are: weighed (beta, tau_plus), dropped, pulled, or nothing; null: the type's own"
+        None,
+        "what is done with relatives: weighed among the negatives (beta, tau_plus), dropped from them, pulled, or "
+        "nothing; null: the type's own",
     )
     show: Literal["neighbours", "oracle", "shuffled", "random"] | None = key(
-        None, "whose relative the second view shows, found as by that type; null: nobody's, with HEX: neighbours"
+        None,
+        "whose relatives are shown, whatever the type: the second view of an image is one of a relative, found as by "
+        "that type; null: all views are the image's own, with HEX: neighbours",
     )
     show_share: float = key(0.8, "share of the second views that are a relative's", ge=0, le=1)
     denominator: Literal["own", "negatives", "all", "inside"] | None = key(
@@ -183,7 +205,9 @@ class HexCfg(Section):
     share: float | None = key(
         None, "pull: of the target that relatives have; null: 0.5, for coarse labels the same for all", ge=0, le=1
     )
-    softness: float | None = key(None, "pull: temperature of relatives' weights; null: all the same, soft: 0.05", gt=0)
+    softness: float | None = key(
+        None, "pull: temperature of the softmax that weighs relatives; null: all the same, soft: 0.05", gt=0
+    )
     confident: bool = key(False, "pull: a smaller share where these weights are spread evenly (ASCL)")
     kin: Literal["HEX_adaptive", "HEX_fixed", "superclass", "HCL"] | None = key(
         None, "pull, drop: a second type, which finds whom to weigh among the other negatives"
@@ -203,7 +227,9 @@ class HexCfg(Section):
     alpha: float = key(0.1, "share of HEX in methods which add it to their own loss", ge=0, le=1)
     scale: float | None = key(None, "factor of HEX in those methods; null: the method's own", ge=0)
     temperature: float | None = key(None, "temperature of HEX; null: method_kwargs.temperature, else 0.1", gt=0)
-    temperature_max: float | None = key(None, "HEX's temperature swings up to this and back (2303.13664)", gt=0)
+    temperature_max: float | None = key(
+        None, "HEX's temperature swings from hex.temperature up to this and back (2303.13664)", gt=0
+    )
     temperature_period: int = key(100, "epochs from one maximum to the next", ge=1)
     named: bool = key(False, "adaptive, fixed: who shares a known label at hex.level is a hierarchy negative, too")
     level: int | str | None = key(
@@ -230,7 +256,10 @@ class LinearOptimizerCfg(Section):
 
 class OptimizerCfg(LinearOptimizerCfg):
     classifier_lr: float | None = key(
-        None, "the online classifier's; null: lr; of solo-learn's data sets scaled only with data.val_path", ge=0
+        None,
+        "learning rate of the online classifier, likewise; null: lr; with solo-learn's data sets scaled only if "
+        "data.val_path is set, as it always was",
+        ge=0,
     )
 
 
@@ -275,8 +304,12 @@ class RunCfg(Section):
     checkpoint: CheckpointCfg = idle(CheckpointCfg, "files of a run")
     auto_resume: AutoResumeCfg = idle(AutoResumeCfg, "continue by itself")
     resume_from_checkpoint: str | None = idle(None, "continue this checkpoint; goes before auto_resume")
-    resume_allow: tuple[str, ...] = idle([], "settings (or sections) that may differ in a resumed run: [max_epochs]")
-    trust: list[str] = key([], "modules outside of solo whose code a file may name; counts on the command line only")
+    resume_allow: tuple[str, ...] = idle(
+        [], "settings (or sections) that may differ in a resumed run, e.g. [max_epochs]"
+    )
+    trust: list[str] = key(
+        [], "modules outside of solo whose code may run where a file names it; counts on the command line only"
+    )
     progress: Literal["rich", "plain", "off"] = idle("rich", "progress bar, a line an epoch, or nothing")
     logger: tuple[Literal["csv", "tensorboard", "wandb", "mlflow", "trackio"], ...] | None = idle(
         None, "where metrics go; csv is always written; null: tensorboard.enabled and wandb.enabled say it"
@@ -299,7 +332,9 @@ class PretrainCfg(RunCfg):
     finetune_layers: tuple[str, ...] | None = key(
         None, "layers of it that are trained, the rest stays as it is, BatchNorm too; null: all"
     )
-    finetune_lora: int | None = key(None, "rank of adapters trained in its attention instead (LoRA); null: none", ge=1)
+    finetune_lora: int | None = key(
+        None, "rank of adapters that are trained in its attention, in place of its weights (LoRA); null: none", ge=1
+    )
     verdict: bool = idle(True, "with finetune_from: compare its weights with those of the end")
     momentum: MomentumCfg = key(MomentumCfg, "slow copy")
     hex: HexCfg = key(HexCfg, "hierarchy-aware loss")
@@ -315,11 +350,15 @@ class PretrainCfg(RunCfg):
 
 class LinearCfg(RunCfg):
     name: str | None = idle(None, "name of the run; null: linear-<data set>")
-    pretrained_feature_extractor: str = key(REQUIRED, "a checkpoint (.ckpt .pth .safetensors) or a run's folder")
+    pretrained_feature_extractor: str = key(
+        REQUIRED, "a checkpoint (.ckpt .pth .safetensors ...) or the folder of a run"
+    )
     pretrain_method: str | None = key(None, "method that trained it, where the architecture depends on it (ViT)")
     finetune: bool = key(False, "train the backbone, too")
     grid: bool = key(
-        False, "with data.cache_features: train 24 pairs of lr and weight decay; take the best on a tenth of training"
+        False,
+        "with data.cache_features: train 24 pairs of learning rate and weight decay at once, and take the best on a "
+        "tenth of the training images",
     )
     backbone: LinearBackboneCfg = key(LinearBackboneCfg, "network")
     data: LinearDataCfg = key(LinearDataCfg, "images")
