@@ -47,14 +47,22 @@ class Command:
 COMMANDS: dict[str, Command] = {
     "pretrain": Command("run.pretrain:run", PretrainCfg, "learn from images without labels"),
     "linear": Command("run.measure:linear", LinearCfg, "evaluate a backbone with a linear classifier, or finetune it"),
-    "evaluate": Command("run.measure:evaluate", eval_schema.EvaluateCfg, "measure features at every level of labels"),
-    "analyze": Command("run.analyze:run", eval_schema.AnalyzeCfg, "look at embeddings: collapse, the tree; a report"),
+    "evaluate": Command(
+        "run.measure:evaluate", eval_schema.EvaluateCfg, "measure features at every level of the label tree"
+    ),
+    "analyze": Command(
+        "run.analyze:run", eval_schema.AnalyzeCfg, "look at embeddings: emergence, collapse, the tree; a report"
+    ),
     "knn": Command("run.measure:knn", eval_schema.KnnCfg, "evaluate features by their nearest neighbours"),
     "umap": Command("run.measure:umap", eval_schema.UmapCfg, "draw features as points in the plane"),
     "embed": Command("run.take:embed", None, "features of a folder of images", eval_schema.EmbedCfg),
     "search": Command("run.take:search", None, "find the images most alike to one", eval_schema.SearchCfg),
-    "predict": Command("run.take:predict", None, "best classes of images, at every level", eval_schema.PredictCfg),
-    "export": Command("run.take:export", None, "the backbone for timm, torchvision, ONNX, ...", eval_schema.ExportCfg),
+    "predict": Command(
+        "run.take:predict", None, "best classes of a folder of images, at every level", eval_schema.PredictCfg
+    ),
+    "export": Command(
+        "run.take:export", None, "the backbone for timm, torchvision, Hugging Face, ONNX, ...", eval_schema.ExportCfg
+    ),
     "experiment": Command("experiment.main:main", None, "compare arms over paired seeds, with intervals"),
     "benchmark": Command("experiment.benchmark:main", None, "runs on many data sets and protocols, in one table"),
     "recipe": Command("", None, "print a recipe whole, to save and edit; list what there is"),
