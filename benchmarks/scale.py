@@ -27,7 +27,6 @@ import numpy as np
 import torch
 
 from solo import distributed
-from solo.data.batches.fingerprint import fingerprint
 from solo.data.batches.samplers import SeededSampler, rule_sampler
 from solo.data.labels.subsets import draw_known, hold_out, take_fraction
 from solo.data.labels.trees import from_columns
@@ -42,6 +41,7 @@ from solo.files import csv_text
 from solo.hex.relatives import Bank, drawn_alike
 from solo.losses.info_nce import simclr_loss_func
 from solo.methods.base import NeighbourQueue
+from solo.run.resume import fingerprint
 from solo.taxonomy import Taxonomy
 
 MOST, LONG = 10_000_000, 0.4  # images; seconds after which nothing larger is tried

@@ -29,31 +29,10 @@ if TYPE_CHECKING:
     from solo.run.pretrained import PretrainedModel, mteb_encoder
     from solo.taxonomy import Taxonomy
 
-__all__ = [
-    "METHODS",
-    "AdaptivePercentile",
-    "ConfigError",
-    "EveryNegative",
-    "FixedThreshold",
-    "GuidedLoss",
-    "HEXLoss",
-    "HierarchicalContrastiveLoss",
-    "NoNegative",
-    "PretrainedModel",
-    "Superclass",
-    "Taxonomy",
-    "UserError",
-    "WithNamed",
-    "__version__",
-    "analyze",
-    "evaluate",
-    "hierarchical_contrastive_loss",
-    "inspect",
-    "load",
-    "mteb_encoder",
-    "pretrain",
-    "search",
-]
+__all__ = ["METHODS", "ConfigError", "PretrainedModel", "Taxonomy", "UserError", "__version__", "mteb_encoder"]
+__all__ += ["AdaptivePercentile", "EveryNegative", "FixedThreshold", "HEXLoss", "NoNegative", "Superclass", "WithNamed"]
+__all__ += ["GuidedLoss", "HierarchicalContrastiveLoss", "hierarchical_contrastive_loss"]
+__all__ += ["analyze", "evaluate", "inspect", "load", "pretrain", "search"]
 
 # Module -> the public names that live there.
 _HOMES = {

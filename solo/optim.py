@@ -4,7 +4,6 @@ LARS: You, Gitman, Ginsburg: Large batch training of convolutional networks, htt
 """
 
 import math
-from bisect import bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -170,18 +169,13 @@ class PureLR(LRScheduler):
 class PureMultiStepLR(PureLR, MultiStepLR):
     """torch's `MultiStepLR`, computed from the epoch."""
 
-    def get_lr(self) -> list[float]:  # type: ignore[override]
-        """Rates of the groups in the current epoch."""
-        factor = self.gamma ** bisect_right(sorted(self.milestones.elements()), self.last_epoch)
-        return [float(base * factor) for base in self.base_lrs]
+    get_lr = MultiStepLR._get_closed_form_lr
 
 
 class PureExponentialLR(PureLR, ExponentialLR):
     """torch's `ExponentialLR`, computed from the epoch."""
 
-    def get_lr(self) -> list[float]:  # type: ignore[override]
-        """Rates of the groups in the current epoch."""
-        return [float(base * self.gamma**self.last_epoch) for base in self.base_lrs]
+    get_lr = ExponentialLR._get_closed_form_lr
 
 
 class LinearWarmupCosineAnnealingLR(PureLR):

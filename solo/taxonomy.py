@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from solo.errors import UserError
+from solo.errors import UserError, some
 
 if TYPE_CHECKING:
     import numpy as np
@@ -174,8 +174,7 @@ class Taxonomy:
     def check_counts(self, counts: Sequence[int]) -> None:
         """Refuse, by a `UserError`, classes without images, of which there are `counts`."""
         if empty := [self.class_names[leaf] for leaf, count in enumerate(counts) if count == 0]:
-            shown = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
-            what = f"{len(empty)} of {self.num_classes} classes have no image: {shown}"
+            what = f"{len(empty)} of {self.num_classes} classes have no image: {some(empty)}"
             raise UserError(f"{what}; take them out of the label tree, or add images")
 
     @cached_property

@@ -12,7 +12,7 @@ from solo.data.labels.subsets import take_fraction
 from solo.data.sources.images import Transform, load
 from solo.data.views.batched import BatchAugment
 from solo.data.views.pipelines import build_eval_pipeline, build_train_pipeline, train_entry
-from solo.errors import UserError
+from solo.errors import UserError, some
 
 Pair = tuple[Any, Any]
 
@@ -88,8 +88,7 @@ def prepare_datasets(
     # Classes are numbered in each folder by itself, so that a missing one would shift all labels after it.
     ours, theirs = (cast(Any, images) for images in (train, val))
     if spec.folders and (differing := sorted(set(ours.classes) ^ set(theirs.classes))):
-        names = ", ".join(differing[:50]) + (", ..." if len(differing) > 50 else "")
-        counts = f"({len(ours.classes)} and {len(theirs.classes)}; only in one of them: {names})"
+        counts = f"({len(ours.classes)} and {len(theirs.classes)}; only in one of them: {some(differing, 50)})"
         raise UserError(
             f"{ours.root} and {theirs.root} hold different classes {counts}; both need the same folders, or "
             "data.dataset=custom, which knows classes by their names, with data.unknown_classes=drop or label"

@@ -22,8 +22,6 @@ from solo.export.folder import Bundle, model_card, write_description
 from solo.files import output_file, replacing, write_text
 
 TimmForm = tuple[str, dict[str, Any]]  # timm's name of an architecture, and arguments of `timm.create_model`
-
-
 # How an exported folder is read: lines of Python, and what loads a network, images (B, C, H, W) -> features (B, F) for
 # any B; None where its package is missing.
 Reading = tuple[list[str], Callable[[], Callable[[Tensor], Tensor]] | None]
@@ -85,8 +83,8 @@ def _described(bundle: Bundle) -> str:
 def _safetensors(bundle: Bundle, folder: Path) -> Reading:
     from safetensors.torch import load_file
 
-    classifier = {f"classifier.{key}": value for key, value in (bundle.classifier or {}).items()}
-    _write_weights(folder, {**_prefixed(bundle), **classifier})
+    parts = {"backbone": bundle.backbone.state_dict(), "classifier": bundle.classifier or {}}
+    _write_weights(folder, {f"{part}.{key}": value for part, state in parts.items() for key, value in state.items()})
 
     def load() -> nn.Module:
         network, state = copy.deepcopy(bundle.backbone), load_file(folder / "model.safetensors")
@@ -95,10 +93,6 @@ def _safetensors(bundle: Bundle, folder: Path) -> Reading:
 
     usage = ["import solo", "", f'model = solo.load("{folder.name}")', 'features = model.embed("FOLDER_OF_IMAGES")']
     return usage, load
-
-
-def _prefixed(bundle: Bundle) -> dict[str, Tensor]:
-    return {f"backbone.{key}": value for key, value in bundle.backbone.state_dict().items()}
 
 
 def _timm_form(bundle: Bundle) -> TimmForm | None:
@@ -161,7 +155,7 @@ def _write_timm(bundle: Bundle, form: TimmForm, folder: Path) -> None:
 
     network, (architecture, arguments) = bundle.network, form
     known: Any = timm.create_model(architecture, **arguments).pretrained_cfg
-    images = {
+    pretrained = {
         "input_size": [network.channels, network.size, network.size],
         "fixed_input_size": bool(known.get("fixed_input_size")),
         "interpolation": "bilinear",
@@ -169,14 +163,16 @@ def _write_timm(bundle: Bundle, form: TimmForm, folder: Path) -> None:
         "crop_mode": "center" if network.resize else "squash",
         "mean": list(network.mean),
         "std": list(network.std),
+        "num_classes": 0,
+        "first_conv": known.get("first_conv"),
+        "classifier": known.get("classifier"),
     }
-    head = {"num_classes": 0, "first_conv": known.get("first_conv"), "classifier": known.get("classifier")}
     config = {
         "architecture": architecture,
         "num_classes": 0,
         "num_features": bundle.features_dim,
         "model_args": {key: value for key, value in arguments.items() if key != "num_classes"},
-        "pretrained_cfg": {**images, **head},
+        "pretrained_cfg": pretrained,
     }
     write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
     _write_weights(folder, bundle.backbone.state_dict())
@@ -189,8 +185,9 @@ def _hf(bundle: Bundle, folder: Path) -> Reading:
     elif _write_code(bundle, folder):
         trust = ", trust_remote_code=True"
     else:
-        known = "take to=onnx, torch_export, safetensors"
-        raise UserError(f"transformers has no network like {_described(bundle)}; {known}")
+        raise UserError(
+            f"transformers has no network like {_described(bundle)}; take to=onnx, torch_export, safetensors"
+        )
     usage = [
         "from transformers import AutoModel",
         "",
@@ -238,7 +235,7 @@ def _write_code(bundle: Bundle, folder: Path) -> bool:
     }
     write_text(folder / "modeling_solo.py", code)
     write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
-    _write_weights(folder, _prefixed(bundle))
+    _write_weights(folder, {f"backbone.{key}": value for key, value in bundle.backbone.state_dict().items()})
     return True
 
 
@@ -320,23 +317,21 @@ def _detectron2(bundle: Bundle, folder: Path) -> Reading:
             f"detectron2 reads resnet18 and resnet50 with three channels and the stem for large images, not "
             f"{_described(bundle)}"
         )
-    named = {_detectron_key(key): value.cpu().numpy() for key, value in bundle.backbone.state_dict().items()}
+    # `layer1.0.bn1.weight` of torchvision is `res2.0.conv1.norm.weight` there.
+    renamed = {f"layer{stage}": f"res{stage + 1}" for stage in range(1, 5)}
+    renamed |= {f"bn{place}": f"conv{place}.norm" for place in range(1, 4)}
+    renamed |= {"downsample.0": "shortcut", "downsample.1": "shortcut.norm"}
+    named = {}
+    for key, value in bundle.backbone.state_dict().items():
+        name = key if key.startswith("layer") else f"stem.{key}"
+        for old, new in renamed.items():
+            name = name.replace(old, new)
+        named[name] = value.cpu().numpy()
     with replacing(folder / "model.pkl") as temporary:
         # detectron2's own form of weights; it is written here, and never read.
         temporary.write_bytes(pickle.dumps({"model": named, "__author__": "solo", "matching_heuristics": True}))
     usage = f'cfg.MODEL.WEIGHTS = "{folder.name}/model.pkl"  # and MODEL.PIXEL_MEAN, PIXEL_STD of the card'
     return [usage], None
-
-
-def _detectron_key(key: str) -> str:
-    """The name of torchvision's weight in detectron2's ResNet: `layer1.0.bn1.weight` -> `res2.0.conv1.norm.weight`."""
-    key = key if key.startswith("layer") else f"stem.{key}"
-    renamed = {f"layer{stage}": f"res{stage + 1}" for stage in range(1, 5)}
-    renamed |= {f"bn{place}": f"conv{place}.norm" for place in range(1, 4)}
-    renamed |= {"downsample.0": "shortcut", "downsample.1": "shortcut.norm"}
-    for old, new in renamed.items():
-        key = key.replace(old, new)
-    return key
 
 
 TARGETS: dict[str, Callable[[Bundle, Path], Reading]] = {

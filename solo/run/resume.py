@@ -2,12 +2,17 @@
 
 import contextlib
 import gzip
+import hashlib
 import os
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -17,8 +22,10 @@ from solo.args.schema import RunCfg
 from solo.callbacks.checkpointer import BACKUP
 from solo.callbacks.run_directory import AutoResumer, RunDirectory, stored_wandb_id
 from solo.checkpoint import checkpoint_file, load_checkpoint, misfit, saved_settings
-from solo.data.batches.fingerprint import Fingerprint, fingerprint
-from solo.data.batches.loaders import BatchLoader
+from solo.data.batches.loaders import BatchLoader, SeededDataset
+from solo.data.cache import pixels_in_memory
+from solo.data.labels.subsets import Indexed, level_targets
+from solo.data.sources.images import image_sources
 from solo.errors import ConfigError, UserError
 from solo.files import replacing
 from solo.run.report import say
@@ -211,7 +218,7 @@ class SameData(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if self.found is not None:
-            checkpoint[_KEY] = self.found.plain()
+            checkpoint[_KEY] = {"digest": self.found.digest, "classes": self.found.classes}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the list, where it isn't too long."""
@@ -219,3 +226,76 @@ class SameData(Callback):
             with replacing(self.run.path / _LIST) as temporary:
                 text = "\n".join(self.found.lines).encode(errors="surrogateescape")
                 temporary.write_bytes(gzip.compress(text, 1, mtime=0))
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Images and labels of a data set in a few bytes, wherever its folder lies."""
+
+    digest: str  # changes with any name, label, or pixel in memory, and with the size of a file
+    classes: dict[str, int]  # its number -> images
+    lines: tuple[str, ...]  # for images in files, `class <tab> name <tab> size` of each, sorted; else empty
+
+    def changes(self, classes: dict[str, int], lines: Sequence[str]) -> str:
+        """In words, what is other than it was: the classes then, and the lines, empty where nobody knows."""
+        found = []
+        for name in {**classes, **self.classes}:
+            if (now := self.classes.get(name, 0)) != (then := classes.get(name, 0)):
+                found.append(f"class {name} has {now} images instead of {then}")
+        old, new = (dict(line.rpartition("\t")[::2] for line in side) for side in (lines, self.lines))
+        changed = {name for name in new.keys() & old.keys() if new[name] != old[name]}
+        kinds = {"added": new.keys() - old.keys(), "removed": old.keys() - new.keys(), "changed": changed}
+        for what, names in kinds.items():
+            if old and names:
+                shown = ", ".join(name.partition("\t")[2] for name in sorted(names)[:5])
+                found.append(f"{len(names)} files {what} ({shown}{', ...' if len(names) > 5 else ''})")
+        return "; ".join(found) or "other images or labels"
+
+
+def fingerprint(images: Any) -> Fingerprint | None:
+    """Of a loader's data set, or the decoded images of one; None where nothing is known of it."""
+    while isinstance(images, (SeededDataset, Indexed)):
+        images = images.dataset
+    known = getattr(images, "targets", None)
+    if known is None:
+        return None
+    labels = known if isinstance(known, Tensor) else level_targets(images)
+    called = [str(leaf) for leaf in labels.reshape(len(labels), -1)[:, -1].tolist()]
+    rows, inner = np.arange(len(called)), images
+    while inner is not None and not isinstance(inner, str):  # a folder knows the name of its data set
+        images = inner
+        rows = np.asarray(images.indices)[rows] if hasattr(images, "indices") else rows
+        inner = getattr(images, "dataset", None)
+    text = hashlib.sha256(labels.numpy().tobytes())
+    lines: tuple[str, ...] = ()
+    array = pixels_in_memory(images)
+    if array is not None:
+        text.update(np.ascontiguousarray(array[rows]).data)
+    else:
+        files = getattr(images, "files", None) or image_sources(images) or ()
+        files = [files[row] for row in rows] if len(files) > len(rows) else files
+        lines = tuple(sorted(f"{name}\t{line}" for name, line in zip(called, _described(files), strict=False)))
+        text.update("\n".join(lines).encode(errors="surrogateescape"))
+    return Fingerprint(text.hexdigest()[:32], dict(sorted(Counter(called).items())), lines)
+
+
+_LOOK_AT = 20_000  # sizes of files that are asked for, evenly spread: on a network each may take a millisecond
+
+
+def _described(files: Sequence[Any]) -> Iterator[str]:
+    """`name <tab> size`; names are relative to the folder that all have in common."""
+    paths = [file if isinstance(file, str) else str(file.container or "") for file in files]
+    paths = [os.path.abspath(path) if path else "" for path in paths]  # a table may have both kinds
+    folder = os.path.commonpath([os.path.dirname(path) for path in paths]) if all(paths) and paths else ""
+    size, every = lru_cache(maxsize=4096)(_size), max(1, len(files) // _LOOK_AT)
+    for place, (file, path) in enumerate(zip(files, paths, strict=True)):
+        part = "" if isinstance(file, str) else f" {file.part}"
+        relative = os.path.relpath(path, folder) if folder else os.path.basename(path)
+        yield f"{relative}{part}\t{size(path) if path and place % every == 0 else ''}"
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1

@@ -199,19 +199,30 @@ class Hierarchical:
 
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[list[int]]:
         mixed = rng.permutation(len(self.group))
-        images = mixed[np.argsort(self.group[mixed], kind="stable")].tolist()
-        starts, unused = self.starts.tolist(), _Counts(np.bincount(self.group))
+        members = np.split(mixed[np.argsort(self.group[mixed], kind="stable")], self.starts[1:])
+        unused, left = [own.tolist() for own in members], np.bincount(self.group)
         draw = random.Random(int(rng.integers(2**62))).random
-        everything = (0, len(starts), 0, 0)
+
+        def take(low: int, high: int, inner_low: int, inner_high: int) -> int:
+            """The group of an image of a ring, drawn uniformly among those that are left; -1 if none is."""
+            counts = left[low:high].copy()
+            counts[inner_low - low : inner_high - low] = 0
+            ends, chance = counts.cumsum(), draw()
+            if not ends[-1]:
+                return -1
+            group = low + int(ends.searchsorted(int(chance * ends[-1]), side="right"))
+            left[group] -= 1
+            return group
+
         for _ in range(self.count(size)):
             batch: list[int] = []
             while len(batch) < size:
-                anchor = unused.take(everything, draw())
-                batch.append(images[starts[anchor] + unused.left[anchor]])
+                anchor = take(0, len(left), 0, 0)
+                batch.append(unused[anchor].pop())
                 for ring in self.rings[anchor]:
-                    group = unused.take(ring, draw()) if len(batch) < size else -1
+                    group = take(*ring) if len(batch) < size else -1
                     if group >= 0:
-                        batch.append(images[starts[group] + unused.left[group]])
+                        batch.append(unused[group].pop())
             yield batch
 
 
@@ -237,47 +248,6 @@ def _rings(paths: np.ndarray) -> list[list[Ring]]:
             inner = outer
         rings.append(own)
     return rings
-
-
-class _Counts:
-    """Images that are left of each group: sums over ranges and draws in log(groups) steps (Fenwick's tree, 1994)."""
-
-    def __init__(self, sizes: np.ndarray) -> None:
-        self.left = sizes.tolist()
-        total = np.concatenate(([0], np.cumsum(sizes)))
-        ends = np.arange(len(sizes) + 1)
-        self.sums = (total - total[ends & (ends - 1)]).tolist()  # sums[i]: of the lowest bit of i groups before i
-
-    def before(self, group: int) -> int:
-        """Images in the groups before this one."""
-        total = 0
-        while group:
-            total += self.sums[group]
-            group &= group - 1
-        return total
-
-    def take(self, ring: Ring, chance: float) -> int:
-        """Take an image out of a ring and return its group, -1 if none is left; `chance` in [0, 1) says which."""
-        low, high, inner_low, inner_high = ring
-        first, skipped_from = self.before(low), self.before(inner_low)
-        skipped = self.before(inner_high) - skipped_from
-        free = self.before(high) - first - skipped
-        if not free:
-            return -1
-        place = first + int(chance * free)
-        place += skipped if place >= skipped_from else 0
-        group, step = 0, 1 << (len(self.left).bit_length() - 1)
-        while step:  # down to the group of the image at that place, groups counted one after the other
-            further = group + step
-            if further < len(self.sums) and self.sums[further] <= place:
-                group, place = further, place - self.sums[further]
-            step >>= 1
-        self.left[group] -= 1
-        above = group + 1
-        while above < len(self.sums):
-            self.sums[above] -= 1
-            above += above & -above
-        return group
 
 
 BatchRule = Random | Balanced | PerClass | Hierarchical | Mixed

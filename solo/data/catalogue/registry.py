@@ -11,8 +11,8 @@ from typing import Any
 from solo import plugin
 from solo.data.catalogue.rows import ALIASES, ROWS
 from solo.data.catalogue.rows import DatasetSpec as DatasetSpec
+from solo.data.catalogue.rows import layout_of as layout_of
 from solo.data.labels.trees import folder_classes, from_columns, from_paths, read_tree
-from solo.data.layouts.layout import Layout, find_layout
 from solo.data.storage.containers import h5_images, is_h5, read_index
 from solo.data.storage.containers import is_here as is_here
 from solo.data.storage.facts import (
@@ -30,7 +30,7 @@ from solo.data.storage.facts import (
     spread,
 )
 from solo.data.storage.listing import WITH_COLUMNS, Listing, Wanted, list_images
-from solo.errors import UserError
+from solo.errors import UserError, some
 from solo.suggest import did_you_mean
 from solo.taxonomy import Taxonomy
 
@@ -145,12 +145,6 @@ def validation_path(spec: DatasetSpec, train_path: str | None) -> str | None:
     return None
 
 
-def layout_of(spec: DatasetSpec) -> Layout:
-    """The layout that a row of the registry names."""
-    assert spec.layout is not None
-    return find_layout(spec.layout)
-
-
 def _place(path: str | os.PathLike[str] | None) -> Path:
     return Path(path).expanduser() if path else DEFAULT_ROOT
 
@@ -158,11 +152,10 @@ def _place(path: str | os.PathLike[str] | None) -> Path:
 def is_there(spec: DatasetSpec, path: str | None, download: bool) -> bool:
     """Whether it lies in a folder; a `UserError` if not, and it can't be fetched."""
     layout, folder = layout_of(spec), _place(path)
-    if layout.tree(folder) is not None or layout.tree(folder, train=False) is not None:
-        return True
-    if not (download and layout.torchvision):
+    there = any(layout.tree(folder, train) is not None for train in (True, False))
+    if not there and not (download and layout.torchvision):
         raise UserError(layout.how_to(folder))
-    return False
+    return there
 
 
 def obtain(spec: DatasetSpec, path: str | None, download: bool) -> None:
@@ -195,12 +188,10 @@ def resolve_spec(data: Mapping[str, Any], fetch: bool = True) -> DatasetSpec:
     spec, form = get_spec(data["dataset"]), data.get("format") or "image_folder"
     path, taxonomy, no_labels = (data.get(key) for key in ("train_path", "taxonomy", "no_labels"))
     there = bool(path) and Path(str(path)).expanduser().is_dir()
-    if data.get("channels") not in (None, 1, 3):
-        spec = dataclasses.replace(spec, channels=int(data["channels"]))
-    if form == "image_folder":
-        spec = with_tree(spec, path)
     given = {key: data[key] for key in ("on_error", "unknown_classes", "small_stem") if data.get(key) is not None}
-    given |= {"reading": ReadingKeys.of({**data, "channels": spec.channels})}
+    given["channels"] = spec.channels if data.get("channels") in (None, 1, 3) else int(data["channels"])
+    given["reading"] = ReadingKeys.of({**data, "channels": given["channels"]})
+    spec = with_tree(spec, path) if form == "image_folder" else spec
     spec = dataclasses.replace(spec, holdout=(float(data.get("holdout") or 0), path), **given)
     if form in WITH_COLUMNS:
         if spec.name != "custom":
@@ -283,17 +274,17 @@ def _look_at_folder(
 
 def _repeated(found: Listing) -> list[str]:
     """A line on files that stand in several rows, most of all with different labels."""
-    places: dict[str, list[int]] = {}
+    first, differing = dict[str, int](), dict[str, tuple[int, int]]()
     for number, file in enumerate(found.images):
-        places.setdefault(file, []).append(number)
-    twice = {file: {found.rows[n]: n for n in reversed(rows)} for file, rows in places.items() if len(rows) > 1}
-    if differing := [file for file, labels in twice.items() if len(labels) > 1]:
-        labels = sorted(twice[differing[0]].items(), key=lambda item: item[1])[:2]
-        shown = " and ".join(f"{' > '.join(row)} in row {number + 1}" for row, number in labels)
-        what = f"{len(differing):,} files stand in several rows with different labels ({differing[0]}: {shown})"
+        if found.rows[first.setdefault(file, number)] != found.rows[number]:
+            differing.setdefault(file, (first[file], number))
+    if differing:
+        file, rows = next(iter(differing.items()))
+        shown = " and ".join(f"{' > '.join(found.rows[number])} in row {number + 1}" for number in rows)
+        what = f"{len(differing):,} files stand in several rows with different labels ({file}: {shown})"
         return [f"{what}, and each row is an image of its own; several labels of one image can't be learned"]
-    again, what = len(found.images) - len(places), "rows that repeat the file and the labels of an earlier one"
-    return [f"{what}, and count again: {again:,}"] if again else []
+    again = len(found.images) - len(first)
+    return [f"rows that repeat the file and the labels of an earlier one, and count again: {again:,}"] if again else []
 
 
 def unseen_classes(
@@ -312,8 +303,7 @@ def unseen_classes(
     for name in map(str, wanted or ()):
         leaf = names.index(name) if name in names else int(name) if name.isdigit() else len(names)
         if leaf >= len(names):
-            shown = ", ".join(names[:10]) + (", ..." if len(names) > 10 else "")
-            give = f"{did_you_mean(name, names)}give names ({shown}) or indices 0 to {len(names) - 1}"
+            give = f"{did_you_mean(name, names)}give names ({some(names, 10)}) or indices 0 to {len(names) - 1}"
             raise UserError(f"data.unseen_classes: {name!r} is no class; {give}")
         found.add(leaf)
     if len(found) == len(names):
