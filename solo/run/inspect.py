@@ -5,7 +5,7 @@ import random
 import re
 import shlex
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import yaml
 from rich.console import Console
-from rich.progress import track
 
 from solo.args.compose import LineParser, as_word
 from solo.data.catalogue.registry import resolve_spec
@@ -24,11 +23,11 @@ from solo.data.storage.facts import Source, of_split
 from solo.data.storage.listing import Wanted, list_images
 from solo.data.storage.reading import Head, ImageReading
 from solo.errors import BrokenImageError, UserError, printable, some
+from solo.screen import progress
 from solo.taxonomy import UNKNOWN, Taxonomy
 
 _SHOWN = 5
 _SAMPLE = 500  # images decoded for mean and std
-Progress = Callable[[Iterable[Any], str, int], Iterable[Any]]  # wraps items, says what they are and how many
 
 
 def _whole_number(text: str) -> int:
@@ -53,21 +52,13 @@ def main(words: Sequence[str]) -> int:
         return 0
     words = [re.sub(r"^data\.(train_path|val_path|path)=", "", word) for word in words]  # as for any other command
     given = parser.parse_args([word for word in words if word != "data.dataset=custom"])
-    screen = Console(soft_wrap=True, highlight=False)
-
-    def progress(items: Iterable[Any], what: str, length: int) -> Iterable[Any]:
-        return track(items, what, total=length, console=screen, transient=True, disable=not screen.is_terminal)
-
-    keys = {key: value for key, value in vars(given).items() if value is not None}
-    inspect(keys.pop("path"), keys, progress)
+    inspect(given.path, {key: value for key, value in vars(given).items() if key != "path" and value is not None})
     return 0
 
 
-def inspect(
-    path: str, keys: Mapping[str, Any] | None = None, progress: Progress = lambda items, what, length: items
-) -> dict[str, Any]:
-    """Print the findings; section `data` of a config that trains on it, with `keys` of its own."""
-    lines, settings = _look(path, keys or {}, progress)
+def inspect(path: str, keys: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Print the findings, with the `keys` of `data` that say how images are read; the section that trains on them."""
+    lines, settings = _look(path, keys or {})
     lines = [printable(line) for line in "\n".join(lines).split("\n")]
     words = [as_word(f"data.{key}", value) for key, value in settings.items() if key != "dataset"]
     data = yaml.safe_dump({"data": settings}, default_flow_style=None, sort_keys=False, allow_unicode=True, width=1000)
@@ -76,7 +67,7 @@ def inspect(
     return settings
 
 
-def _look(path: str, keys: Mapping[str, Any], progress: Progress) -> tuple[list[str], dict[str, Any]]:
+def _look(path: str, keys: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]]:
     """Read all heads and some of the pixels: lines on what there is, and the settings."""
     root = Path(path).expanduser()
     if not root.exists() and "{" not in root.name:
@@ -121,7 +112,7 @@ def _look(path: str, keys: Mapping[str, Any], progress: Progress) -> tuple[list[
     channels = 1 if grey else int(kinds[0][0]) if len(kinds) == 1 and kinds[0][1] else 3
     files = [listed.images[place] for place in known]
     drawn = random.Random(0).sample(files, min(_SAMPLE, len(files)))
-    mean, std, decoded = _statistics(drawn, dataclasses.replace(reading, channels=channels), problems, progress)
+    mean, std, decoded = _statistics(drawn, dataclasses.replace(reading, channels=channels), problems)
     lines = [f"{root}: {len(files):,} images", f"sizes: {_most(sizes)}", f"modes: {_most(modes)}"]
     if tree is None:
         lines.append("no labels")
@@ -149,12 +140,12 @@ def _look(path: str, keys: Mapping[str, Any], progress: Progress) -> tuple[list[
 
 
 def _statistics(
-    files: Sequence[Source], reading: ImageReading, problems: list[str], progress: Progress
+    files: Sequence[Source], reading: ImageReading, problems: list[str]
 ) -> tuple[list[float], list[float], int]:
     """Mean and std per channel over the pixels of these images, and how many could be decoded."""
     channels = reading.channels
     total, squares, pixels, decoded = np.zeros(channels), np.zeros(channels), 0, 0
-    for file in progress(files, "pixels", len(files)):
+    for file in progress(files, "pixels"):
         try:
             image = reading.read(file)
         except BrokenImageError as error:
