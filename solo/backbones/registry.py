@@ -1,7 +1,4 @@
-"""Name -> backbone: our own names, then timm's; `timm/NAME`, `torchvision/NAME` with their published weights.
-
-At the end: which sizes of images a backbone takes.
-"""
+"""Name -> backbone: our own names, then timm's; `timm/NAME`, `torchvision/NAME` with their published weights."""
 
 import copy
 import inspect
@@ -91,17 +88,11 @@ def build_backbone(
 ) -> nn.Module:
     """A backbone without classifier: images (N, channels, H, W) -> features (N, `features_dim(backbone)`).
 
-    Args:
-        name: ours or timm's.
-        method: registry name of the method, for backbones that differ by it.
-        channels: channels of the images.
-        small: give a ResNet the stem for small images.
-        image_size: side of the images in pixels; only used by models with a fixed size (ViT, Swin, ...).
-        several_sizes: images of other sizes come, too (small views), for which a ViT interpolates its positions.
-        kwargs: passed to the constructor, and preferred to what follows from `image_size`.
-        table: the constructors by name; one that isn't ours is called with the method and the kwargs only.
-
-    Raises a `UserError` if the name is unknown or the constructor refuses the kwargs.
+    `name` is ours or timm's, `method` a registry name, for backbones that differ by it. With `small` a ResNet gets the
+    stem for small images. `image_size`, of a side in pixels, counts for models of a fixed size (ViT, Swin, ...), and
+    with `several_sizes` others come, too (small views), for which a ViT interpolates its positions. `kwargs` are the
+    constructor's, preferred to what follows from `image_size`. Of `table`, constructors by name, those that aren't ours
+    get the method and the kwargs only. Raises a `UserError`: an unknown name, or kwargs that the constructor refuses.
     """
     constructor = find_backbone(name, table)
     # A program may add its own, which are called as solo-learn calls them.
@@ -240,10 +231,7 @@ def side_of_patch(backbone: Any) -> int:
 
 @torch.no_grad()
 def check_sizes(backbone: nn.Module, name: str, sizes: Mapping[int, str], channels: int) -> None:
-    """Raise a `UserError` if a backbone takes no images of these sizes (pixels -> the setting that says so).
-
-    Nothing in it changes.
-    """
+    """Raise a `UserError` if a backbone, left as it is, takes no images of these sizes (pixels -> their setting)."""
     side = side_of_patch(backbone)
     modes = [(module, module.training) for module in backbone.modules()]
     device = next((parameter.device for parameter in backbone.parameters()), torch.device("cpu"))

@@ -123,9 +123,8 @@ def train_loader(
 ) -> DataLoader[Any]:
     """Shuffled batches of exactly `batch_size`; the incomplete last one is dropped.
 
-    A data set that isn't a `SeededDataset` becomes one. `seed` is of order and augmentation, `None` draws one from
-    torch's generator; a `sampler` of the order over all processes has its own. Raises a `UserError` if there are fewer
-    samples than one batch needs.
+    `seed` is of order and augmentation, `None` draws one from torch's generator; a `sampler` of the order over all
+    processes has its own. Raises a `UserError` if there are fewer samples than one batch needs.
     """
     if sampler is None:
         sampler = seeded_sampler(len(cast(Sized, dataset)), batch_size, seed)

@@ -84,11 +84,8 @@ class PerClass:
 
     def count(self, size: int) -> int:
         picks = size // self.per_class
-
-        def too_many(batches: int) -> bool:  # and then so are more
-            return bool(np.minimum(self.groups, batches).sum() < picks * batches)
-
-        return bisect_left(range(1, int(self.groups.sum()) // picks + 1), True, key=too_many)
+        most = range(1, int(self.groups.sum()) // picks + 1)  # where so many are too many, so are more
+        return bisect_left(most, True, key=lambda number: np.minimum(self.groups, number).sum() < picks * number)
 
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[list[int]]:
         picks, count = size // self.per_class, self.count(size)
@@ -174,8 +171,7 @@ class Hierarchical:
     epoch has yet. Where none is left at a level, the anchor gets no partner there; so it is at levels where its label
     is unknown. An epoch visits every image but the rest that fills no batch.
 
-    Labels are (N, levels), coarse first, -1 unknown. Raises a `UserError` where a level is unknown and a finer one is
-    not.
+    Labels are (N, levels), coarse first, -1 unknown; a `UserError` where a level is unknown and a finer one is not.
     """
 
     name = "hierarchical"
