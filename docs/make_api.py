@@ -72,11 +72,12 @@ def file_of(module: str) -> Path:
 
 def public(tree: ast.Module) -> list[str]:
     """What `__all__` lists, apart from names with underscores."""
+    names = set()
     for node in tree.body:
-        if isinstance(node, ast.Assign) and getattr(node.targets[0], "id", "") == "__all__":
-            names = [part.value for part in ast.walk(node.value) if isinstance(part, ast.Constant)]
-            return [name for name in names if not name.startswith("_")]
-    return []
+        target = node.targets[0] if isinstance(node, ast.Assign) else getattr(node, "target", None)
+        if getattr(target, "id", "") == "__all__" and isinstance(node, ast.Assign | ast.AugAssign):
+            names |= {part.value for part in ast.walk(node.value) if isinstance(part, ast.Constant)}
+    return sorted(name for name in names if not name.startswith("_"))
 
 
 def find(module: str, name: str) -> tuple[str, ast.AST | None]:

@@ -11,8 +11,8 @@ import numpy as np
 from solo.analysis import figure as fig
 from solo.analysis.numbers import SPACES, Analysis, Numbers, Run, View, time_of
 from solo.analysis.plots import TITLES
+from solo.eval.classes import EmergentTree, robinson_foulds, tree_similarity
 from solo.eval.features import Array, unit
-from solo.eval.tree import EmergentTree, robinson_foulds, tree_similarity
 
 # A number's path, or what gives it, or its lower end, itself and its upper end.
 Value = str | Callable[[Numbers], "float | tuple[float, float, float]"]

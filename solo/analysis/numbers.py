@@ -18,10 +18,10 @@ from solo.args.eval_schema import AnalyzeCfg
 from solo.errors import UserError
 from solo.eval import classes as by_class
 from solo.eval import embedding as measures
+from solo.eval.classes import EmergentTree, TreeAgreement, centroids, compare_with_labels, emergent_tree
 from solo.eval.features import Array, Features, FeatureTable, draw
 from solo.eval.intervals import UNDEFINED, Interval, cuts
 from solo.eval.knn import hits, level_rankings, neighbour_intervals
-from solo.eval.tree import EmergentTree, TreeAgreement, centroids, compare_with_labels, emergent_tree
 
 SPACES = {"backbone": "representation", "projector": "projection"}
 COSINE_ANCHORS = 4000  # each against all images: hundreds of millions of pairs are enough for a distribution
