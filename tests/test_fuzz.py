@@ -30,20 +30,18 @@ from solo.args.origins import read_yaml
 from solo.callbacks.recorder import read_rows as read_metrics
 from solo.callbacks.run_directory import AutoResumer, RunDirectory
 from solo.checkpoint import load_checkpoint, saved_settings
-from solo.data.batches.fingerprint import Fingerprint
 from solo.data.cache import cached, index_of
 from solo.data.catalogue.registry import get_spec
 from solo.data.labels.trees import read_tree
 from solo.data.sources.images import load
-from solo.data.storage.archives import extract_tar
-from solo.data.storage.containers import label_table, read_index, read_shards
+from solo.data.storage.containers import extract_tar, label_table, read_index, read_shards
 from solo.data.views.batched import BatchAugment
 from solo.errors import UserError
 from solo.eval.features import Features, FeatureTable, read_features, write_features
 from solo.experiment.runs import add_row, read_rows
 from solo.export.folder import Bundle, Network, facts_of, model_card, read_exported
 from solo.run.pretrain import kept_rows
-from solo.run.resume import SameData
+from solo.run.resume import Fingerprint, SameData
 from solo.taxonomy import Taxonomy
 
 ROUNDS = 60

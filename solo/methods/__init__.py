@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, MutableMapping
+from collections import UserDict
+from collections.abc import Mapping
 from pkgutil import resolve_name
 from typing import TYPE_CHECKING, Any
 
@@ -22,46 +23,19 @@ _CLASSES["BaseMomentumMethod"] = "solo.methods.momentum:BaseMomentumMethod"
 __all__ = ["METHODS", *_CLASSES]
 
 
-if TYPE_CHECKING:
-    _Dict = dict[str, Any]
-else:
-
-    class _Dict(MutableMapping, dict):
-        """A dict by type, whose methods go through `__getitem__`."""
-
-
-class _Registry(_Dict):
+class _Registry(UserDict, dict):  # type: ignore[type-arg, misc]
     """A dict that imports a class when it is asked for, by its name or its import path; users may add their own."""
 
-    def __init__(self) -> None:
-        self._entries: dict[str, Any] = dict(_PATHS)
-
     def __getitem__(self, name: str) -> Any:
-        entry = self._entries.get(name)
-        if entry is None:
-            if is_path(name):
-                return method_class(name)
-            raise KeyError(name)
+        if name not in self.data and is_path(name):
+            return method_class(name)
+        entry = super().__getitem__(name)
         return resolve_name(entry) if isinstance(entry, str) else entry
 
-    def __setitem__(self, name: str, method: Any) -> None:
-        self._entries[name] = method
-
-    def __delitem__(self, name: str) -> None:
-        del self._entries[name]
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._entries)
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-    def copy(self) -> dict[str, Any]:
-        """A plain dict, with every class imported."""
-        return dict(self)
+    __contains__ = Mapping.__contains__  # as `__getitem__`
 
 
-METHODS: dict[str, Any] = _Registry()
+METHODS: dict[str, Any] = _Registry(_PATHS)
 
 
 def __getattr__(name: str) -> Any:

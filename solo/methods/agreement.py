@@ -35,8 +35,7 @@ from solo.precision import at_least_float32, full_precision
 class BYOL(MlpHeads, BaseMomentumMethod):
     """BYOL: predict what a slow copy of the network says of the other view.
 
-    Grill et al.: Bootstrap your own latent, https://arxiv.org/abs/2006.07733. `type: HEX_*` blends HEX on the online
-    projections in: `(1 - alpha) * BYOL + alpha * HEX`.
+    Grill et al.: Bootstrap your own latent, https://arxiv.org/abs/2006.07733. HEX looks at the online projections.
     """
 
     trainable = ("projector", "predictor")
@@ -68,8 +67,7 @@ class NNBYOL(NeighbourQueue, BYOL):
 class SimSiam(MlpHeads, BaseMethod):
     """SimSiam: predict the other view; stopping the gradient there is enough to prevent collapse.
 
-    Chen, He: Exploring simple Siamese representation learning, https://arxiv.org/abs/2011.10566. `type: HEX_*` blends
-    HEX on the projections in: `(1 - alpha) * SimSiam + alpha * HEX`.
+    Chen, He: Exploring simple Siamese representation learning, https://arxiv.org/abs/2011.10566.
     """
 
     trainable = ("projector", "predictor")
@@ -117,8 +115,7 @@ def _neighbours(
 class BarlowTwins(MlpHeads, BaseMethod):
     """Barlow Twins: the cross-correlation of two views should be the identity.
 
-    Zbontar, Jing, Misra, LeCun, Deny: Barlow Twins: Self-supervised learning via redundancy reduction,
-    https://arxiv.org/abs/2103.03230. `type: HEX_*` blends HEX in: `(1 - alpha) * Barlow + alpha * HEX`.
+    Zbontar et al.: Barlow Twins: Self-supervised learning via redundancy reduction, https://arxiv.org/abs/2103.03230.
     """
 
     metric = "train_barlow_loss"
@@ -134,7 +131,7 @@ class VICReg(MlpHeads, BaseMethod):
     """VICReg: views agree, features vary and do not repeat each other.
 
     Bardes, Ponce, LeCun: VICReg: Variance-invariance-covariance regularization for self-supervised learning,
-    https://arxiv.org/abs/2105.04906. `type: HEX_*` blends HEX in: `(1 - alpha) * VICReg + alpha * 5 * HEX`.
+    https://arxiv.org/abs/2105.04906.
     """
 
     metric = "train_vicreg_loss"
@@ -168,8 +165,7 @@ class VIbCReg(MlpHeads, BaseMethod):
 class WMSE(MlpHeads, BaseMethod):
     """W-MSE: whitened projections of views should be the same; whitening keeps them from collapsing.
 
-    Ermolov, Siarohin, Sangineto, Sebe: Whitening for self-supervised representation learning,
-    https://arxiv.org/abs/2007.06346. Any number of large views.
+    Ermolov et al.: Whitening for self-supervised representation learning, https://arxiv.org/abs/2007.06346.
     """
 
     metric = "train_wmse_loss"
@@ -199,9 +195,8 @@ class WMSE(MlpHeads, BaseMethod):
 class FroSSL(MlpHeads, BaseMethod):
     """FroSSL: views agree, and the Frobenius norm of their covariance is small, which makes its eigenvalues equal.
 
-    Skean, Dhakal, Jacobs, Sanchez Giraldo: FroSSL: Frobenius norm minimization for efficient multiview self-supervised
-    learning, https://arxiv.org/abs/2310.02903. Any number of large views. `type: HEX_*` blends HEX in:
-    `(1 - alpha) * FroSSL + alpha * HEX`.
+    Skean et al.: FroSSL: Frobenius norm minimization for efficient multiview self-supervised learning,
+    https://arxiv.org/abs/2310.02903.
     """
 
     metric = "train_frossl_loss"
@@ -217,14 +212,14 @@ class LeJEPA(MlpHeads, BaseMethod):
 
     Balestriero, LeCun: LeJEPA: Provable and scalable self-supervised learning without the heuristics,
     https://arxiv.org/abs/2511.08544. No slow copy, no stopped gradient, no queue: random slices of the embeddings are
-    compared with a Gaussian (SIGReg). `type: HEX_*` blends HEX in: `(1 - alpha) * LeJEPA + alpha * HEX`.
+    compared with a Gaussian (SIGReg).
     """
 
     metric = "train_lejepa_loss"
     projector_form = {"depth": 3}
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        """LeJEPA on all views, with HEX's share; slices are drawn in each step, the same on all processes."""
+        """LeJEPA on all views; slices are drawn in each step, the same on all processes."""
         z = out["z"]
         directions = distributed.of_first(torch.randn(z[0].shape[1], self.num_slices, device=z[0].device))
         own = partial(lejepa_loss_func, z, directions.to(z[0].dtype), self.lamb, self.num_large_crops)
@@ -238,7 +233,7 @@ class Lightly(MlpHeads, BaseMomentumMethod):
     installed version are listed by `--help method=lightly`. A loss that was published with a slow copy of the network
     has one here, too (`method_kwargs.teacher`); with a slow copy or a predictor the loss is the mean of both
     directions, and its target gets no gradient. Every loss sees the rows of all processes, gathered with gradient, so
-    that its value doesn't depend on their number. `type: HEX_*` blends HEX in: `(1 - alpha) * own + alpha * HEX`.
+    that its value doesn't depend on their number.
     """
 
     trainable = ("projector", "predictor")
@@ -247,29 +242,23 @@ class Lightly(MlpHeads, BaseMomentumMethod):
 
     def build(self, kw: lightly_losses.LightlyKwargs) -> None:
         self.known = lightly_losses.losses()[kw.loss]
-        self.has_teacher = lightly_losses.has_teacher(vars(kw))
+        self.has_teacher = kw.has_teacher(vars(kw))
         self.predicts = kw.pred_hidden_dim is not None
-        width = kw.proj_output_dim or self.features_dim
-        projector = mlp(self.features_dim, kw.proj_hidden_dim, width, depth=3) if kw.proj_output_dim else nn.Identity()
-        self.projector = projector
+        width, hidden = kw.proj_output_dim or self.features_dim, kw.proj_hidden_dim
+        self.projector = mlp(self.features_dim, hidden, width, depth=3) if kw.proj_output_dim else nn.Identity()
         self.predictor = mlp(width, kw.pred_hidden_dim, width) if kw.pred_hidden_dim else nn.Identity()
-        self.criterion = self._criterion(kw, width)
-
-    def _criterion(self, kw: lightly_losses.LightlyKwargs, width: int) -> nn.Module:
-        """The loss, whose state is all in buffers. Raises a `UserError` if it refuses its settings."""
         from lightly import loss
 
         # DCLWLoss copies a tensor in a way that torch warns of, in every step.
         warnings.filterwarnings("ignore", "To copy construct from a tensor", module=r"lightly\.")
         given = {name: width if value == "width" else value for name, value in self.known.given.items()}
         try:
-            criterion: nn.Module = getattr(loss, kw.loss)(**{**kw.loss_kwargs, **given})
+            self.criterion = getattr(loss, kw.loss)(**{**kw.loss_kwargs, **given})
         except (TypeError, ValueError) as error:
             raise UserError(f"method_kwargs.loss_kwargs: {kw.loss} says: {' '.join(str(error).split())}") from error
-        if self.known.state is not None:
-            delattr(criterion, self.known.state)
-            criterion.register_buffer(self.known.state, torch.zeros(width, width))
-        return criterion
+        if self.known.state is not None:  # all state is in buffers
+            delattr(self.criterion, self.known.state)
+            self.criterion.register_buffer(self.known.state, torch.zeros(width, width))
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """The loss of the two views, or of each prediction and the other view's target, with HEX's share."""
@@ -282,25 +271,26 @@ class Lightly(MlpHeads, BaseMomentumMethod):
             views = [z1, z2]
         return self.hex.blend(lambda: self.compare(*views), [z1, z2], step)
 
+    @full_precision
     def compare(self, *views: Tensor) -> Tensor:
         """The mean loss of pairs of views (N, D), one after the other; a `UserError` if it refuses such a batch."""
+        losses, how = [], self.known.how
         try:
-            found = distributed.gather_each(*map(at_least_float32, views))
-            return torch.stack([self._of_all(a, b) for a, b in zip(found[::2], found[1::2], strict=True)]).mean()
+            found = distributed.gather_each(*views)
+            for a, b in zip(found[::2], found[1::2], strict=True):
+                if self.known.unit:
+                    a, b = unit(a)[:, None], unit(b)[:, None]
+                with self._same_numbers(a):
+                    if how == "pair":
+                        losses.append(self.criterion(a, b))
+                    elif how == "large and small":  # the same views twice: the means over views are those of two
+                        both = torch.stack((a, b))
+                        losses.append(self.criterion(global_proj=both, local_proj=both))
+                    else:
+                        losses.append(self.criterion([a, b] if how == "list" else torch.cat((a, b))))
         except (ValueError, AssertionError) as error:
             raise UserError(f"{type(self.criterion).__name__}: {' '.join(str(error).split())}") from error
-
-    @full_precision
-    def _of_all(self, a: Tensor, b: Tensor) -> Tensor:
-        if self.known.unit:
-            a, b = unit(a)[:, None], unit(b)[:, None]
-        with self._same_numbers(a):
-            if self.known.how == "pair":
-                return self.criterion(a, b)  # type: ignore[no-any-return]
-            if self.known.how == "large and small":  # the same views twice: the means over views are those of two
-                both = torch.stack((a, b))
-                return self.criterion(global_proj=both, local_proj=both)  # type: ignore[no-any-return]
-            return self.criterion([a, b] if self.known.how == "list" else torch.cat((a, b)))  # type: ignore[no-any-return]
+        return torch.stack(losses).mean()
 
     @contextmanager
     def _same_numbers(self, like: Tensor) -> Iterator[None]:

@@ -97,7 +97,11 @@ class BaseMethod(SoloModule):
         self.hex = build_objective(config.hex, temperature, self.hex_scale, config.performance.fused_loss)
         if self.hex.bank is not None:  # a module of its own, so that checkpoints hold it
             self.hex_bank = self.hex.bank
-        self.group_level = self._find_level(config.hex.level)
+        names, level = self.levels, config.hex.level
+        if level not in (None, *names, *range(-len(names), len(names))):
+            what = f"hex.level={level!r} is no level of the labels"
+            raise UserError(f"{what}; choose one of {', '.join(names)}, or its index")
+        self.group_level = names.index(level) if isinstance(level, str) else level or 0
         for name, value in vars(kw).items() if self.Kwargs else ():
             if not hasattr(self, name):
                 setattr(self, name, value)
@@ -246,11 +250,11 @@ class BaseMethod(SoloModule):
 
     def keep_views(self, out: Outputs, targets: Tensor) -> None:
         """Let callbacks see the large views of this step: references, detached, until the next one."""
-        large = {"features": "feats", "projection": "z"}
-        spaces = {name: out[key][: self.num_large_crops] for name, key in large.items() if key in out}
-        self.last_views: dict[str, Any] = {name: [view.detach() for view in views] for name, views in spaces.items()}
-        self.last_views["labels"] = self.label_paths(targets)
-        self.last_views["groups"] = self.last_views["labels"][:, self.group_level]
+        labels = self.label_paths(targets)
+        self.last_views: dict[str, Any] = {"labels": labels, "groups": labels[:, self.group_level]}
+        for name, key in {"features": "feats", "projection": "z"}.items():
+            if key in out:
+                self.last_views[name] = [view.detach() for view in out[key][: self.num_large_crops]]
 
     def step_of(self, batch: Any) -> TrainStep:
         """Where training is and who is in a batch: what `ssl_loss` is told beside the outputs."""
@@ -258,16 +262,6 @@ class BaseMethod(SoloModule):
         labels, when = self.label_paths(targets), (self.current_epoch, self.max_epochs)
         index = self.trainer.fit_loop.batch_idx if self.attached else None
         return TrainStep(*when, ids, labels, self.leaf_labels(targets), labels[:, self.group_level], index=index)
-
-    def _find_level(self, level: int | str | None) -> int:
-        names = self.levels
-        if isinstance(level, str) and level in names:
-            return names.index(level)
-        if level is None or (isinstance(level, int) and -len(names) <= level < len(names)):
-            return level or 0
-        raise UserError(
-            f"hex.level={level!r} is no level of the labels; choose one of {', '.join(names)}, or its index"
-        )
 
     # ---- online evaluation ----
 
@@ -348,7 +342,3 @@ class NeighbourQueue(MlpHeads, QueueMixin):
         """Place (B,) and row (B, D) of the nearest neighbour of each projection (B, D)."""
         places = self.nearest(z)[:, 0]
         return places, self.queue[places]
-
-    def dequeue_and_enqueue(self, z: Tensor, y: Tensor) -> None:
-        """Put projections (B, D) and labels (B,) into the queue."""
-        self.enqueue(z, queue_y=y)

@@ -29,7 +29,7 @@ class SimCLR(MlpHeads, BaseMethod):
     """SimCLR: every image against all others, its own other views as positives.
 
     Chen, Kornblith, Norouzi, Hinton: A simple framework for contrastive learning of visual representations,
-    https://arxiv.org/abs/2002.05709. `type: HEX_fixed | HEX_adaptive | superclass` replaces its loss by HEX.
+    https://arxiv.org/abs/2002.05709.
     """
 
     metric = "train_nce_loss"
@@ -51,8 +51,7 @@ class SupCon(SimCLR):
 
     Khosla et al.: Supervised contrastive learning, https://arxiv.org/abs/2004.11362. Positives are summed inside the
     log (their L_in), as in solo-learn; `hex.positives=outside` takes the mean of the logs (L_out, which they
-    recommend). An image without a label has its own views as positives. `type: HEX_*` replaces its loss by HEX, with
-    the same positives.
+    recommend). An image without a label has its own views as positives. HEX has the same positives.
     """
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
@@ -100,7 +99,7 @@ class SigLIP(MlpHeads, BaseMethod):
     """SigLIP for two views: a sigmoid for each pair of images, with a temperature and a bias that are learned.
 
     Zhai, Mustafa, Kolesnikov, Beyer: Sigmoid loss for language image pre-training, https://arxiv.org/abs/2303.15343;
-    here the second view is what there is the text. `type: HEX_*` blends HEX in: `(1 - alpha) * SigLIP + alpha * HEX`.
+    here the second view is what there is the text.
     """
 
     trainable = ("projector", "scale")
@@ -123,8 +122,7 @@ class MoCoV2Plus(QueueMixin, MlpHeads, BaseMomentumMethod):
     """MoCo v2+: negatives from a queue of a slow network's keys; symmetric in the two views.
 
     Chen, Fan, Girshick, He: Improved baselines with momentum contrastive learning, https://arxiv.org/abs/2003.04297.
-    `type: HEX_*` replaces its loss by HEX, whose hierarchy negatives then come from the queue. There is one queue a
-    view; `queue_y` holds labels at the level of `hex.level`.
+    There is one queue a view, from which HEX has its hierarchy negatives; `queue_y` holds labels at `hex.level`.
     """
 
     averaged = ("projector",)
@@ -139,7 +137,7 @@ class MoCoV2Plus(QueueMixin, MlpHeads, BaseMomentumMethod):
     def _dequeue_and_enqueue(self, keys: Tensor, y: Tensor | None = None) -> None:
         """Put keys (2, B, proj_output_dim) of the two views and labels (B,) into the queue."""
         unknown = torch.full(keys.shape[1:2], -1, device=keys.device)
-        self.enqueue(keys, queue_y=unknown if y is None else y)
+        self.dequeue_and_enqueue(keys, unknown if y is None else y)
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """InfoNCE, or HEX, of one view's queries, the other's keys and its queue: mean of the two directions."""
@@ -207,10 +205,6 @@ class ReSSL(QueueMixin, MlpHeads, BaseMomentumMethod):
         super().build(kw)
         self.make_queue(kw.queue_size, kw.proj_output_dim, labels=())
 
-    def dequeue_and_enqueue(self, z: Tensor) -> None:
-        """Put projections (B, proj_output_dim) into the queue."""
-        self.enqueue(z)
-
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """Cross-entropy of the strong view's relations, and those of small ones, under those of the weak one."""
         students, k = [out["z"][0], *out["z"][2:]], out["momentum_z"][1]
@@ -223,8 +217,7 @@ class ReSSL(QueueMixin, MlpHeads, BaseMomentumMethod):
 class NNCLR(NeighbourQueue, BaseMethod):
     """NNCLR: the positive is the nearest neighbour, in a queue of earlier images, of the other view.
 
-    Dwibedi, Aytar, Tompson, Sermanet, Zisserman: With a little help from my friends,
-    https://arxiv.org/abs/2104.14548. `type: HEX_*` replaces its loss by HEX, in both directions.
+    Dwibedi et al.: With a little help from my friends, https://arxiv.org/abs/2104.14548.
     """
 
     trainable = ("projector", "predictor")
@@ -248,9 +241,9 @@ class NNCLR(NeighbourQueue, BaseMethod):
 class All4One(QueueMixin, MlpHeads, BaseMomentumMethod):
     """All4One: NNCLR, contrast of neighbourhoods summarised by attention, and redundancy reduction, together.
 
-    Estepa, Saratxaga, Nagar, Gomez: All4One: Symbiotic neighbour contrastive learning via self-attention and redundancy
-    reduction, https://arxiv.org/abs/2303.09417. `type: HEX_*` replaces the NNCLR part by HEX.
-    As in solo-learn, the attention's learning rate is 0.1 and its temperature 0.1, whatever the config says.
+    Estepa et al.: All4One: Symbiotic neighbour contrastive learning via self-attention and redundancy reduction,
+    https://arxiv.org/abs/2303.09417. HEX replaces the NNCLR part. As in solo-learn, the attention's learning rate is
+    0.1 and its temperature 0.1, whatever the config says.
     """
 
     trainable = ("projector", "predictor", "predictor2", "transformer_encoder")
@@ -278,10 +271,6 @@ class All4One(QueueMixin, MlpHeads, BaseMomentumMethod):
     def off_diagonal(x: Tensor) -> Tensor:
         """As solo-learn's: (D, D) -> (D (D - 1),) entries off the diagonal."""
         return off_diagonal(x).flatten()
-
-    def dequeue_and_enqueue(self, z: Tensor, y: Tensor, idx: Tensor) -> None:
-        """Put projections (B, proj_output_dim), labels (B,) and sample ids (B,) into the queue."""
-        self.enqueue(z, queue_y=y, queue_index=idx)
 
     def attend(self, z: Tensor, neighbours: Tensor) -> tuple[Tensor, Tensor]:
         """What attention makes of the neighbours (B, 5, D), and of z's own prediction among them: (B, D) each."""

@@ -13,18 +13,14 @@ from typing import Any, Literal
 from solo.args.fields import REQUIRED, Problem, check, key, unknown
 from solo.errors import UserError
 
-Values = Mapping[str, Any]
-How = Literal["pair", "list", "large and small", "rows"]
-
 
 @dataclass(frozen=True)
 class Loss:
     """One of them: what its signatures say, and what they don't."""
 
-    name: str
     settings: type  # as a schema
     inputs: tuple[str, ...]  # that `forward` needs
-    how: How | None  # it takes two views; None: it can't
+    how: Literal["pair", "list", "large and small", "rows"] | None  # it takes two views; None: it can't
     teacher: bool = False  # it was published with a slow copy, whose projections are its second input
     predictor: bool = False  # without one it collapses
     projector: bool = True  # there is one between features and loss
@@ -61,7 +57,7 @@ def losses() -> dict[str, Loss]:
         from lightly import loss
     except ImportError as error:
         raise UserError("method=lightly needs lightly: python -m pip install lightly") from error
-    exported = {name: getattr(loss, name) for name in sorted(dir(loss))}
+    exported = {name: getattr(loss, name) for name in dir(loss)}
     return {name: _loss(name, found) for name, found in exported.items() if hasattr(found, "forward")}
 
 
@@ -70,73 +66,31 @@ def for_two_views() -> dict[str, Loss]:
     return {name: loss for name, loss in losses().items() if loss.how}
 
 
-def has_teacher(kwargs: Values) -> bool:
-    """Whether these `method_kwargs` ask for a slow copy, or their loss does."""
-    loss, asked = losses().get(str(kwargs.get("loss"))), kwargs.get("teacher")
-    return bool(loss and loss.teacher if asked is None else asked)
-
-
-def problems(kwargs: dict[str, Any]) -> Iterator[Problem]:
-    """What is wrong with checked `method_kwargs`; settings of the loss are converted in place."""
-    name, at = kwargs["loss"], "method_kwargs."
-    loss = losses().get(name)
-    if name is None:
-        return
-    if loss is None or not loss.how:
-        yield f"{at}loss", unknown(name, for_two_views()) if loss is None else _refusal(loss)
-        return
-    given = kwargs["loss_kwargs"] or {}
-    for setting in (setting for setting in given if setting in _NO_SETTINGS):
-        yield f"{at}loss_kwargs.{setting}", f" is not to be set: {_NO_SETTINGS[setting]}"
-    known = {setting: value for setting, value in given.items() if setting not in _NO_SETTINGS}
-    checked, found = check(known, loss.settings, f"{at}loss_kwargs.")
-    kwargs["loss_kwargs"] = {setting: checked[setting] for setting in known if setting in checked}
-    yield from found
-    if not loss.projector and kwargs["proj_output_dim"] is not None:
-        width = kwargs["proj_output_dim"]
-        yield f"{at}proj_output_dim", f"={width}: {name} is a loss of the features themselves; set it to null"
-    if loss.predictor and kwargs["pred_hidden_dim"] is None:
-        yield f"{at}pred_hidden_dim", f" is missing; without a predictor {name} collapses: give its width"
-    for part in ("pred_hidden_dim", "teacher"):
-        if loss.how != "pair" and kwargs[part]:
-            yield f"{at}{part}", f"={kwargs[part]}: {name} takes all views alike; leave it out"
-
-
-def _refusal(loss: Loss) -> str:
-    other = _ELSEWHERE.get(loss.name)
-    advice = f"take method={other}" if other else f"choose {', '.join(for_two_views())}"
-    why = "one view alone, so nothing would pull two together" if len(loss.inputs) == 1 else "no two views of an image"
-    return f"={loss.name} takes {', '.join(loss.inputs)}: {why}; {advice}"
-
-
 def _loss(name: str, made: Any) -> Loss:
-    fields, required = [], {}
-    for setting in inspect.signature(made).parameters.values():
-        kind = _said(setting)
-        if setting.name not in _NO_SETTINGS and "Callable" not in kind and setting.default is not setting.empty:
-            fields.append((setting.name, _TYPES.get(kind, Any), key(setting.default, "")))
-    for given in list(inspect.signature(made.forward).parameters.values())[1:]:  # without `self`
-        if given.default is given.empty:
-            required[given.name] = _said(given)
+    fields = [
+        (setting.name, _TYPES.get(_said(setting), Any), key(setting.default, ""))
+        for setting in inspect.signature(made).parameters.values()
+        if setting.name not in _NO_SETTINGS
+        and "Callable" not in _said(setting)
+        and setting.default is not setting.empty
+    ]
+    parameters = list(inspect.signature(made.forward).parameters.values())[1:]  # without `self`
+    inputs = {given.name: _said(given) for given in parameters if given.default is given.empty}
+    names, kinds, how = list(inputs), list(inputs.values()), None
+    if sorted(names) == ["global_proj", "local_proj"]:
+        how = "large and small"
+    elif len(names) == 1 and kinds[0].lower().startswith(("list[", "sequence[")):
+        how = "list"
+    elif len(names) == 2 and names[0][:-1] == names[1][:-1] and all(kind.endswith("Tensor") for kind in kinds):
+        how = "pair"  # two tensors that are named alike
     settings = dataclasses.make_dataclass(name, fields, kw_only=True)
-    return Loss(name, settings, tuple(required), **{"how": _how(required), **_NOT_SAID.get(name, {})})
+    return Loss(settings, tuple(inputs), **{"how": how, **_NOT_SAID.get(name, {})})
 
 
 def _said(parameter: inspect.Parameter) -> str:
     """Its annotation, which may be a text."""
     said = parameter.annotation
     return said if isinstance(said, str) else inspect.formatannotation(said)
-
-
-def _how(required: Mapping[str, str]) -> How | None:
-    """Of the inputs of `forward`: two tensors that are named alike, a list, or large and small views."""
-    names, kinds = list(required), list(required.values())
-    if sorted(names) == ["global_proj", "local_proj"]:
-        return "large and small"
-    if len(names) == 1:
-        return "list" if kinds[0].lower().startswith(("list[", "sequence[")) else None
-    alike = len(names) == 2 and names[0][:-1] == names[1][:-1] and all(kind.endswith("Tensor") for kind in kinds)
-    return "pair" if alike else None
 
 
 @dataclass(kw_only=True)
@@ -150,7 +104,44 @@ class LightlyKwargs:
     pred_hidden_dim: int | None = key(None, "width of the predictor's hidden layer; null: no predictor", ge=1)
     teacher: bool | None = key(None, "compare with the projections of a slow copy; null: as the loss was published")
 
-    problems, has_teacher = staticmethod(problems), staticmethod(has_teacher)
+    @staticmethod
+    def has_teacher(kwargs: Mapping[str, Any]) -> bool:
+        """Whether these `method_kwargs` ask for a slow copy, or their loss does."""
+        loss, asked = losses().get(str(kwargs.get("loss"))), kwargs.get("teacher")
+        return bool(loss and loss.teacher if asked is None else asked)
+
+    @staticmethod
+    def problems(kwargs: dict[str, Any]) -> Iterator[Problem]:
+        """What is wrong with checked `method_kwargs`; settings of the loss are converted in place."""
+        name, at = kwargs["loss"], "method_kwargs."
+        loss = losses().get(name)
+        if name is None:
+            return
+        if loss is None:
+            yield f"{at}loss", unknown(name, for_two_views())
+            return
+        if not loss.how:
+            alone = len(loss.inputs) == 1
+            why = "one view alone, so nothing would pull two together" if alone else "no two views of an image"
+            other = _ELSEWHERE.get(name)
+            advice = f"take method={other}" if other else f"choose {', '.join(for_two_views())}"
+            yield f"{at}loss", f"={name} takes {', '.join(loss.inputs)}: {why}; {advice}"
+            return
+        given = kwargs["loss_kwargs"] or {}
+        for setting in (setting for setting in given if setting in _NO_SETTINGS):
+            yield f"{at}loss_kwargs.{setting}", f" is not to be set: {_NO_SETTINGS[setting]}"
+        known = {setting: value for setting, value in given.items() if setting not in _NO_SETTINGS}
+        checked, found = check(known, loss.settings, f"{at}loss_kwargs.")
+        kwargs["loss_kwargs"] = {setting: checked[setting] for setting in known if setting in checked}
+        yield from found
+        if not loss.projector and kwargs["proj_output_dim"] is not None:
+            width = kwargs["proj_output_dim"]
+            yield f"{at}proj_output_dim", f"={width}: {name} is a loss of the features themselves; set it to null"
+        if loss.predictor and kwargs["pred_hidden_dim"] is None:
+            yield f"{at}pred_hidden_dim", f" is missing; without a predictor {name} collapses: give its width"
+        for part in ("pred_hidden_dim", "teacher"):
+            if loss.how != "pair" and kwargs[part]:
+                yield f"{at}{part}", f"={kwargs[part]}: {name} takes all views alike; leave it out"
 
     @staticmethod
     def notes() -> Iterator[str]:

@@ -5,11 +5,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from solo import distributed
-from solo.args.schema import PretrainCfg
 from solo.backbones.from_timm import Block, MaskedViT, VisionTransformer
 from solo.errors import UserError
 from solo.losses.targets import ijepa_loss_func, mae_loss_func
@@ -63,8 +61,7 @@ class MAEDecoder(nn.Module):
 class MAE(BaseMethod):
     """MAE: reconstruct the patches of an image that the encoder didn't see.
 
-    He et al.: Masked autoencoders are scalable vision learners, https://arxiv.org/abs/2111.06377. Any number of large
-    views.
+    He et al.: Masked autoencoders are scalable vision learners, https://arxiv.org/abs/2111.06377.
     """
 
     trainable = ("decoder",)
@@ -132,16 +129,12 @@ class IJEPA(BaseMomentumMethod):
     Assran et al.: Self-supervised learning from images with a joint-embedding predictive architecture,
     https://arxiv.org/abs/2301.08243. The loss is the mean over four blocks of the smooth L1 distance of predicted
     features to the slow network's, standardised; an image's features are the mean of its patches'. Otherwise than there
-    the sizes of the blocks stay, and of the patches outside of them as many are kept as there always are. Any number of
-    large views.
+    the sizes of the blocks stay, and of the patches outside of them as many are kept as there always are.
     """
 
     trainable = ("predictor",)
+    patch_targets = True
     metric = "ijepa_loss"
-
-    def __init__(self, cfg: DictConfig | PretrainCfg) -> None:
-        super().__init__(cfg)
-        self._slow_tokens = PatchTokens(self.momentum_backbone, self.backbone_name)
 
     def build(self, kw: IJEPAKwargs) -> None:
         """Make the predictor, for a ViT whose features are the mean of its patches."""
@@ -185,10 +178,6 @@ class IJEPA(BaseMomentumMethod):
         noise = torch.rand(total, side**2, device=device).scatter_(1, torch.cat(blocks, dim=1), -1.0)
         kept = noise.topk(side**2 - sum(high * wide for high, wide in self.blocks), dim=1).indices
         return distributed.own_rows(kept), [distributed.own_rows(block) for block in blocks]
-
-    def momentum_heads(self, feats: Tensor) -> Outputs:
-        """Adds `patches` (B, L, D) of the slow backbone, which sees all of them."""
-        return {"patches": self._slow_tokens.take()}
 
     def view_outputs(self, batch: Any) -> Outputs:
         """Adds `momentum_target` (B, T, D), the slow features of the hidden patches."""

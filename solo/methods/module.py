@@ -82,7 +82,7 @@ class SoloModule(pl.LightningModule):
         # The label tree for coarse labels and accuracies; None: the classes only.
         self.taxonomy = tree if tree and tree.num_classes == self.num_classes else None
         paths = self.taxonomy.path_table() if self.taxonomy else [(leaf,) for leaf in range(self.num_classes)]
-        self._is_ragged = self.taxonomy is not None and self.taxonomy.is_ragged
+        self._is_ragged = bool(self.taxonomy and self.taxonomy.is_ragged)
         self.register_buffer("_leaf_paths", torch.tensor(paths), persistent=False)  # (C, L)
 
     def train(self, mode: bool = True) -> "SoloModule":

@@ -12,6 +12,7 @@ from solo.losses.pairs import unit
 from solo.methods import settings
 from solo.methods.base import BaseMethod, Outputs
 from solo.nn.networks import MomentumUpdater, initialize_momentum_params
+from solo.nn.vit import PatchTokens
 
 
 class BaseMomentumMethod(BaseMethod):
@@ -23,6 +24,7 @@ class BaseMomentumMethod(BaseMethod):
     _SECTIONS = (*BaseMethod._SECTIONS, "momentum")
     averaged: ClassVar[tuple[str, ...]] = ()  # heads `x` that get a copy `momentum_x`
     unit_targets: ClassVar[bool] = False  # the slow projections have length 1
+    patch_targets: ClassVar[bool] = False  # slow outputs have `patches` (B, L, D) of the backbone, which sees all
     has_teacher = True  # `build` may say that there is no slow copy with its settings
 
     def __init__(self, cfg: DictConfig | PretrainCfg) -> None:
@@ -32,6 +34,8 @@ class BaseMomentumMethod(BaseMethod):
         if self.has_teacher:
             self.momentum_backbone = settings.backbone_of(self.config, self._BACKBONES)
             initialize_momentum_params(self.backbone, self.momentum_backbone)
+            if self.patch_targets:
+                self._slow_tokens = PatchTokens(self.momentum_backbone, self.backbone_name)
             for name in self.averaged:
                 setattr(self, f"momentum_{name}", copy.deepcopy(getattr(self, name)).requires_grad_(False))
             if slow.classifier:
@@ -75,6 +79,8 @@ class BaseMomentumMethod(BaseMethod):
     @torch.no_grad()
     def _momentum_with_heads(self, X: Tensor) -> Outputs:
         out = BaseMomentumMethod.momentum_forward(self, X)
+        if self.patch_targets:
+            out["patches"] = self._slow_tokens.take()
         return {**out, **self.momentum_heads(out["feats"])}
 
     _MADE: ClassVar[tuple[tuple[str, str, str], ...]] = (
@@ -82,6 +88,7 @@ class BaseMomentumMethod(BaseMethod):
         ("averaged", "momentum_pairs", "_pairs_with_heads"),
         ("averaged", "momentum_forward", "_momentum_with_heads"),
         ("momentum_heads", "momentum_forward", "_momentum_with_heads"),
+        ("patch_targets", "momentum_forward", "_momentum_with_heads"),
     )
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:

@@ -4,13 +4,11 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
-from omegaconf import DictConfig
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.optim import Optimizer
 
 from solo import distributed
-from solo.args.schema import PretrainCfg
 from solo.errors import UserError
 from solo.losses.pairs import unit
 from solo.losses.targets import (
@@ -42,11 +40,9 @@ class SwAV(LateBuffers, BaseMethod):
     late = ("queue",)
 
     def build(self, kw: SwAVKwargs) -> None:
-        """Make projector and prototypes; the queue is made when training starts."""
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, kw.proj_output_dim)
         self.prototypes = WeightNormLinear(kw.proj_output_dim, kw.num_prototypes)
         self.sk = SinkhornKnopp(kw.sk_iters, kw.sk_epsilon)
-        self.make_late_buffers()
 
     def heads(self, feats: Tensor) -> Outputs:
         """Add `z`, the projections (B, proj_output_dim) at length 1, and `p`, the scores (B, num_prototypes)."""
@@ -106,7 +102,6 @@ class DeepClusterV2(LateBuffers, BaseMethod):
     late = ("local_memory_index", "local_memory_embeddings")
 
     def build(self, kw: DeepClusterV2Kwargs) -> None:
-        """Make projector and prototypes; the memory is made when training starts."""
         if len(set(kw.num_prototypes)) != 1:
             raise UserError(
                 f"method_kwargs.num_prototypes={list(kw.num_prototypes)} must be a list of equal numbers, one a set"
@@ -116,7 +111,6 @@ class DeepClusterV2(LateBuffers, BaseMethod):
         self.prototypes = nn.ModuleList(nn.Linear(width, k, bias=False) for k in kw.num_prototypes)
         for prototypes in self.prototypes.parameters():
             prototypes.requires_grad_(False).copy_(F.normalize(prototypes, dim=1))
-        self.make_late_buffers()
         self.assignments: Tensor | None = None  # (sets, samples); None: nothing is clustered yet
 
     def heads(self, feats: Tensor) -> Outputs:
@@ -259,19 +253,14 @@ class DINOv2(DINO):
 
     trainable = ("head", "patch_head", "mask_token")
     averaged = ("head", "patch_head")
+    patch_targets = True
     metric = "dinov2_loss"
 
-    def __init__(self, cfg: DictConfig | PretrainCfg) -> None:
-        super().__init__(cfg)
-        self._slow_tokens = PatchTokens(self.momentum_backbone, self.backbone_name)
-
     def build(self, kw: DINOv2Kwargs) -> None:  # type: ignore[override]
-        """Make the heads, and listen to the backbone's patches."""
         self._tokens = PatchTokens(self.backbone, self.backbone_name)
         self.head, self.patch_head = self.make_head(kw), self.make_head(kw)
         self.mask_token = nn.ParameterList([torch.zeros(1, 1, self.features_dim)])
-        epochs = kw.warmup_teacher_temperature_epochs
-        ends = kw.warmup_teacher_temperature, kw.teacher_temperature
+        ends, epochs = (kw.warmup_teacher_temperature, kw.teacher_temperature), kw.warmup_teacher_temperature_epochs
         self.temperatures = teacher_temperatures(*ends, epochs, self.max_epochs).tolist()
 
     def forward(self, X: Tensor) -> Outputs:
@@ -286,10 +275,6 @@ class DINOv2(DINO):
             out = super().forward(X)
         patches = rows_of(self._tokens.take()[::2], hidden)
         return {**out, "hidden": hidden, "patch_z": self.patch_head(patches.flatten(0, 1))}
-
-    def momentum_heads(self, feats: Tensor) -> Outputs:
-        """Adds `patches` (B, L, D) of the slow backbone, which sees all of them."""
-        return {**super().momentum_heads(feats), "patches": self._slow_tokens.take()}
 
     def view_outputs(self, batch: Any) -> Outputs:
         """Adds `momentum_patch_z`, what the slow head says of the hidden patches."""

@@ -23,7 +23,6 @@ from solo.errors import ConfigError, UserError
 from solo.methods.catalogue import vit_variant
 from solo.taxonomy import Taxonomy
 
-PATHS = ("train_path", "val_path", "taxonomy")  # of `data`
 ModelCfg = TypeVar("ModelCfg", PretrainCfg, LinearCfg)
 
 
@@ -32,8 +31,8 @@ def read_config(model: Any, cfg: DictConfig | ModelCfg, schema: type[ModelCfg]) 
     kwargs = getattr(model, "Kwargs", None)
     spec = None
     if isinstance(cfg, schema):
-        own = getattr(model.add_and_assert_specific_cfg, "__module__", "").startswith("solo.methods.")
-        if own and (kwargs is None or isinstance(getattr(cfg, "method_kwargs", None), kwargs)):
+        ours = model.add_and_assert_specific_cfg.__module__.startswith("solo.methods.")
+        if ours and (kwargs is None or isinstance(getattr(cfg, "method_kwargs", None), kwargs)):
             return OmegaConf.create(to_plain(cfg)), cfg
         spec, cfg = cfg.data.resolved, OmegaConf.create(to_plain(cfg))
     raw: DictConfig = model.add_and_assert_specific_cfg(cfg)
@@ -71,14 +70,12 @@ def complete(cfg: DictConfig, schema: type, sections: Sequence[str], kwargs: typ
             problems += check_policy(cfg.get("method"), cfg.hex.policy, show=cfg.hex.show)
             of_it = ["accumulate", "accumulate_grad_batches", "method", "hex"]
             problems += check_accumulate(to_plain(OmegaConf.masked_copy(cfg, of_it)))
-    _refuse(problems, modern.spelled)
-    if kwargs is not None:
-        given = _plain(cfg, "method_kwargs") or {}
-        checked, problems = check_kwargs(_known(given, kwargs), kwargs)
-        _refuse(problems, start=f"method {cfg.get('method', kwargs.__name__)!r}: ")
-        with open_dict(cfg):
+        _refuse(problems, modern.spelled)
+        if kwargs is not None:
+            given = _plain(cfg, "method_kwargs") or {}
+            checked, problems = check_kwargs(_known(given, kwargs), kwargs)
+            _refuse(problems, start=f"method {cfg.get('method', kwargs.__name__)!r}: ")
             cfg.method_kwargs = {**given, **checked}
-    with open_dict(cfg):
         data = cfg.setdefault("data", {})
         if pretraining:
             entries = cfg.get("augmentations") or []
@@ -126,6 +123,7 @@ def data_facts(config: PretrainCfg | LinearCfg, taxonomy: Taxonomy | None) -> di
     """What a checkpoint remembers of its data, in plain types: what evaluation needs to make the same inputs of it."""
     data, spec = config.data, config.data.resolved
     reading = (spec or DATASETS["custom"]).reading
+    paths = ("train_path", "val_path", "taxonomy")
     mean, std = data.mean or getattr(spec, "mean", None), data.std or getattr(spec, "std", None)
     return {
         "dataset": data.dataset,
@@ -134,7 +132,7 @@ def data_facts(config: PretrainCfg | LinearCfg, taxonomy: Taxonomy | None) -> di
         "mean": mean and list(mean),
         "std": std and list(std),
         "taxonomy": taxonomy.to_dict() if taxonomy else None,
-        "paths": {name: str(path) for name in PATHS if (path := absolute(getattr(data, name)))},
+        "paths": {name: str(path) for name in paths if (path := absolute(getattr(data, name)))},
         "small_stem": bool(spec and spec.small_stem),
         # How files become images, see `solo.data.storage.facts`.
         "range": reading.range and list(reading.range),

@@ -34,6 +34,7 @@ class QueueMixin(nn.Module):
         self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.long))
         for name in labels:
             self.register_buffer(name, torch.full((size,), -1))
+        self._labels = tuple(labels)
 
     @property
     def banks(self) -> Tensor:
@@ -41,14 +42,14 @@ class QueueMixin(nn.Module):
         return self.queue if self.queue.ndim == 2 else self.queue.mT
 
     @torch.no_grad()
-    def enqueue(self, rows: Tensor, **labels: Tensor) -> None:
+    def dequeue_and_enqueue(self, rows: Tensor, *labels: Tensor) -> None:
         """Put the rows of all processes into the queue, in rank order.
 
-        Rows are (N, D), or (V, N, D), the same N on every process; `labels` are (N,) integers by the name of their
-        buffer. Raises a `SizeError` if the queue is no multiple of the batch of all processes.
+        Rows are (N, D), or (V, N, D), the same N on every process; `labels` are (N,) integers for the buffers of
+        labels. Raises a `SizeError` if the queue is no multiple of the batch of all processes.
         """
         first = at_least_float32(rows.transpose(0, -2))  # rows first, for gathering
-        found, *numbers = distributed.gather_each(first, *labels.values())
+        found, *numbers = distributed.gather_each(first, *labels)
         rows = found.transpose(0, -2)
         size, batch = self.banks.shape[-2], rows.shape[-2]
         if size % batch:
@@ -57,7 +58,7 @@ class QueueMixin(nn.Module):
         # Modulo, because the batch, and with it the pointer, may differ after a resume.
         places = (self.queue_ptr + torch.arange(batch, device=rows.device)) % size
         self.banks.index_copy_(-2, places, rows.to(self.queue.dtype))
-        for name, values in zip(labels, numbers, strict=True):
+        for name, values in zip(self._labels, numbers, strict=False):
             getattr(self, name).index_copy_(0, places, values.long())
         self.queue_ptr.copy_((self.queue_ptr + batch) % size)
 
@@ -68,14 +69,12 @@ class QueueMixin(nn.Module):
         with torch.autocast(z.device.type, enabled=False):
             return (z.to(self.queue.dtype) @ self.queue.T).topk(k, dim=1).indices
 
-    def neighbour_accuracy(self, places: Tensor, targets: Tensor, labelled: Tensor | None = None) -> Tensor:
+    def neighbour_accuracy(self, places: Tensor, targets: Tensor, labelled: Tensor) -> Tensor:
         """Share, among labelled rows, (N,) with -1 unknown, of those whose neighbour (its place) has the same label.
 
-        Its mean over processes is that of one process on all rows, of which `labelled` are per process, if known.
+        Its mean over processes is that of one process on all rows, of which `labelled` are per process.
         """
-        known = targets >= 0
-        labelled = distributed.per_process(known.sum()) if labelled is None else labelled
-        return ((self.queue_y[places] == targets) & known).sum() / labelled
+        return ((self.queue_y[places] == targets) & (targets >= 0)).sum() / labelled
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
         # Checkpoints of solo-learn have a queue of MoCo without labels: these are unknown then.
@@ -89,9 +88,9 @@ class LateBuffers(nn.Module):
 
     late: ClassVar[tuple[str, ...]] = ()
 
-    def make_late_buffers(self) -> None:
-        """Register the names of `late`, without tensors; these are in no state dict."""
-        for name in self.late:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name in self.late:  # without tensors they are in no state dict
             self.register_buffer(name, None)
         # DistributedDataParallel would copy the first process's tensors, if it saw them, to all others at each step.
         self._ddp_params_and_buffers_to_ignore = list(self.late)
@@ -172,8 +171,12 @@ class KMeans:
             rows = local_memory_embeddings[head % self.num_large_crops]
             centroids = self._start(rows, local_memory_index, k)
             for _ in range(self.kmeans_iters):
-                centroids = _move(centroids, rows, _nearest(rows, centroids))
-            assignments[head, places] = distributed.gather_no_grad(_nearest(rows, centroids))
+                clusters = (rows @ centroids.T).argmax(dim=1)
+                sums = distributed.all_reduce_sum(torch.zeros_like(centroids).index_add_(0, clusters, rows))
+                counts = distributed.all_reduce_sum(torch.bincount(clusters, minlength=k))
+                # The directions of the clusters' sums; one without rows stays where it is.
+                centroids = F.normalize(torch.where(counts[:, None] > 0, sums, centroids), dim=1)
+            assignments[head, places] = distributed.gather_no_grad((rows @ centroids.T).argmax(dim=1))
             all_centroids.append(centroids)
         return assignments, all_centroids
 
@@ -187,15 +190,3 @@ class KMeans:
         first = turn.argsort()[:k]
         rows, turn = distributed.gather_no_grad(rows[first]), distributed.gather_no_grad(turn[first])
         return rows[turn.argsort()[:k]]
-
-
-def _nearest(rows: Tensor, centroids: Tensor) -> Tensor:
-    """Index (n,) of the closest centroid."""
-    return (rows @ centroids.T).argmax(dim=1)
-
-
-def _move(centroids: Tensor, rows: Tensor, clusters: Tensor) -> Tensor:
-    """The centroids (k, D) as directions of their clusters' sums; one without rows stays where it is."""
-    sums = distributed.all_reduce_sum(torch.zeros_like(centroids).index_add_(0, clusters, rows))
-    counts = distributed.all_reduce_sum(torch.bincount(clusters, minlength=len(centroids)))
-    return F.normalize(torch.where(counts[:, None] > 0, sums, centroids), dim=1)

@@ -16,9 +16,6 @@ from solo.nn.vit import parameters_like
 from solo.precision import at_least_float32
 from solo.suggest import did_you_mean
 
-# What torch.nn.utils.parametrizations.weight_norm calls the two.
-_OTHER_NAMES = {"weight_g": "parametrizations.weight.original0", "weight_v": "parametrizations.weight.original1"}
-
 
 class WeightNormLinear(nn.Module):
     """Linear without bias, `weight = weight_g * weight_v / |weight_v|` row by row, all lengths 1 at first.
@@ -43,9 +40,10 @@ class WeightNormLinear(nn.Module):
         return F.linear(x, self.weight)
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any, **kwargs: Any) -> None:
-        for name, other in _OTHER_NAMES.items():
-            if prefix + other in state_dict:
-                state_dict[prefix + name] = state_dict.pop(prefix + other)
+        for name, other in (("weight_g", "original0"), ("weight_v", "original1")):
+            torchs = f"{prefix}parametrizations.weight.{other}"
+            if torchs in state_dict:
+                state_dict[prefix + name] = state_dict.pop(torchs)
         super()._load_from_state_dict(state_dict, prefix, *args, **kwargs)
 
 
@@ -98,10 +96,8 @@ class MomentumUpdater:
 
     def __post_init__(self) -> None:
         """Refuse rates out of their range."""
-        assert 0 <= self.base_tau <= self.final_tau <= 1, (
-            f"momentum.base_tau={self.base_tau} and momentum.final_tau={self.final_tau} must hold "
-            "0 <= base <= final <= 1"
-        )
+        what = f"momentum.base_tau={self.base_tau} and momentum.final_tau={self.final_tau} must hold"
+        assert 0 <= self.base_tau <= self.final_tau <= 1, f"{what} 0 <= base <= final <= 1"
         self.cur_tau = self.base_tau
 
     @torch.no_grad()
@@ -125,10 +121,9 @@ def freeze_layers(backbone: nn.Module, trained: Sequence[str]) -> list[nn.Module
     for name in trained:
         if not name or name not in modules:
             parts = [child for child, _ in backbone.named_children()]
-            raise UserError(
-                f"finetune_layers has {name!r}, which is no layer of {type(backbone).__name__}; "
-                f"{did_you_mean(name, parts)}choose from {', '.join(parts)}, or layers inside of these"
-            )
+            what = f"finetune_layers has {name!r}, which is no layer of {type(backbone).__name__}"
+            hint = did_you_mean(name, parts)
+            raise UserError(f"{what}; {hint}choose from {', '.join(parts)}, or layers inside of these")
     inside = tuple(f"{name}." for name in trained)
     for name, parameter in backbone.named_parameters():
         parameter.requires_grad_(name.startswith(inside))
@@ -175,17 +170,10 @@ class Whitening2d(nn.Module):
 class IterNorm(nn.Module):
     """Whitening within groups of features, by Newton's iterations for the inverse square root of the covariance.
 
-    Iterative normalization (https://arxiv.org/abs/1904.03441), which VIbCReg uses.
-
-    Args:
-        num_features: D.
-        num_groups: into how many groups the features are cut, if `num_channels` is None.
-        num_channels: features of a group; halved until it divides D.
-        T: number of iterations.
-        dim: dimensions of the input, features second; that of `weight` and `bias`.
-        eps: added to the variances.
-        momentum: share of the batch in the running statistics.
-        affine: learn a scale and a shift.
+    Iterative normalization (https://arxiv.org/abs/1904.03441), which VIbCReg uses. `num_features` are cut into
+    `num_groups`, or into groups of `num_channels`, halved until it divides them; there are `T` iterations, with `eps`
+    added to the variances. The input has `dim` dimensions, features second, as have `weight` and `bias`, which
+    `affine` asks for; `momentum` is the share of the batch in the running statistics.
     """
 
     running_mean: Tensor
@@ -222,9 +210,7 @@ class IterNorm(nn.Module):
             x = first.reshape(self.num_groups, self.num_channels, -1)  # (G, C, M)
             mean, wm = self._statistics(x) if self.training else (self.running_mean, self.running_wm)
             whitened = (wm @ (x - mean)).reshape(first.shape).transpose(0, 1)
-            if self.weight is None or self.bias is None:
-                return whitened
-            return whitened * self.weight + self.bias
+            return whitened if self.weight is None or self.bias is None else whitened * self.weight + self.bias
 
     def _statistics(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean (G, C, 1) and whitening matrix (G, C, C) of the batch; moves the running ones."""
@@ -268,8 +254,7 @@ class SyncedBatchNorm(_BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, ...) -> the same shape and type; a `ValueError` for one value a channel in all processes together."""
         self._check_input_dim(input)
-        batch_statistics = self.training or self.running_mean is None or self.running_var is None
-        if not (batch_statistics and distributed.is_distributed()):
+        if not ((self.training or self.running_mean is None) and distributed.is_distributed()):
             return super().forward(input)
         with torch.autocast(input.device.type, enabled=False):
             return self._normalise(at_least_float32(input)).to(input.dtype)
@@ -286,32 +271,21 @@ class SyncedBatchNorm(_BatchNorm):
         mean = total / count
         centred = x - mean.view(shape)
         variance = distributed.sum_with_grad(centred.square().sum(over)) / count
-        if self.training and self.track_running_stats:
-            self._move_statistics(mean, variance * (count / (count - 1)))
+        if self.training and self.track_running_stats and self.num_batches_tracked is not None:
+            self.num_batches_tracked += 1
+            share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
+            unbiased = variance * (count / (count - 1))
+            for running, value in ((self.running_mean, mean), (self.running_var, unbiased)):
+                running.lerp_(value.detach().to(running), share)  # type: ignore[union-attr]
         y = centred * (variance + self.eps).rsqrt().view(shape)
-        if self.weight is None:
-            return y
-        return torch.addcmul(self.bias.view(shape), y, self.weight.view(shape))
-
-    @torch.no_grad()
-    def _move_statistics(self, mean: Tensor, variance: Tensor) -> None:
-        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
-            return
-        self.num_batches_tracked += 1
-        share = 1 / float(self.num_batches_tracked) if self.momentum is None else self.momentum
-        self.running_mean.lerp_(mean.to(self.running_mean), share)
-        self.running_var.lerp_(variance.to(self.running_var), share)
+        return y if self.weight is None else torch.addcmul(self.bias.view(shape), y, self.weight.view(shape))
 
 
 class _SyncedBatchNormAct(SyncedBatchNorm):
     """timm's BatchNorm that also drops and activates."""
 
-    drop: nn.Module
-    act: nn.Module
-
     def forward(self, input: Tensor) -> Tensor:
-        activated: Tensor = self.act(self.drop(super().forward(input)))
-        return activated
+        return self.act(self.drop(super().forward(input)))  # type: ignore[no-any-return, operator]
 
 
 def synchronise(module: nn.Module) -> nn.Module:

@@ -24,7 +24,7 @@ from solo.args.schema import PretrainCfg
 from solo.backbones.registry import check_sizes, side_of_patch
 from solo.callbacks.optional import shrunk_side
 from solo.callbacks.recorder import Facts
-from solo.data.batches.loaders import BatchLoader, ShowsRelatives, eval_loader, worker_options
+from solo.data.batches.loaders import BatchLoader, SeededDataset, eval_loader, worker_options
 from solo.data.batches.samplers import RuleSampler, describe, rule_sampler
 from solo.data.cache import CantCacheError, cached
 from solo.data.catalogue.registry import unseen_classes
@@ -129,9 +129,8 @@ def train_loader(
     if cfg.debug_augmentations:
         say(str(views))
     images = _images(cfg, views)
-    sampler = _sampler(cfg, images)
-    indexed: Dataset[Any] = Indexed(images) if shown is None else ShowsRelatives(Indexed(images), shown)
-    return prepare_dataloader(indexed, _rows(cfg), data.workers, cfg.seed, sampler)
+    indexed = SeededDataset(Indexed(images), shown)
+    return prepare_dataloader(indexed, _rows(cfg), data.workers, cfg.seed, _sampler(cfg, images))
 
 
 def _images(cfg: PretrainCfg, views: Any = None) -> Dataset[tuple[Any, Any]]:
@@ -155,9 +154,8 @@ def _sampler(cfg: PretrainCfg, images: Any) -> RuleSampler | None:
         return None
     spec, labels = data.spec, level_targets(images).numpy()
     level = spec.levels.index(data.sampler_level) if isinstance(data.sampler_level, str) else data.sampler_level
-    kind, size = data.sampler or "random", _rows(cfg)
     composed = (spec.taxonomy, level, data.per_class, data.labelled_share)
-    sampler = rule_sampler(kind, labels, size, cfg.seed, *composed)
+    sampler = rule_sampler(data.sampler or "random", labels, _rows(cfg), cfg.seed, *composed)
     say(describe(sampler, labels, spec.levels))
     return sampler
 

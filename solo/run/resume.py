@@ -2,12 +2,17 @@
 
 import contextlib
 import gzip
+import hashlib
 import os
 import zlib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -17,8 +22,10 @@ from solo.args.schema import RunCfg
 from solo.callbacks.checkpointer import BACKUP
 from solo.callbacks.run_directory import AutoResumer, RunDirectory, stored_wandb_id
 from solo.checkpoint import checkpoint_file, load_checkpoint, misfit, saved_settings
-from solo.data.batches.fingerprint import Fingerprint, fingerprint
-from solo.data.batches.loaders import BatchLoader
+from solo.data.batches.loaders import BatchLoader, SeededDataset
+from solo.data.cache import pixels_in_memory
+from solo.data.labels.subsets import Indexed, level_targets
+from solo.data.sources.images import image_sources
 from solo.errors import ConfigError, UserError
 from solo.files import replacing
 from solo.run.report import say
@@ -56,21 +63,20 @@ class ResumeOrder(Callback):
 
 def find_resume(cfg: RunCfg, root: Path) -> tuple[Path | None, str | None, Mapping[str, Any] | None]:
     """The checkpoint to continue, named or found below `root`, its W&B run's id and settings; or a `UserError`."""
+    found = None
     if cfg.resume_from_checkpoint:
         named = Path(cfg.resume_from_checkpoint).expanduser()
         wanted = checkpoint_file(named)
-        file, checkpoint = _readable(wanted, others=named.is_dir() or wanted.name == "last.ckpt")
-    else:  # a job that SLURM has put back into its queue looks for its work in any case
-        if not cfg.auto_resume.enabled and os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
-            return None, None, None
+        found = _readable(wanted, others=named.is_dir() or wanted.name == "last.ckpt")
+    elif cfg.auto_resume.enabled or os.environ.get("SLURM_RESTART_COUNT", "0") != "0":  # it is back from SLURM's queue
         resumer = AutoResumer(root, max_hours=cfg.auto_resume.max_hours)
-        found, _ = resumer.find_checkpoint(cfg)
-        if found is None:
-            for line in resumer.passed_over:
-                say(f"auto_resume: {line}")
-            return None, None, None
-        file, checkpoint = _readable(found, others=True)
-        say(f"auto_resume: continuing {file}")
+        newest, _ = resumer.find_checkpoint(cfg)
+        found = None if newest is None else _readable(newest, others=True)
+        for line in [f"continuing {found[0]}"] if found else resumer.passed_over:
+            say(f"auto_resume: {line}")
+    if found is None:
+        return None, None, None
+    file, checkpoint = found
     stored = saved_settings(checkpoint, file)["cfg"]
     _check_settings(cfg, stored, file)
     _check_progress(checkpoint, file)
@@ -116,10 +122,9 @@ def _of_other_optimizers(trainer: Trainer, checkpoint: Mapping[str, Any]) -> str
                 if plain is not None and (found := misfit(plain, like, f"state.{number}.{name}")):
                     return found
     schedulers = [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs]
-    try:
+    had_none = False
+    with contextlib.suppress(LookupError, TypeError):
         had_none = checkpoint["solo"]["cfg"]["scheduler"]["name"] == "none"
-    except (LookupError, TypeError):
-        had_none = False
     if not schedulers or (had_none and not checkpoint["lr_schedulers"]):
         return None  # resume_allow has the key
     return misfit(checkpoint["lr_schedulers"], schedulers, "lr_schedulers")
@@ -161,21 +166,17 @@ def _check_settings(cfg: RunCfg, stored: Mapping[str, Any], file: Path) -> None:
         raise ConfigError(f"resume_allow has {names}, which is no setting; give keys as --cfg resolved prints them")
     if not stored:
         return
-    told, refused = [], []
-    for change in differences(stored, current):
-        if may_change(change.key, allowed):
-            told.append(change)
-        elif not may_change(change.key, never_matters()):
-            refused.append(change)
-    if refused:
+    changes = list(differences(stored, current))
+    if refused := [change for change in changes if not may_change(change.key, [*allowed, *never_matters()])]:
         listed = "".join(f"\n  {change}" for change in refused)
         keys = ",".join(change.key for change in refused)
         raise UserError(
             f"{file} is of a run with other settings:{listed}\n"
             f"take them back, allow them with 'resume_allow=[{keys}]', or start a new run"
         )
-    for change in told:
-        say(f"resumed with {change}")
+    for change in changes:
+        if may_change(change.key, allowed):
+            say(f"resumed with {change}")
 
 
 _KEY, _LIST, _LONGEST = "training_data", "training_data.txt.gz", 200_000  # lines of a list that is kept
@@ -186,11 +187,7 @@ class SameData(Callback):
 
     def __init__(self, run: RunDirectory, resumed: Path | None, allowed: Sequence[str]) -> None:
         self.run, self.resumed, self.allowed = run, resumed, may_change("data.train_path", allowed)
-        self.found: Fingerprint | None = None
-
-    def look_at(self, images: Any) -> None:
-        """Take the fingerprint of a loader's data set."""
-        self.found = fingerprint(images)
+        self.found: Fingerprint | None = None  # of the images, once there is a loader of them
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: Mapping[str, Any]) -> None:
         """Refuse other images or labels than those of the run, with a list of what changed."""
@@ -211,7 +208,7 @@ class SameData(Callback):
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if self.found is not None:
-            checkpoint[_KEY] = self.found.plain()
+            checkpoint[_KEY] = {"digest": self.found.digest, "classes": self.found.classes}
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the list, where it isn't too long."""
@@ -219,3 +216,76 @@ class SameData(Callback):
             with replacing(self.run.path / _LIST) as temporary:
                 text = "\n".join(self.found.lines).encode(errors="surrogateescape")
                 temporary.write_bytes(gzip.compress(text, 1, mtime=0))
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Images and labels of a data set in a few bytes, wherever its folder lies."""
+
+    digest: str  # changes with any name, label, or pixel in memory, and with the size of a file
+    classes: dict[str, int]  # its number -> images
+    lines: tuple[str, ...]  # for images in files, `class <tab> name <tab> size` of each, sorted; else empty
+
+    def changes(self, classes: dict[str, int], lines: Sequence[str]) -> str:
+        """In words, what is other than it was: the classes then, and the lines, empty where nobody knows."""
+        found = []
+        for name in {**classes, **self.classes}:
+            if (now := self.classes.get(name, 0)) != (then := classes.get(name, 0)):
+                found.append(f"class {name} has {now} images instead of {then}")
+        old, new = (dict(line.rpartition("\t")[::2] for line in side) for side in (lines, self.lines))
+        changed = {name for name in new.keys() & old.keys() if new[name] != old[name]}
+        kinds = {"added": new.keys() - old.keys(), "removed": old.keys() - new.keys(), "changed": changed}
+        for what, names in kinds.items():
+            if old and names:
+                shown = ", ".join(name.partition("\t")[2] for name in sorted(names)[:5])
+                found.append(f"{len(names)} files {what} ({shown}{', ...' if len(names) > 5 else ''})")
+        return "; ".join(found) or "other images or labels"
+
+
+def fingerprint(images: Any) -> Fingerprint | None:
+    """Of a loader's data set, or the decoded images of one; None where nothing is known of it."""
+    while isinstance(images, (SeededDataset, Indexed)):
+        images = images.dataset
+    known = getattr(images, "targets", None)
+    if known is None:
+        return None
+    labels = known if isinstance(known, Tensor) else level_targets(images)
+    called = [str(leaf) for leaf in labels.reshape(len(labels), -1)[:, -1].tolist()]
+    rows, inner = np.arange(len(called)), images
+    while inner is not None and not isinstance(inner, str):  # a folder knows the name of its data set
+        images = inner
+        rows = np.asarray(images.indices)[rows] if hasattr(images, "indices") else rows
+        inner = getattr(images, "dataset", None)
+    text = hashlib.sha256(labels.numpy().tobytes())
+    lines: tuple[str, ...] = ()
+    array = pixels_in_memory(images)
+    if array is not None:
+        text.update(np.ascontiguousarray(array[rows]).data)
+    else:
+        files = getattr(images, "files", None) or image_sources(images) or ()
+        files = [files[row] for row in rows] if len(files) > len(rows) else files
+        lines = tuple(sorted(f"{name}\t{line}" for name, line in zip(called, _described(files), strict=False)))
+        text.update("\n".join(lines).encode(errors="surrogateescape"))
+    return Fingerprint(text.hexdigest()[:32], dict(sorted(Counter(called).items())), lines)
+
+
+_LOOK_AT = 20_000  # sizes of files that are asked for, evenly spread: on a network each may take a millisecond
+
+
+def _described(files: Sequence[Any]) -> Iterator[str]:
+    """`name <tab> size`; names are relative to the folder that all have in common."""
+    paths = [file if isinstance(file, str) else str(file.container or "") for file in files]
+    paths = [os.path.abspath(path) if path else "" for path in paths]  # a table may have both kinds
+    folder = os.path.commonpath([os.path.dirname(path) for path in paths]) if all(paths) and paths else ""
+    size, every = lru_cache(maxsize=4096)(_size), max(1, len(files) // _LOOK_AT)
+    for place, (file, path) in enumerate(zip(files, paths, strict=True)):
+        part = "" if isinstance(file, str) else f" {file.part}"
+        relative = os.path.relpath(path, folder) if folder else os.path.basename(path)
+        yield f"{relative}{part}\t{size(path) if path and place % every == 0 else ''}"
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except OSError:
+        return -1

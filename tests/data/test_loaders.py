@@ -123,7 +123,7 @@ def test_plain_validation_images_are_the_same_as_one_by_one(channels: int) -> No
     transform = build_eval_pipeline(8, (0.4,), (0.3,), channels)
     data = ArrayDataset(images, range(10), transform)
     loader = eval_loader(data, 4, 0)
-    assert isinstance(loader.dataset.dataset, NormalisedBatches)
+    assert isinstance(loader.dataset, NormalisedBatches)
     X, targets = (torch.cat(parts) for parts in zip(*loader, strict=True))
     assert torch.equal(X, torch.stack([data[i][0] for i in range(10)])) and targets.tolist() == list(range(10))
     assert torch.equal(loader.dataset[3][0], X[3])

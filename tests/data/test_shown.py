@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from solo.data.batches.loaders import BatchLoader, ShowsRelatives
+from solo.data.batches.loaders import BatchLoader, SeededDataset
 from solo.data.cache import cached
 from solo.data.labels.subsets import Indexed
 from solo.data.sources.images import ArrayDataset
@@ -78,8 +78,8 @@ def test_only_the_second_view_of_an_image_is_another_images():
     def views(image):
         return [torch.tensor(np.array(image), dtype=torch.float32) + random.random() for _ in range(2)]
 
-    dataset, shown = ArrayDataset(arrays().images, range(N), views), Shown(TABLE, 0.8)
-    items, plain = ShowsRelatives(Indexed(dataset), shown), Indexed(dataset)
+    dataset, shown = ArrayDataset(arrays().data, range(N), views), Shown(TABLE, 0.8)
+    items, plain = SeededDataset(Indexed(dataset), shown), Indexed(dataset)
     for index in range(N):
         other = int(shown(torch.tensor([index]), torch.tensor([index + 9])))
         expected = []

@@ -11,6 +11,7 @@ import torch.multiprocessing as mp
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from solo import distributed
 from solo.errors import UserError
 from solo.nn.memory import QueueMixin
 
@@ -44,11 +45,11 @@ def test_the_newest_rows_replace_the_oldest_in_place() -> None:
     owner = Owner()
     memory = owner.queue.data_ptr()
     for start in range(0, 10, 2):
-        owner.enqueue(numbered(start, 2), queue_y=torch.tensor([start, start + 1]))
+        owner.dequeue_and_enqueue(numbered(start, 2), torch.tensor([start, start + 1]))
     assert owner.queue[:, 0].tolist() == [6, 7, 8, 9, 4, 5] == owner.queue_y.tolist()
     assert owner.queue_ptr.tolist() == [4] and owner.queue.data_ptr() == memory
     # another batch size after a resume: the pointer isn't at a multiple of it, and the rows wrap around
-    owner.enqueue(numbered(10, 3), queue_y=torch.arange(10, 13))
+    owner.dequeue_and_enqueue(numbered(10, 3), torch.arange(10, 13))
     assert owner.queue[:, 2].tolist() == [12, 7, 8, 9, 10, 11] == owner.queue_y.tolist()
     assert owner.queue_ptr.tolist() == [1]
 
@@ -56,7 +57,9 @@ def test_the_newest_rows_replace_the_oldest_in_place() -> None:
 def test_one_bank_a_view() -> None:
     owner = Owner(views=2)
     for start in (0, 3, 6):
-        owner.enqueue(torch.stack([numbered(start, 3), -numbered(start, 3)]), queue_y=torch.arange(start, start + 3))
+        owner.dequeue_and_enqueue(
+            torch.stack([numbered(start, 3), -numbered(start, 3)]), torch.arange(start, start + 3)
+        )
     assert owner.queue[0, 0].tolist() == [6, 7, 8, 3, 4, 5] and torch.equal(owner.queue[0], -owner.queue[1])
     assert owner.banks.shape == (2, 6, 3) and owner.banks.data_ptr() == owner.queue.data_ptr()
 
@@ -65,7 +68,7 @@ def test_one_bank_a_view() -> None:
 def test_a_queue_that_does_not_fit_names_the_numbers(batch: int) -> None:
     for error in (AssertionError, UserError):
         with pytest.raises(error, match=rf"queue_size=6 is no multiple of the batch of all processes, {batch}; take"):
-            Owner().enqueue(numbered(0, batch))
+            Owner().dequeue_and_enqueue(numbered(0, batch))
 
 
 def test_nearest_neighbours() -> None:
@@ -84,8 +87,9 @@ def test_neighbour_accuracy_counts_labelled_rows() -> None:
     owner = Owner()
     owner.queue_y[:3] = torch.tensor([4, 5, 4])
     places = torch.tensor([0, 1, 2, 3, 3])
-    assert owner.neighbour_accuracy(places, torch.tensor([4, 4, 4, 0, -1])) == 0.5
-    assert owner.neighbour_accuracy(places, torch.full((5,), -1)) == 0
+    for targets, share in ((torch.tensor([4, 4, 4, 0, -1]), 0.5), (torch.full((5,), -1), 0)):
+        labelled = distributed.per_process((targets >= 0).sum())
+        assert owner.neighbour_accuracy(places, targets, labelled) == share
 
 
 def test_a_queue_without_labels_loads_and_a_missing_queue_is_still_missing() -> None:
@@ -110,10 +114,10 @@ def worker(rank: int, port: int, path: str) -> None:
     one, two = Owner(8), Owner(8, views=2)
     for step in range(3):
         rows = numbered(10 * rank + 2 * step, 2)
-        one.enqueue(rows, queue_y=rows[:, 0].long())
-        two.enqueue(torch.stack([rows, -rows]), queue_y=rows[:, 0].long())
+        one.dequeue_and_enqueue(rows, rows[:, 0].long())
+        two.dequeue_and_enqueue(torch.stack([rows, -rows]), rows[:, 0].long())
     with pytest.raises(AssertionError, match="all processes, 6"):
-        one.enqueue(numbered(0, 3))
+        one.dequeue_and_enqueue(numbered(0, 3))
     torch.save([one.state_dict(), two.state_dict()], f"{path}/{rank}.pt")
     dist.destroy_process_group()
 

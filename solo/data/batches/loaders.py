@@ -29,36 +29,40 @@ _GRACE = 60  # seconds that a loader outlives a stop, at most
 
 
 class SeededDataset(Around):
-    """A data set whose samples are drawn as `dataset[index, seed]`; a plain index draws from the running `random`."""
+    """A data set whose samples are drawn as `dataset[index, seed]`; a plain index draws from the running `random`.
 
-    def __getitem__(self, item: int | tuple[int, int]) -> Any:
-        if isinstance(item, tuple):
-            item, seed = item
-            random.seed(seed)
-        return self.dataset[item]
+    With `shown` its items are `(index, views, target)`, and the second view is of the image that is shown.
+    """
 
-
-class ShowsRelatives(SeededDataset):
-    """Items `(index, views, target)` as they are, but with a second view of the image that is shown."""
-
-    def __init__(self, dataset: Any, shown: Shown) -> None:
+    def __init__(self, dataset: Dataset[Any], shown: Shown | None = None) -> None:
         super().__init__(dataset)
-        self.shown = shown
+        vars(self)["shown"] = shown
 
     def __getitem__(self, item: int | tuple[int, int]) -> Any:
-        found = super().__getitem__(item)
-        if isinstance(item, tuple):
-            index, seed = item
-            other = int(self.shown(torch.tensor([index]), torch.tensor([seed])))
-            if other != index:
-                views = list(found[1])
-                views[VIEW] = super().__getitem__((other, seed))[1][VIEW]
-                found = (found[0], views, *found[2:])
-        return found
+        if not isinstance(item, tuple):
+            return self.dataset[item]
+        index, seed = item
+        other = index if self.shown is None else int(self.shown(torch.tensor([index]), torch.tensor([seed])))
+        random.seed(seed)
+        found = self.dataset[index]
+        if other == index:
+            return found
+        random.seed(seed)
+        views = [*found[1]]
+        views[VIEW] = self.dataset[other][1][VIEW]
+        return found[0], views, *found[2:]
 
 
-class NormalisedBatches(Around):
-    """Images, uint8 `(N, C, H, W)`, handed out a batch at a time, the same as a data set gives one by one."""
+class Padded(Around):
+    """A data set of `(image, label)` that goes on beyond its end with its first images, unlabelled: not counted."""
+
+    def __getitem__(self, index: int) -> Any:
+        item = self.dataset[index % len(self)]
+        return item if index < len(self) else (item[0], torch.full_like(torch.as_tensor(item[1]), -1))
+
+
+class NormalisedBatches(Padded):
+    """The same of images uint8 `(N, C, H, W)`, a batch at a time."""
 
     def __init__(self, dataset: Any, pixels: Tensor, last: Normalize) -> None:
         super().__init__(dataset)
@@ -69,9 +73,12 @@ class NormalisedBatches(Around):
     def __getitems__(self, indices: Sequence[int]) -> list[Tensor]:
         """`[X (B, C, H, W), targets]`."""
         if self.dataset.transform is not self._pipeline:  # somebody has put in another one
-            return cast("list[Tensor]", default_collate([self.dataset[index] for index in indices]))
-        pixels = self._pixels[torch.tensor(indices)].contiguous()
-        return [pixels.float().div_(255).sub_(self._mean).div_(self._std), self._labels[torch.tensor(indices)]]
+            return cast("list[Tensor]", default_collate([self[index] for index in indices]))
+        places = torch.tensor(indices)
+        rows, beyond = places % len(self), places >= len(self)
+        labels = self._labels[rows]
+        pixels = self._pixels[rows].contiguous().float().div_(255).sub_(self._mean).div_(self._std)
+        return [pixels, labels.masked_fill(beyond.view(-1, *[1] * (labels.ndim - 1)), -1)]
 
 
 def whole_batches(dataset: Any) -> NormalisedBatches | None:
@@ -83,21 +90,6 @@ def whole_batches(dataset: Any) -> NormalisedBatches | None:
     (resize, _, last), pixels = steps, planes(array)
     fits = list(pixels.shape[1:]) == [len(last.mean), *(resize.size if isinstance(resize.size, Sequence) else ())]
     return NormalisedBatches(dataset, pixels, last) if fits else None
-
-
-class Padded(Around):
-    """A data set of `(image, label)` that goes on beyond its end with its first images, unlabelled: not counted."""
-
-    def __getitem__(self, index: int) -> Any:
-        item = self.dataset[index % len(self)]
-        return item if index < len(self) else (item[0], torch.full_like(torch.as_tensor(item[1]), -1))
-
-    def __getitems__(self, indices: Sequence[int]) -> Any:
-        if not hasattr(self.dataset, "__getitems__"):
-            return [self[index] for index in indices]
-        images, labels = self.dataset.__getitems__([index % len(self) for index in indices])
-        beyond = torch.tensor(indices) >= len(self)
-        return [images, labels.masked_fill(beyond.view(-1, *[1] * (labels.ndim - 1)), -1)]
 
 
 class Loader(DataLoader[Any]):
@@ -131,9 +123,8 @@ def train_loader(
 ) -> DataLoader[Any]:
     """Shuffled batches of exactly `batch_size`; the incomplete last one is dropped.
 
-    A data set that isn't a `SeededDataset` becomes one. `seed` is of order and augmentation, `None` draws one from
-    torch's generator; a `sampler` of the order over all processes has its own. Raises a `UserError` if there are fewer
-    samples than one batch needs.
+    `seed` is of order and augmentation, `None` draws one from torch's generator; a `sampler` of the order over all
+    processes has its own. Raises a `UserError` if there are fewer samples than one batch needs.
     """
     if sampler is None:
         sampler = seeded_sampler(len(cast(Sized, dataset)), batch_size, seed)
@@ -147,7 +138,7 @@ def eval_loader(dataset: Dataset[Any], batch_size: int, num_workers: int) -> Dat
     whole = whole_batches(dataset)
     options: Any = worker_options(num_workers, seed=0) | ({"collate_fn": default_convert} if whole else {})
     size = len(cast(Sized, dataset))
-    return Loader(Padded(whole or dataset), batch_size=batch_size, sampler=EvaluationShare(size), **options)
+    return Loader(whole or Padded(dataset), batch_size=batch_size, sampler=EvaluationShare(size), **options)
 
 
 class _Batches(Dataset[list[Any]]):
@@ -189,15 +180,14 @@ class BatchLoader:
         self._makers: list[BatchAugment] = [maker]
         if shown is not None:
             self._makers = [maker.only(lambda view: view != VIEW), maker.only(lambda view: view == VIEW)]
-        order: Any = self.sampler  # torch's stub knows batches of plain indexes only
-        self._share = BatchSampler(order, batch_size, drop_last=True)
+        share = BatchSampler(cast(Any, self.sampler), batch_size, drop_last=True)
         on_cpu = self.device.type == "cpu"
         batches = _Batches(images, [maker if on_cpu else maker.prepare for maker in self._makers], shown)
         options = worker_options(num_workers, self.sampler.seed)
-        self._loader: DataLoader[Any] = DataLoader(batches, batch_size=None, sampler=self._share, **options)
+        self._loader: DataLoader[Any] = DataLoader(batches, batch_size=None, sampler=share, **options)
 
     def __len__(self) -> int:
-        return len(self._share)
+        return len(self._loader)
 
     def __iter__(self) -> Iterator[list[Any]]:
         for indexes, found, targets, seeds in _timed(iter(self._loader), self):

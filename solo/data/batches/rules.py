@@ -15,9 +15,6 @@ import numpy as np
 
 from solo.errors import UserError
 
-# Images of groups lo to hi - 1 without those of groups a to b - 1.
-Ring = tuple[int, int, int, int]
-
 
 class Random:
     """Batches of some of `number` images, by chance."""
@@ -84,11 +81,8 @@ class PerClass:
 
     def count(self, size: int) -> int:
         picks = size // self.per_class
-
-        def too_many(batches: int) -> bool:  # and then so are more
-            return bool(np.minimum(self.groups, batches).sum() < picks * batches)
-
-        return bisect_left(range(1, int(self.groups.sum()) // picks + 1), True, key=too_many)
+        most = range(1, int(self.groups.sum()) // picks + 1)  # where so many are too many, so are more
+        return bisect_left(most, True, key=lambda number: np.minimum(self.groups, number).sum() < picks * number)
 
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[list[int]]:
         picks, count = size // self.per_class, self.count(size)
@@ -174,8 +168,7 @@ class Hierarchical:
     epoch has yet. Where none is left at a level, the anchor gets no partner there; so it is at levels where its label
     is unknown. An epoch visits every image but the rest that fills no batch.
 
-    Labels are (N, levels), coarse first, -1 unknown. Raises a `UserError` where a level is unknown and a finer one is
-    not.
+    Labels are (N, levels), coarse first, -1 unknown; a `UserError` where a level is unknown and a finer one is not.
     """
 
     name = "hierarchical"
@@ -199,19 +192,30 @@ class Hierarchical:
 
     def batches(self, size: int, rng: np.random.Generator) -> Iterator[list[int]]:
         mixed = rng.permutation(len(self.group))
-        images = mixed[np.argsort(self.group[mixed], kind="stable")].tolist()
-        starts, unused = self.starts.tolist(), _Counts(np.bincount(self.group))
+        members = np.split(mixed[np.argsort(self.group[mixed], kind="stable")], self.starts[1:])
+        unused, left = [own.tolist() for own in members], np.bincount(self.group)
         draw = random.Random(int(rng.integers(2**62))).random
-        everything = (0, len(starts), 0, 0)
+
+        def take(low: int, high: int, inner_low: int, inner_high: int) -> int:
+            """The group of an image of a ring, drawn uniformly among those that are left; -1 if none is."""
+            counts = left[low:high].copy()
+            counts[inner_low - low : inner_high - low] = 0
+            ends, chance = counts.cumsum(), draw()
+            if not ends[-1]:
+                return -1
+            group = low + int(ends.searchsorted(int(chance * ends[-1]), side="right"))
+            left[group] -= 1
+            return group
+
         for _ in range(self.count(size)):
             batch: list[int] = []
             while len(batch) < size:
-                anchor = unused.take(everything, draw())
-                batch.append(images[starts[anchor] + unused.left[anchor]])
+                anchor = take(0, len(left), 0, 0)
+                batch.append(unused[anchor].pop())
                 for ring in self.rings[anchor]:
-                    group = unused.take(ring, draw()) if len(batch) < size else -1
+                    group = take(*ring) if len(batch) < size else -1
                     if group >= 0:
-                        batch.append(images[starts[group] + unused.left[group]])
+                        batch.append(unused[group].pop())
             yield batch
 
 
@@ -221,63 +225,19 @@ def _runs(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(([0], np.flatnonzero(new) + 1)), np.concatenate(([0], np.cumsum(new)))
 
 
-def _rings(paths: np.ndarray) -> list[list[Ring]]:
-    """For each group where its partners are, the finest level first; rings without any group are left out."""
-    spans = []
+def _rings(paths: np.ndarray) -> list[list[tuple[int, int, int, int]]]:
+    """For each group where its partners are, the finest level first; rings without any group are left out.
+
+    A ring (low, high, a, b) are groups low to high - 1 without those of groups a to b - 1.
+    """
+    spans, rings = [], []
     for level in range(paths.shape[1]):
         starts, node = _runs(paths[:, : level + 1])
-        spans.append(np.stack((starts[node], np.append(starts, len(paths))[node + 1]), axis=1).tolist())
-    rings: list[list[Ring]] = []
+        spans.append([*zip(starts[node].tolist(), np.append(starts, len(paths))[node + 1].tolist(), strict=True)])
     for group, levels in enumerate((paths >= 0).sum(axis=1).tolist()):
-        inner, own = [0, 0], []
-        for level in range(levels - 1, -1, -1):
-            outer = spans[level][group]
-            if outer != inner:
-                own.append((*outer, *inner))
-            inner = outer
-        rings.append(own)
+        nodes = [*dict.fromkeys(spans[level][group] for level in reversed(range(levels)))]
+        rings.append([(*outer, *inner) for outer, inner in zip(nodes, [(0, 0), *nodes], strict=False)])
     return rings
-
-
-class _Counts:
-    """Images that are left of each group: sums over ranges and draws in log(groups) steps (Fenwick's tree, 1994)."""
-
-    def __init__(self, sizes: np.ndarray) -> None:
-        self.left = sizes.tolist()
-        total = np.concatenate(([0], np.cumsum(sizes)))
-        ends = np.arange(len(sizes) + 1)
-        self.sums = (total - total[ends & (ends - 1)]).tolist()  # sums[i]: of the lowest bit of i groups before i
-
-    def before(self, group: int) -> int:
-        """Images in the groups before this one."""
-        total = 0
-        while group:
-            total += self.sums[group]
-            group &= group - 1
-        return total
-
-    def take(self, ring: Ring, chance: float) -> int:
-        """Take an image out of a ring and return its group, -1 if none is left; `chance` in [0, 1) says which."""
-        low, high, inner_low, inner_high = ring
-        first, skipped_from = self.before(low), self.before(inner_low)
-        skipped = self.before(inner_high) - skipped_from
-        free = self.before(high) - first - skipped
-        if not free:
-            return -1
-        place = first + int(chance * free)
-        place += skipped if place >= skipped_from else 0
-        group, step = 0, 1 << (len(self.left).bit_length() - 1)
-        while step:  # down to the group of the image at that place, groups counted one after the other
-            further = group + step
-            if further < len(self.sums) and self.sums[further] <= place:
-                group, place = further, place - self.sums[further]
-            step >>= 1
-        self.left[group] -= 1
-        above = group + 1
-        while above < len(self.sums):
-            self.sums[above] -= 1
-            above += above & -above
-        return group
 
 
 BatchRule = Random | Balanced | PerClass | Hierarchical | Mixed

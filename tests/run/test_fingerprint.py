@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from solo.data.batches.fingerprint import Fingerprint, fingerprint
 from solo.data.cache import cached
 from solo.data.catalogue.registry import get_spec, resolve_spec
 from solo.data.labels.subsets import Indexed, Subset
 from solo.data.sources.images import ArrayDataset, load
 from solo.data.views.batched import BatchAugment
+from solo.run.resume import Fingerprint, fingerprint
 
 ENTRY = {"crop_size": 12, "num_crops": 2, "rrc": {"enabled": True, "crop_min_scale": 0.3, "crop_max_scale": 1.0}}
 
