@@ -10,7 +10,7 @@ from lightning.pytorch import seed_everything
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader
 
-from solo.analysis.pages import words_of
+from solo.analysis.figure import words_of
 from solo.analysis.plots import draw_embedding
 from solo.args.config import to_plain
 from solo.args.eval_schema import EvaluateCfg, KnnCfg, UmapCfg

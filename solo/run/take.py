@@ -20,7 +20,7 @@ from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 from torch.nn import functional as F
 
-from solo.analysis.pages import embedded, render
+from solo.analysis.figure import embedded, render
 from solo.args.eval_schema import EmbedCfg, ExportCfg, PredictCfg, SearchCfg
 from solo.callbacks import run_directory
 from solo.data.storage.facts import Problems
