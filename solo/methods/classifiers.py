@@ -20,10 +20,7 @@ from solo.taxonomy import Taxonomy
 
 
 class CrossEntropy(BaseMethod):
-    """Flat cross-entropy: a classifier of the finest classes that trains the backbone, the plainest use of labels.
-
-    Images without a label don't count.
-    """
+    """Flat cross-entropy: a classifier of the finest classes that trains the backbone, the plainest use of labels."""
 
     trainable = ("head",)
     metric = "train_ce_loss"
@@ -45,7 +42,7 @@ class Guided(MlpHeads, BaseMethod):
     """Guided: one prototype a class, their distances those of the label tree.
 
     Garnot, Landrieu: Leveraging class hierarchies with metric-guided prototype learning,
-    https://arxiv.org/abs/2007.03047. Images without a label don't count.
+    https://arxiv.org/abs/2007.03047.
     """
 
     trainable = ("projector", "prototypes")
@@ -80,9 +77,9 @@ class TreeHead(BaseMethod):
         tree = self.taxonomy or Taxonomy.flat([str(name) for name in range(self.num_classes)])
         own = {name: value for name, value in vars(kw).items() if not name.startswith("proj_")}
         dim = self.features_dim if self.on_features else getattr(kw, "proj_output_dim", None)
-        hidden = getattr(kw, "proj_hidden_dim", None)
+        hidden, wide = getattr(kw, "proj_hidden_dim", None), self.features_dim
         self.criterion = self.Loss(tree, **({} if dim is None else {"dim": dim}), **own)
-        wide, width = self.features_dim, self.criterion.width
+        width = self.criterion.width
         self.head: nn.Module = mlp(wide, hidden, width, norm=False) if hidden else nn.Linear(wide, width)
         if self.on_features:
             self.head = nn.Identity()
@@ -96,23 +93,19 @@ class TreeHead(BaseMethod):
         return loss
 
 
-def _with(name: str, loss: type, what: str, *more: str) -> Any:
+def _with(loss: type, what: str, *more: str) -> Any:
     """The class of a method that only has another loss, which has parameters of its own with `criterion`."""
     own = {"Loss": loss, "trainable": ("head", *more), "__doc__": what, "__module__": __name__}
-    return type(name, (TreeHead,), own)
+    return type(loss.__name__, (TreeHead,), own)
 
 
-LevelHeads = _with("LevelHeads", tree_heads.LevelHeads, "A softmax for each level.")
-_TOWARDS_ALL = "A softmax over the classes, towards all of them, the nearer in the tree the more."
-SoftLabels = _with("SoftLabels", tree_heads.SoftLabels, _TOWARDS_ALL)
-_EDGES = "A softmax over the classes, judged edge by edge on the way from the root."
-HXE = _with("HXE", tree_heads.HXE, _EDGES)
-HAFrame = _with("HAFrame", tree_heads.HAFrame, "Class vectors that stay as the tree has them.")
-HierCOS = _with("HierCOS", tree_heads.HierCOS, "An axis for each node of the tree.")
-_POINTS = "Images and nodes in hyperbolic space."
-LorentzHeads = _with("LorentzHeads", tree_geometry.LorentzHeads, _POINTS, "criterion")
-_LEVELS = "Images and nodes contrasted level by level."
-LevelContrast = _with("LevelContrast", tree_heads.LevelContrast, _LEVELS, "criterion")
+LevelHeads = _with(tree_heads.LevelHeads, "A softmax for each level.")
+SoftLabels = _with(tree_heads.SoftLabels, "A softmax over the classes, towards all, the nearer in the tree the more.")
+HXE = _with(tree_heads.HXE, "A softmax over the classes, judged edge by edge on the way from the root.")
+HAFrame = _with(tree_heads.HAFrame, "Class vectors that stay as the tree has them.")
+HierCOS = _with(tree_heads.HierCOS, "An axis for each node of the tree.")
+LorentzHeads = _with(tree_geometry.LorentzHeads, "Images and nodes in hyperbolic space.", "criterion")
+LevelContrast = _with(tree_heads.LevelContrast, "Images and nodes contrasted level by level.", "criterion")
 
 
 class HypStructure(TreeHead):

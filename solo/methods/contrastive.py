@@ -37,13 +37,13 @@ class SimCLR(MlpHeads, BaseMethod):
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """InfoNCE over all views, or HEX; `hex.positives` says how several positives of one anchor count."""
-        return self.contrast(out["z"], step.ids, step)
-
-    def contrast(self, z: list[Tensor], ids: Tensor, step: TrainStep) -> Tensor:
-        """The loss of views (B, D), whose positives have the same `ids` (B,)."""
         pairs = RingPairs if self.config.performance.ring_loss else Pairs
         own = partial(info_nce, temperature=self.temperature, positives=self.hex.positives)
-        return self.hex.replace(own, pairs.from_views(z, ids, step.groups), step)
+        return self.hex.replace(own, pairs.from_views(out["z"], self.same(step), step.groups), step)
+
+    def same(self, step: TrainStep) -> Tensor:
+        """Numbers (B,) that are the same for positives."""
+        return step.ids
 
 
 class SupCon(SimCLR):
@@ -54,9 +54,8 @@ class SupCon(SimCLR):
     recommend). An image without a label has its own views as positives. HEX has the same positives.
     """
 
-    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        """InfoNCE over all views, or HEX, with the labels for ids."""
-        return self.contrast(out["z"], torch.where(step.targets >= 0, step.targets, -1 - step.ids), step)
+    def same(self, step: TrainStep) -> Tensor:
+        return torch.where(step.targets >= 0, step.targets, -1 - step.ids)
 
 
 class HiMulConE(SimCLR):

@@ -22,9 +22,7 @@ from solo.precision import at_least_float32
 from solo.rng import rng_state, set_rng_state
 
 if TYPE_CHECKING:
-    from solo.methods.base import BaseMethod
-
-Outputs = dict[str, Any]
+    from solo.methods.base import BaseMethod, Outputs
 
 
 def exact_step(model: BaseMethod, batch: Any, online: Callable[[BaseMethod, Any], Outputs]) -> Tensor:
@@ -44,26 +42,34 @@ def exact_step(model: BaseMethod, batch: Any, online: Callable[[BaseMethod, Any]
     out: Outputs = {
         key: [torch.cat(views) for views in zip(*(part[key] for part in outputs), strict=True)] for key in keys
     }
-    leaves = _leaves(out)
+    leaves: dict[str, list[Tensor]] = {}  # the outputs of the trained network
+    for key, views in out.items():
+        if not key.startswith("momentum_") and views[0].is_floating_point():  # half precision would lose small ones
+            out[key] = leaves[key] = [at_least_float32(view).detach().requires_grad_() for view in views]
     _classify(model, out, batch[2])
     loss = model.total_loss(out, batch)
     after = rng_state()
-    inputs = [leaf for views in leaves.values() for leaf in views]
     own = [p for p in model.parameters() if p.requires_grad]  # a loss may have layers of its own
+    inputs = [leaf for views in leaves.values() for leaf in views]
     grads = iter(torch.autograd.grad(loss, [*inputs, *own], allow_unused=True))
-    cached: dict[str, list[Tensor | None]] = {key: [next(grads) for _ in views] for key, views in leaves.items()}
+    cached = {key: [next(grads) for _ in views] for key, views in leaves.items()}
     carried = loss.new_zeros(())
     for parameter, grad in zip(own, grads, strict=True):
         if grad is not None:
             carried = carried + (parameter * grad).sum()
-    start = 0
     for index, (part, state) in enumerate(zip(parts, states, strict=True)):
         set_rng_state(state)
         with _silent(model, again=True):
             again = online(model, part)
-        stop = start + len(part[0])
-        surrogate = _product(again, cached, slice(start, stop))
-        start = stop
+        rows = slice(index * model.batch_size, (index + 1) * model.batch_size)
+        # The sum of outputs times their gradients: its gradient is that of the loss.
+        terms = [
+            (at_least_float32(view) * grad[rows]).sum()
+            for key, grads_of_views in cached.items()
+            for view, grad in zip(again[key], grads_of_views, strict=True)
+            if grad is not None and view.requires_grad
+        ]
+        surrogate = torch.stack(terms).sum()
         if index < len(parts) - 1:
             # As `precision=16-mixed` scales the loss that is returned.
             scaler: Any = getattr(model.trainer.precision_plugin, "scaler", None) if model.attached else None
@@ -82,26 +88,6 @@ def split(batch: Any, size: int) -> list[Any]:
     views = [views] if isinstance(views, Tensor) else views
     cut = [ids.split(size), zip(*(view.split(size) for view in views), strict=True), targets.split(size)]
     return [[i, list(v), t] for i, v, t in zip(*cut, strict=True)]
-
-
-def _leaves(out: Outputs) -> dict[str, list[Tensor]]:
-    """The outputs of the trained network as leaves with gradient, in place; half precision would lose small ones."""
-    leaves = {}
-    for key, views in out.items():
-        if not key.startswith("momentum_") and views[0].is_floating_point():
-            out[key] = leaves[key] = [at_least_float32(view).detach().requires_grad_() for view in views]
-    return leaves
-
-
-def _product(out: Outputs, cached: dict[str, list[Tensor | None]], rows: slice) -> Tensor:
-    """Sum of outputs times their gradients: its gradient is that of the loss."""
-    terms = [
-        (at_least_float32(view) * grad[rows]).sum()
-        for key, grads in cached.items()
-        for view, grad in zip(out[key], grads, strict=True)
-        if grad is not None and view.requires_grad
-    ]
-    return torch.stack(terms).sum()
 
 
 def _classify(model: BaseMethod, out: Outputs, targets: Tensor) -> None:

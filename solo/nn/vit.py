@@ -101,15 +101,12 @@ def add_adapters(model: nn.Module, part: str, rank: int) -> list[str]:
     `lora.<layer>.weight`, `.a` and `.b`, from which `load_state_dict` goes on with the same bits. The names of the
     layers in `part` are returned; none if it has no attention of timm's form (`attn.qkv`, `attn.proj`, ...).
     """
-    network = model.get_submodule(part)
-    linear = {name: layer for name, layer in network.named_modules() if isinstance(layer, nn.Linear)}
-    layers = {name: layer for name, layer in linear.items() if name.split(".")[-2:-1] == ["attn"]}
-    for layer in layers.values():
-        weight: Tensor = layer.weight
-        parametrize.register_parametrization(layer, "weight", LowRank(weight, rank), unsafe=True)
+    linear = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+    names = [name for name in linear if name.startswith(f"{part}.") and name.split(".")[-2] == "attn"]
+    for name in names:
+        weight: Tensor = linear[name].weight
+        parametrize.register_parametrization(linear[name], "weight", LowRank(weight, rank), unsafe=True)
         weight.requires_grad_(False)
-    names = [f"{part}.{name}" for name in layers]
-
     inner = {"weight": "original", "a": "0.a", "b": "0.b"}
     places = {f"lora.{name}.{key}": f"{name}.parametrizations.weight.{inner[key]}" for name in names for key in inner}
 
