@@ -25,7 +25,7 @@ class CrossEntropy(BaseMethod):
     trainable = ("head",)
     metric = "train_ce_loss"
 
-    def build(self, kw: of.CrossEntropyKwargs) -> None:
+    def build(self, kw: of.Keys) -> None:
         self.head = nn.Linear(self.features_dim, self.num_classes)
 
     def heads(self, feats: Tensor) -> Outputs:
@@ -33,7 +33,6 @@ class CrossEntropy(BaseMethod):
         return {"z": self.head(feats)}
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        """Cross-entropy of the classes, the mean over the views."""
         losses = [cross_entropy_loss_func(logits, step.targets) for logits in out["z"]]
         return sum(losses[1:], losses[0]) / len(losses)
 
@@ -58,10 +57,8 @@ class Guided(MlpHeads, BaseMethod):
         self.prototypes = GuidedLoss(tree, kw.proj_output_dim, kw.distortion_weight)
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        """Cross-entropy of the distances to the prototypes, and the distortion of the tree."""
-        z = torch.cat(out["z"])
-        loss: Tensor = self.prototypes(z, step.targets.repeat(len(out["z"])))
-        return loss
+        targets = step.targets.repeat(len(out["z"]))
+        return self.prototypes(torch.cat(out["z"]), targets)  # type: ignore[no-any-return]
 
 
 class TreeHead(BaseMethod):
@@ -89,8 +86,8 @@ class TreeHead(BaseMethod):
         return {"z": self.head(feats)}
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        loss: Tensor = self.criterion(torch.cat(out["z"]), step.labels.repeat(len(out["z"]), 1))
-        return loss
+        labels = step.labels.repeat(len(out["z"]), 1)
+        return self.criterion(torch.cat(out["z"]), labels)  # type: ignore[no-any-return]
 
 
 def _with(loss: type, what: str, *more: str) -> Any:
@@ -124,5 +121,4 @@ class Happier(TreeHead):
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """The mean over the views, in each of which images rank each other."""
-        loss: Tensor = self.criterion(torch.stack(out["z"]), step.labels)
-        return loss
+        return self.criterion(torch.stack(out["z"]), step.labels)  # type: ignore[no-any-return]

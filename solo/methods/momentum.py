@@ -135,7 +135,6 @@ class BaseMomentumMethod(BaseMethod):
         self.last_step = step
 
     def slow_record(self, X: Tensor, targets: Tensor) -> dict[str, Any]:
-        """`momentum_val_loss`, `momentum_val_acc1` and `momentum_val_acc5`, if there is a momentum classifier."""
         if self.momentum_classifier is None:
             return {}
         out = self._shared_step_momentum(X, targets)

@@ -50,7 +50,6 @@ class SwAV(LateBuffers, BaseMethod):
         return {"z": z, "p": self.prototypes(z)}
 
     def on_train_start(self) -> None:
-        """Make an empty queue, unless the checkpoint had one."""
         super().on_train_start()
         if self.queue_size:
             rows, weight = self.queue_size // distributed.world_size(), self.prototypes.weight_v
@@ -76,7 +75,6 @@ class SwAV(LateBuffers, BaseMethod):
         return list(balanced[:, : len(preds[0])])
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        """Cross-entropy over all views under the assignments of the large ones."""
         assignments = self.get_assignments(out["p"][: self.num_large_crops])
         if self.queue is not None:
             z = torch.stack(out["z"][: self.num_large_crops]).detach()
@@ -84,7 +82,6 @@ class SwAV(LateBuffers, BaseMethod):
         return swav_loss_func(out["p"], assignments, self.temperature)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Leave the prototypes as they are in the first epochs."""
         if self.current_epoch < self.freeze_prototypes_epochs:
             self.prototypes.zero_grad(set_to_none=True)
 
@@ -103,9 +100,8 @@ class DeepClusterV2(LateBuffers, BaseMethod):
 
     def build(self, kw: DeepClusterV2Kwargs) -> None:
         if len(set(kw.num_prototypes)) != 1:
-            raise UserError(
-                f"method_kwargs.num_prototypes={list(kw.num_prototypes)} must be a list of equal numbers, one a set"
-            )
+            what = f"method_kwargs.num_prototypes={list(kw.num_prototypes)}"
+            raise UserError(f"{what} must be a list of equal numbers, one a set")
         width = kw.proj_output_dim
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, width)
         self.prototypes = nn.ModuleList(nn.Linear(width, k, bias=False) for k in kw.num_prototypes)
@@ -188,8 +184,7 @@ class DINOHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_dim) -> (N, num_prototypes)."""
-        scores: Tensor = self.last_layer(F.normalize(self.mlp(x), dim=-1))
-        return scores
+        return self.last_layer(F.normalize(self.mlp(x), dim=-1))  # type: ignore[no-any-return]
 
 
 class DINO(BaseMomentumMethod):
@@ -209,7 +204,6 @@ class DINO(BaseMomentumMethod):
         self.dino_loss_func = DINOLoss(kw.num_prototypes, *ends, epochs, self.max_epochs, of_student, views)
 
     def make_head(self, kw: DINOKwargs) -> DINOHead:
-        """A head on the backbone's features."""
         widths = {"hidden_dim": kw.proj_hidden_dim, "bottleneck_dim": kw.proj_output_dim}
         return DINOHead(self.features_dim, kw.num_prototypes, kw.use_bn_in_head, kw.norm_last_layer, **widths)
 
@@ -220,8 +214,7 @@ class DINO(BaseMomentumMethod):
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """Cross-entropy of each view's scores, small ones too, under the slow ones of other large views."""
         self.dino_loss_func.epoch = step.epoch
-        loss: Tensor = self.dino_loss_func(torch.cat(out["z"]), torch.cat(out["momentum_z"]))
-        return loss
+        return self.dino_loss_func(torch.cat(out["z"]), torch.cat(out["momentum_z"]))  # type: ignore[no-any-return]
 
     def dino_clip_gradients(self, clip: float) -> None:
         """Shorten each gradient of the backbone, parameter by parameter, to `clip`."""
@@ -285,15 +278,13 @@ class DINOv2(DINO):
             return {**out, "momentum_patch_z": [self.momentum_patch_head(patches) for patches in chosen]}
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        """DINO's loss over all views, iBOT's and KoLeo's over the large ones."""
         views = self.num_large_crops
         balanced = SinkhornKnopp(epsilon=self.temperatures[min(step.epoch, self.max_epochs - 1)])
         koleo = koleo_later(torch.stack(out["feats"][:views]))
         target, patches = balanced.each(torch.cat(out["momentum_z"]), torch.cat(out["momentum_patch_z"]))
         dino = swav_loss_func(out["z"], target.chunk(views), self.student_temperature)
         ibot = ibot_loss_func(torch.cat(out["patch_z"]), patches, self.student_temperature)
-        loss: Tensor = dino + self.ibot_weight * ibot + self.koleo_weight * koleo()
-        return loss
+        return dino + self.ibot_weight * ibot + self.koleo_weight * koleo()  # type: ignore[no-any-return]
 
 
 def hidden_patches(rows: int, side: int, ratio: float, device: torch.device) -> Tensor:
