@@ -88,10 +88,9 @@ class BaseMethod(SoloModule):
         self.exact = config.accumulate == "exact"
         ours = type(self).view_outputs.__module__ in ("solo.methods.base", "solo.methods.momentum")
         if self.exact and not (ours and type(self).training_step is BaseMethod._step_with_loss):
-            raise ConfigError(
-                f"accumulate=exact runs the network twice, and method {config.method!r} has a training_step, "
-                "view_outputs or no ssl_loss of its own; write its loss as ssl_loss, or use accumulate=plain"
-            )
+            what = f"accumulate=exact runs the network twice, and method {config.method!r} has a training_step"
+            cure = "write its loss as ssl_loss, or use accumulate=plain"
+            raise ConfigError(f"{what}, view_outputs or no ssl_loss of its own; {cure}")
         kw = config.method_kwargs
         temperature = kw.get("temperature") if isinstance(kw, Mapping) else getattr(kw, "temperature", None)
         self.hex = build_objective(config.hex, temperature, self.hex_scale, config.performance.fused_loss)

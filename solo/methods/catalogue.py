@@ -241,25 +241,24 @@ def _row(where: str, kwargs: type, **facts: Any) -> MethodFacts:
     return MethodFacts(path=f"solo.methods.{where}", kwargs=kwargs, **facts)
 
 
-_ANY_VIEWS: dict[str, Any] = {"most_views": None, "small_views": True}
-_LEVELS: dict[str, Any] = {"hex": "denominator", "labels": "levels", **_ANY_VIEWS}
+_MANY: dict[str, Any] = {"most_views": None, "small_views": True}
+_LEVELS: dict[str, Any] = {"hex": "denominator", "labels": "levels", **_MANY}
+_ALL_PAIRS: dict[str, Any] = {"hex": "replaces", "negatives": "rows", "ring": True, **_MANY}
 _DISTILLED: dict[str, Any] = {"collapse": "prediction", "per_image": True}
 _DECORRELATED: dict[str, Any] = {"hex": "blends", "collapse": "decorrelation"}
 _MASKED: dict[str, Any] = {"least_views": 1, "most_views": None, "masked": True}
-_NEEDS_LABELS: dict[str, Any] = {"labels": "needed", "least_views": 1, **_ANY_VIEWS}
+_NEEDS_LABELS: dict[str, Any] = {"labels": "needed", "least_views": 1, **_MANY}
 
 USUAL = "simclr"  # the method of a recipe that names none, as `hex` and `paper` do
 CATALOGUE: dict[str, MethodFacts] = {
     "all4one": _row("contrastive:All4One", NNCLRKwargs, hex="replaces", momentum=True, negatives="view"),
     "barlow_twins": _row("agreement:BarlowTwins", BarlowTwinsKwargs, recipe="barlow", quick=True, **_DECORRELATED),
-    "byol": _row(
-        "agreement:BYOL", PredictorKwargs, hex="blends", momentum=True, quick=True, **_DISTILLED, **_ANY_VIEWS
-    ),
+    "byol": _row("agreement:BYOL", PredictorKwargs, hex="blends", momentum=True, quick=True, **_DISTILLED, **_MANY),
     "crossentropy": _row("classifiers:CrossEntropy", Keys, **_NEEDS_LABELS),
-    "deepclusterv2": _row("prototypes:DeepClusterV2", DeepClusterV2Kwargs, per_image=True, whole=True, **_ANY_VIEWS),
-    "dino": _row("prototypes:DINO", DINOKwargs, momentum=True, **_DISTILLED, **_ANY_VIEWS),
+    "deepclusterv2": _row("prototypes:DeepClusterV2", DeepClusterV2Kwargs, per_image=True, whole=True, **_MANY),
+    "dino": _row("prototypes:DINO", DINOKwargs, momentum=True, **_DISTILLED, **_MANY),
     "frossl": _row("agreement:FroSSL", FroSSLKwargs, most_views=None, **_DECORRELATED),
-    "dinov2": _row("prototypes:DINOv2", DINOv2Kwargs, momentum=True, collapse="prediction", masked=True, **_ANY_VIEWS),
+    "dinov2": _row("prototypes:DINOv2", DINOv2Kwargs, momentum=True, collapse="prediction", masked=True, **_MANY),
     "guided": _row("classifiers:Guided", GuidedKwargs, **_NEEDS_LABELS),
     "haframe": _row("classifiers:HAFrame", HAFrameKwargs, **_NEEDS_LABELS),
     "happier": _row("classifiers:Happier", HappierKwargs, **_NEEDS_LABELS),
@@ -269,7 +268,7 @@ CATALOGUE: dict[str, MethodFacts] = {
     "himulcone": _row("contrastive:HiMulConE", HierarchicalKwargs, **_LEVELS),
     "hxe": _row("classifiers:HXE", HXEKwargs, **_NEEDS_LABELS),
     "hypstructure": _row("classifiers:HypStructure", HypStructureKwargs, **_NEEDS_LABELS),
-    "lejepa": _row("agreement:LeJEPA", LeJEPAKwargs, **_DECORRELATED, **_ANY_VIEWS),
+    "lejepa": _row("agreement:LeJEPA", LeJEPAKwargs, **_DECORRELATED, **_MANY),
     "ijepa": _row("masked:IJEPA", IJEPAKwargs, momentum=True, vit="ijepa", **_MASKED, **_DISTILLED),
     "levelcontrast": _row("classifiers:LevelContrast", LevelContrastKwargs, **_NEEDS_LABELS),
     "levelheads": _row("classifiers:LevelHeads", Keys, **_NEEDS_LABELS),
@@ -285,14 +284,10 @@ CATALOGUE: dict[str, MethodFacts] = {
     "nnsiam": _row("agreement:NNSiam", NNPredictorKwargs, **_DISTILLED),
     "ressl": _row("contrastive:ReSSL", ReSSLKwargs, momentum=True, collapse="prediction", small_views=True),
     "siglip": _row("contrastive:SigLIP", SigLIPKwargs, hex="blends"),
-    "simclr": _row(
-        "contrastive:SimCLR", SimCLRKwargs, hex="replaces", negatives="rows", ring=True, quick=True, **_ANY_VIEWS
-    ),
+    "simclr": _row("contrastive:SimCLR", SimCLRKwargs, quick=True, **_ALL_PAIRS),
     "simsiam": _row("agreement:SimSiam", PredictorKwargs, hex="blends", **_DISTILLED),
     "softlabels": _row("classifiers:SoftLabels", SoftLabelsKwargs, **_NEEDS_LABELS),
-    "supcon": _row(
-        "contrastive:SupCon", SimCLRKwargs, hex="replaces", labels="used", negatives="rows", ring=True, **_ANY_VIEWS
-    ),
+    "supcon": _row("contrastive:SupCon", SimCLRKwargs, labels="used", **_ALL_PAIRS),
     "swav": _row("prototypes:SwAV", SwAVKwargs, small_views=True, whole=True),
     "vibcreg": _row("agreement:VIbCReg", VIbCRegKwargs, collapse="decorrelation"),
     "vicreg": _row("agreement:VICReg", VICRegKwargs, **_DECORRELATED),

@@ -39,9 +39,7 @@ def exact_step(model: BaseMethod, batch: Any, online: Callable[[BaseMethod, Any]
             outputs.append(model.view_outputs(part))
             torch.clear_autocast_cache()  # weights that were cast without gradient
     keys = [key for key, value in outputs[0].items() if isinstance(value, list)]  # without the summaries
-    out: Outputs = {
-        key: [torch.cat(views) for views in zip(*(part[key] for part in outputs), strict=True)] for key in keys
-    }
+    out = {key: [torch.cat(views) for views in zip(*(part[key] for part in outputs), strict=True)] for key in keys}
     leaves: dict[str, list[Tensor]] = {}  # the outputs of the trained network
     for key, views in out.items():
         if not key.startswith("momentum_") and views[0].is_floating_point():  # half precision would lose small ones

@@ -134,10 +134,9 @@ class IJEPA(BaseMomentumMethod):
 
     def build(self, kw: IJEPAKwargs) -> None:
         if not isinstance(self.backbone, VisionTransformer) or self.backbone.global_pool != "avg":
-            raise UserError(
-                f"the patches of a ViT are trained, and the features of backbone.name={self.backbone_name!r} are no "
-                "mean of these; choose vit_small, or timm's with backbone.kwargs={class_token:false,global_pool:avg}"
-            )
+            what = f"the patches of a ViT are trained, and the features of backbone.name={self.backbone_name!r}"
+            cure = "choose vit_small, or timm's with backbone.kwargs={class_token:false,global_pool:avg}"
+            raise UserError(f"{what} are no mean of these; {cure}")
         self._tokens = PatchTokens(self.backbone, self.backbone_name)
         side = self._tokens.grid[0] or 1  # 0: the image is smaller than a patch, which `check_sizes` says
         length = kw.target_scale**0.5 * side

@@ -166,14 +166,10 @@ class _Encoding(nn.Module):
             raise ValueError(f"expected a tensor of {self.dims + 2} dimensions, got {tuple(tensor.shape)}")
         sizes = tensor.shape[2:] if self.permuted else tensor.shape[1:-1]
         exponents = torch.arange(0, self.channels, 2, device=tensor.device) / self.channels
-        parts = []
-        for dim, size in enumerate(sizes):
-            angles = torch.arange(size, device=tensor.device)[:, None] / 10000**exponents  # (size, channels / 2)
-            part = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)  # (size, channels)
-            shape = [1] * self.dims + [self.channels]
-            shape[dim] = size
-            parts.append(part.reshape(shape).expand(*sizes, self.channels))
-        encoding = torch.cat(parts, dim=-1)[..., : self.org_channels].to(tensor.dtype)
+        places = torch.meshgrid(*(torch.arange(size, device=tensor.device) for size in sizes), indexing="ij")
+        angles = torch.stack(places, dim=-1)[..., None] / 10000**exponents  # (*sizes, dims, channels / 2)
+        encoding = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-3)  # (*sizes, dims * channels)
+        encoding = encoding[..., : self.org_channels].to(tensor.dtype)
         encoding = encoding.movedim(-1, 0) if self.permuted else encoding
         return encoding.expand(len(tensor), *encoding.shape)
 
