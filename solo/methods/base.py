@@ -22,9 +22,7 @@ from solo.methods.exact import exact_step
 from solo.methods.module import SoloModule
 from solo.nn.memory import QueueMixin
 from solo.nn.networks import freeze_layers, mlp
-from solo.optim import layer_groups, static_lr
-
-__all__ = ["BaseMethod", "TrainStep", "static_lr"]
+from solo.optim import layer_groups
 
 Outputs = dict[str, Any]
 
@@ -123,10 +121,7 @@ class BaseMethod(SoloModule):
 
     @classmethod
     def add_and_assert_specific_cfg(cls, cfg: DictConfig) -> DictConfig:
-        """Write the defaults into a raw cfg, in place, and return it; also callable on an instance.
-
-        Raises a `ConfigError` with all missing and wrong values.
-        """
+        """Write the defaults into a raw cfg, in place, and return it; a `ConfigError` with all that is wrong."""
         settings.complete(cfg, PretrainCfg, cls._SECTIONS, cls.Kwargs)
         return cfg
 
@@ -170,9 +165,7 @@ class BaseMethod(SoloModule):
         """`forward` of one large view with the online classifier's `loss`, `acc1` and `acc5`."""
         return self._base_shared_step(X, targets)
 
-    def base_validation_step(self, X: Tensor, targets: Tensor) -> Outputs:
-        """`forward` of validation images with the online classifier's `loss`, `acc1` and `acc5`."""
-        return self._base_shared_step(X, targets)
+    base_validation_step = base_training_step  # of validation images
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         """One batch `[ids (B,), [view_1, ...], targets (B,) or (B, L)]` -> the outputs of `view_outputs`."""

@@ -32,19 +32,27 @@ def exact_step(model: BaseMethod, batch: Any, online: Callable[[BaseMethod, Any]
     """
     model.zero_grad(set_to_none=True)  # Lightning's own would come after the first parts
     parts = split(batch, model.batch_size)
-    states, outputs = [], []
+    states, found = [], []
     with torch.no_grad(), _silent(model, again=False):
         for part in parts:
             states.append(rng_state())
-            outputs.append(model.view_outputs(part))
+            found.append(model.view_outputs(part))
             torch.clear_autocast_cache()  # weights that were cast without gradient
-    keys = [key for key, value in outputs[0].items() if isinstance(value, list)]  # without the summaries
-    out = {key: [torch.cat(views) for views in zip(*(part[key] for part in outputs), strict=True)] for key in keys}
+    out: Outputs = {}
     leaves: dict[str, list[Tensor]] = {}  # the outputs of the trained network
-    for key, views in out.items():
+    for key in (key for key, value in found[0].items() if isinstance(value, list)):  # without the summaries
+        out[key] = views = [torch.cat(parts_of) for parts_of in zip(*(part[key] for part in found), strict=True)]
         if not key.startswith("momentum_") and views[0].is_floating_point():  # half precision would lose small ones
             out[key] = leaves[key] = [at_least_float32(view).detach().requires_grad_() for view in views]
-    _classify(model, out, batch[2])
+    targets = batch[2]
+    out |= model.mean_metrics(out["logits"], targets)  # of the whole batch, as all numbers of its classifiers
+    if not model.config.data.no_labels:
+        model.log_classification(out)
+    classifier = getattr(model, "momentum_classifier", None)
+    if classifier is not None:
+        slow = model.mean_metrics([classifier(feats) for feats in out["momentum_feats"]], targets)
+        model.log_classification(slow, "momentum_")
+        out["loss"] = out["loss"] + slow["loss"]
     loss = model.total_loss(out, batch)
     after = rng_state()
     own = [p for p in model.parameters() if p.requires_grad]  # a loss may have layers of its own
@@ -76,7 +84,7 @@ def exact_step(model: BaseMethod, batch: Any, online: Callable[[BaseMethod, Any]
         else:
             carried = carried + surrogate
     set_rng_state(after)
-    model.keep_views(out, batch[2])  # the parts have, too
+    model.keep_views(out, targets)  # the parts have, too
     return carried - carried.detach() + loss.detach()
 
 
@@ -86,19 +94,6 @@ def split(batch: Any, size: int) -> list[Any]:
     views = [views] if isinstance(views, Tensor) else views
     cut = [ids.split(size), zip(*(view.split(size) for view in views), strict=True), targets.split(size)]
     return [[i, list(v), t] for i, v, t in zip(*cut, strict=True)]
-
-
-def _classify(model: BaseMethod, out: Outputs, targets: Tensor) -> None:
-    """Add the classifiers' `loss`, `acc1` and `acc5` of the whole batch to `out`, and log them."""
-    out |= model.mean_metrics(out["logits"], targets)
-    if not model.config.data.no_labels:
-        model.log_classification(out)
-    classifier = getattr(model, "momentum_classifier", None)
-    if classifier is not None:
-        logits = [classifier(feats) for feats in out["momentum_feats"]]
-        slow = model.mean_metrics(logits, targets)
-        model.log_classification(slow, "momentum_")
-        out["loss"] = out["loss"] + slow["loss"]
 
 
 @contextmanager

@@ -31,8 +31,7 @@ class SwAV(LateBuffers, BaseMethod):
     """SwAV: predict the cluster of a view from the other views; clusters are balanced soft assignments to prototypes.
 
     Caron et al.: Unsupervised learning of visual features by contrasting cluster assignments,
-    https://arxiv.org/abs/2006.09882. The queue (2, queue_size / processes, proj_output_dim) holds this process's
-    projections.
+    https://arxiv.org/abs/2006.09882. The queue (2, queue_size / processes, proj_output_dim) is of each process's own.
     """
 
     trainable = ("projector", "prototypes")
@@ -57,10 +56,7 @@ class SwAV(LateBuffers, BaseMethod):
 
     @torch.no_grad()
     def get_assignments(self, preds: Sequence[Tensor]) -> list[Tensor]:
-        """Scores (B, num_prototypes) of each large view -> assignments of the same shape; rows sum to 1.
-
-        From `epoch_queue_starts` on, the rows that the queue holds take part in the balance.
-        """
+        """Scores (B, num_prototypes) of each large view -> assignments of the same shape; rows sum to 1."""
         scores, counts = list(preds), None
         for view, p in enumerate(preds):
             if self.queue is not None and self.current_epoch >= self.epoch_queue_starts:
@@ -90,8 +86,7 @@ class DeepClusterV2(LateBuffers, BaseMethod):
     """DeepCluster v2: predict the cluster that k-means gave to the image, on last epoch's projections.
 
     Caron et al.: Unsupervised learning of visual features by contrasting cluster assignments (appendix),
-    https://arxiv.org/abs/2006.09882. Sets of frozen prototypes are the centroids; each process remembers its own
-    projections.
+    https://arxiv.org/abs/2006.09882. Sets of frozen prototypes are the centroids; each process remembers its own rows.
     """
 
     trainable = ("projector",)
@@ -218,11 +213,9 @@ class DINO(BaseMomentumMethod):
 
     def dino_clip_gradients(self, clip: float) -> None:
         """Shorten each gradient of the backbone, parameter by parameter, to `clip`."""
-        grads = [p.grad for p in self.backbone.parameters() if p.grad is not None]
-        if not grads:
-            return
-        shares = (clip / (torch.stack(torch._foreach_norm(grads)) + 1e-6)).clamp(max=1)
-        torch._foreach_mul_(grads, list(shares.unbind()))
+        if grads := [p.grad for p in self.backbone.parameters() if p.grad is not None]:
+            shares = (clip / (torch.stack(torch._foreach_norm(grads)) + 1e-6)).clamp(max=1)
+            torch._foreach_mul_(grads, list(shares.unbind()))
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip the backbone's gradients; leave the heads' last layers as they are in the first epochs."""
@@ -288,11 +281,8 @@ class DINOv2(DINO):
 
 
 def hidden_patches(rows: int, side: int, ratio: float, device: torch.device) -> Tensor:
-    """Places (rows, k) of the patches to hide, of grids of side x side, one at least: where blurred noise is highest.
-
-    Drawn for the rows of all processes, which are seeded alike.
-    """
-    noise = torch.rand(rows * distributed.world_size(), 1, side, side, device=device)
+    """Places (rows, k) of patches to hide, of grids of side x side, one at least, where blurred noise is highest."""
+    noise = torch.rand(rows * distributed.world_size(), 1, side, side, device=device)  # seeded alike, all draw for all
     noise = F.avg_pool2d(noise, 3, stride=1, padding=1, count_include_pad=False) if side > 3 else noise
     count = max(1, int(ratio * side**2))
     return distributed.own_rows(noise).flatten(1).topk(count, dim=1).indices
