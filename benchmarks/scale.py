@@ -33,10 +33,9 @@ from solo.data.labels.trees import from_columns
 from solo.data.views.batched import Shown
 from solo.doctor.parity import on_groups
 from solo.eval import knn
-from solo.eval.classes import confusable_pairs, neighbours
+from solo.eval.classes import confusable_pairs, cpcc, neighbours
 from solo.eval.knn import WeightedKNNClassifier
 from solo.eval.predictions import accuracy_at_k, expected_heights, hierarchy_scores, hops
-from solo.eval.tree import cpcc
 from solo.files import csv_text
 from solo.hex.relatives import Bank, drawn_alike
 from solo.losses.info_nce import simclr_loss_func

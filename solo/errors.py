@@ -1,7 +1,7 @@
 """Errors that are the user's to solve: one clear line, no traceback."""
 
 import errno
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 
 # What a machine can run out of, where nobody says with which file -> what helps.
@@ -85,6 +85,12 @@ def explained(what: str, cure: str, *kinds: type[Exception]) -> Iterator[None]:
 def printable(text: object) -> str:
     """A name on one line, as any terminal can show it: line breaks, escapes, bytes that are no text spelled out."""
     return "".join(char if char.isprintable() else _escaped(char) for char in str(text))
+
+
+def some(names: Collection[str], most: int = 5) -> str:
+    """The first of these names, and how many more there are."""
+    more = f" and {len(names) - most:,} more" if len(names) > most else ""
+    return ", ".join(name[:60] for name in list(names)[:most]) + more
 
 
 def _escaped(char: str) -> str:

@@ -99,8 +99,7 @@ def build_optimizer(
 ) -> Optimizer:
     """The optimizer `name` over parameter groups.
 
-    Raises an `AssertionError` if there is no such optimizer (solo-learn's tests expect this type), a `UserError` if it
-    refuses `optimizer.kwargs`, their names or their values.
+    An `AssertionError` if there is no such one (solo-learn's tests expect it), a `UserError` if it refuses the kwargs.
     """
     assert name in table, f"optimizer.name={name!r} is unknown; choose one of {', '.join(table)}"
     try:
@@ -214,8 +213,7 @@ class LinearWarmupCosineAnnealingLR(PureLR):
 def build_scheduler(model: Any, optimizer: Optimizer, total_steps: float | None, choices: Sequence[str]) -> Scheduler:
     """The scheduler that a module's attributes ask for (`scheduler`, `warmup_epochs`, ...), in Lightning's form.
 
-    `total_steps` are the optimizer steps of the run; None outside of one, where epochs move it. Raises a `UserError` if
-    `model.scheduler` is not among the choices.
+    `total_steps` are those of the run, None outside of one, where epochs move it. A `UserError` for an unknown name.
     """
     if model.scheduler not in choices:
         raise UserError(f"scheduler.name={model.scheduler!r} is unknown; choose one of {', '.join(choices)}, none")

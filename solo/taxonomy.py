@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from solo.errors import UserError
+from solo.errors import UserError, some
 
 if TYPE_CHECKING:
     import numpy as np
@@ -174,12 +174,11 @@ class Taxonomy:
     def check_counts(self, counts: Sequence[int]) -> None:
         """Refuse, by a `UserError`, classes without images, of which there are `counts`."""
         if empty := [self.class_names[leaf] for leaf, count in enumerate(counts) if count == 0]:
-            shown = ", ".join(empty[:5]) + (", ..." if len(empty) > 5 else "")
-            what = f"{len(empty)} of {self.num_classes} classes have no image: {shown}"
+            what = f"{len(empty)} of {self.num_classes} classes have no image: {some(empty)}"
             raise UserError(f"{what}; take them out of the label tree, or add images")
 
     @cached_property
-    def _tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Paths (C, levels), depths (C,) of the classes; heights[d, n] of node n at level d - 1, row 0 is the root."""
         import numpy as np
 
@@ -193,26 +192,21 @@ class Taxonomy:
 
     def depths(self) -> np.ndarray:
         """(C,) how many levels each class has a label at, 1 to `num_levels`."""
-        return self._tables[1].copy()
+        return self.tables[1].copy()
 
     def lca_depth(self, a: Any, b: Any) -> np.ndarray:
         """Depth of the lowest common ancestor: how many levels two classes share, 0 (only the root) to `num_levels`.
 
         Classes are arrays of any shape that broadcast: `lca_depth(r[:, None], r)`, r all classes, is the matrix.
         """
-        import numpy as np
-
-        a, b = np.asarray(a), np.asarray(b)
-        shared = np.zeros(np.broadcast_shapes(a.shape, b.shape), dtype=np.int64)
-        for column in self._tables[0].T:  # a level at a time keeps the matrix of many classes small
-            shared += (column[a] == column[b]) & (column[a] >= 0)
-        return shared
+        # A level at a time keeps the matrix of many classes small.
+        shared: Any = sum((column[a] == column[b]) & (column[a] >= 0) for column in self.tables[0].T)
+        return shared  # type: ignore[no-any-return]
 
     def distance(self, a: Any, b: Any) -> np.ndarray:
         """Number of edges between two classes in the tree; arguments as of `lca_depth`."""
-        depths = self._tables[1]
-        distance: np.ndarray = depths[a] + depths[b] - 2 * self.lca_depth(a, b)
-        return distance
+        depths = self.tables[1]
+        return depths[a] + depths[b] - 2 * self.lca_depth(a, b)  # type: ignore[no-any-return]
 
     def lca_height(self, a: Any, b: Any) -> np.ndarray:
         """Severity of taking `a` for `b`: height of their lowest common ancestor over its deepest class, 0 if a == b.
@@ -220,11 +214,8 @@ class Taxonomy:
         Arguments as of `lca_depth`. The measure is that of Bertinetto et al., Making Better Mistakes (CVPR 2020),
         section 3: https://arxiv.org/abs/1912.09393.
         """
-        import numpy as np
-
-        (paths, _, heights), shared = self._tables, self.lca_depth(a, b)
-        node = np.where(shared > 0, paths[np.broadcast_to(a, shared.shape), np.maximum(shared - 1, 0)], 0)
-        return np.asarray(heights[shared, node])
+        (paths, _, heights), shared = self.tables, self.lca_depth(a, b)
+        return heights[shared, paths[a, shared - 1] * (shared > 0)]  # type: ignore[no-any-return]
 
     def render(self, counts: Sequence[int] | None = None, max_children: int = 8) -> str:
         """The tree as text, a node a line, with the classes' `counts` added up; many children are cut short."""

@@ -34,8 +34,7 @@ from solo.data.cache import cached, index_of
 from solo.data.catalogue.registry import get_spec
 from solo.data.labels.trees import read_tree
 from solo.data.sources.images import load
-from solo.data.storage.archives import extract_tar
-from solo.data.storage.containers import label_table, read_index, read_shards
+from solo.data.storage.containers import extract_tar, label_table, read_index, read_shards
 from solo.data.views.batched import BatchAugment
 from solo.errors import UserError
 from solo.eval.features import Features, FeatureTable, read_features, write_features

@@ -8,8 +8,35 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from solo.data.storage.containers import write_h5
+import numpy as np
+
+from solo.data.storage.containers import open_h5
+from solo.data.storage.facts import class_folders, is_image_name
 from solo.errors import UserError
+from solo.files import replacing
+
+
+def write_h5(folder: Path, path: Path) -> int:
+    """Store a folder with one sub-folder per class, and return how many images it has; files stay encoded.
+
+    Images at any depth belong to their first folder; deeper folders become part of the name, joined by `__`.
+    """
+    if path.exists():
+        raise UserError(f"{path} exists already; remove it or choose another name")
+    if not (names := class_folders(folder) if folder.is_dir() else []):
+        raise UserError(f"{folder} has no class folders; expected one folder per class with images inside")
+    count = 0
+    with replacing(path) as temporary, open_h5(temporary, "w") as file:
+        for name in names:
+            images = sorted(p for p in (folder / name).rglob("*") if p.is_file() and is_image_name(p.name))
+            if not images:
+                raise UserError(f"{folder / name} holds no images; put some there or remove it")
+            for image in images:
+                key = f"{name}/{'__'.join(image.relative_to(folder / name).parts)}"
+                data = np.frombuffer(image.read_bytes(), np.uint8)
+                file.create_dataset(key, data=data, compression="gzip", compression_opts=9)
+            count += len(images)
+    return count
 
 
 def main() -> None:

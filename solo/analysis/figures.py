@@ -11,8 +11,8 @@ import numpy as np
 from solo.analysis import figure as fig
 from solo.analysis.numbers import SPACES, Analysis, Numbers, Run, View, time_of
 from solo.analysis.plots import TITLES
+from solo.eval.classes import EmergentTree, robinson_foulds, tree_similarity
 from solo.eval.features import Array, unit
-from solo.eval.tree import EmergentTree, robinson_foulds, tree_similarity
 
 # A number's path, or what gives it, or its lower end, itself and its upper end.
 Value = str | Callable[[Numbers], "float | tuple[float, float, float]"]
@@ -191,9 +191,9 @@ def _spectra(analysis: Analysis) -> fig.Figure:
 def _clouds(analysis: Analysis, view: View) -> fig.Figure:
     """Figures 10 and 14: points of one view, of each run, at the start and at the end."""
     labelling = analysis.labelling
-    level = -1 if view.fine else labelling.superclass
+    level = -1 if view.key == "inside" else labelling.superclass
     labels, names = labelling.labels[view.rows, level], labelling.names[level]
-    present = sorted(set(labels[labels >= 0].tolist())) if view.fine else range(len(names))
+    present = sorted(set(labels[labels >= 0].tolist())) if level == -1 else range(len(names))
     groups = [
         (names[label], colour, rows)
         for label, colour in zip(present, fig.category_colours(len(present)), strict=True)

@@ -80,8 +80,7 @@ class MaskedViT(SinCosViT):
         """Encode images (N, C, H, W): features (N, D).
 
         With a share of the patches to remove, `mask_ratio` in [0, 1), above 0 also those of the class token and of the
-        kept patches (N, 1 + kept, D), and `mask` and `ids_restore` of `random_masking`. Raises a `UserError` if
-        `mask_ratio` is out of range.
+        kept patches (N, 1 + kept, D), and `mask`, `ids_restore` and errors of `random_masking`.
         """
         if mask_ratio == 0:
             feats: Tensor = super().forward(imgs)
@@ -95,11 +94,10 @@ class MaskedViT(SinCosViT):
 
 
 def random_masking(x: Tensor, mask_ratio: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Keep int(L * (1 - mask_ratio)) random patches of each image (N, L, D); the ratio lies in [0, 1).
+    """Keep int(L * (1 - mask_ratio)) random patches of each image (N, L, D); a `UserError` for a ratio not in [0, 1).
 
     Returns the kept patches (N, kept, D) in random order; mask (N, L), 1 where a patch was removed; ids_restore (N, L)
-    long: position of each patch in `[kept, removed]`, so that gathering by it restores the order. Raises a `UserError`
-    if `mask_ratio` is out of range.
+    long: position of each patch in `[kept, removed]`, so that gathering by it restores the order.
     """
     if not 0 <= mask_ratio < 1:
         raise UserError(f"mask_ratio={mask_ratio} is out of range; choose a share of the patches in [0, 1)")
@@ -121,8 +119,7 @@ _VARIANTS: dict[str | None, type[SinCosViT]] = {"mocov3": SinCosViT, "mae": Mask
 def vit(size: str, method: str | None = None, *args: Any, **kwargs: Any) -> nn.Module:
     """A ViT without classifier, tiny, small, base or large; its features are the class token's.
 
-    "mocov3" and "mae" have their own variants, and the features of "ijepa" are the mean of the patches'; the rest is
-    timm's: `patch_size` (16), `img_size` (224), ...
+    "mocov3" and "mae" have their own variants; features of "ijepa" are the mean of the patches'; the rest is timm's.
     """
     width, depth, heads, own_heads = _SIZES[size]
     heads = own_heads if method in _VARIANTS else heads
@@ -133,11 +130,10 @@ def vit(size: str, method: str | None = None, *args: Any, **kwargs: Any) -> nn.M
 
 
 class PoolFormer(nn.Module):
-    """Four stages of blocks that mix tokens by average pooling; `dims[-1]` features. Names are its authors'.
+    """Four stages of blocks that mix tokens by average pooling; parameters' names are its authors', timm has others.
 
-    Each stage has as many blocks as `layers` says and as many channels as `dims`. `drop_rate` is of the MLPs,
-    `drop_path_rate` the stochastic depth of the last block, growing linearly from 0, `layer_scale_init_value` the start
-    of the factors of both branches of a block.
+    Each stage has as many blocks as `layers` says, and `dims` channels. `drop_rate` is of the MLPs, `drop_path_rate`
+    the last block's stochastic depth, growing from 0, `layer_scale_init_value` of both branches of a block.
     """
 
     def __init__(

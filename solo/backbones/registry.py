@@ -1,7 +1,4 @@
-"""Name -> backbone: our own names, then timm's; `timm/NAME`, `torchvision/NAME` with their published weights.
-
-At the end: which sizes of images a backbone takes.
-"""
+"""Name -> backbone: our own names, then timm's; `timm/NAME`, `torchvision/NAME` with their published weights."""
 
 import copy
 import inspect
@@ -17,7 +14,7 @@ from torch import Tensor, nn
 
 from solo import plugin
 from solo.backbones import resnet
-from solo.errors import UserError, explained, reason
+from solo.errors import UserError, explained
 from solo.suggest import did_you_mean
 
 # Called as `constructor(method, *args, **kwargs)`: `method` chooses the variant of some backbones, or is None.
@@ -91,17 +88,11 @@ def build_backbone(
 ) -> nn.Module:
     """A backbone without classifier: images (N, channels, H, W) -> features (N, `features_dim(backbone)`).
 
-    Args:
-        name: ours or timm's.
-        method: registry name of the method, for backbones that differ by it.
-        channels: channels of the images.
-        small: give a ResNet the stem for small images.
-        image_size: side of the images in pixels; only used by models with a fixed size (ViT, Swin, ...).
-        several_sizes: images of other sizes come, too (small views), for which a ViT interpolates its positions.
-        kwargs: passed to the constructor, and preferred to what follows from `image_size`.
-        table: the constructors by name; one that isn't ours is called with the method and the kwargs only.
-
-    Raises a `UserError` if the name is unknown or the constructor refuses the kwargs.
+    `name` is ours or timm's, `method` a registry name, for backbones that differ by it. With `small` a ResNet gets the
+    stem for small images. `image_size`, of a side in pixels, counts for models of a fixed size (ViT, Swin, ...), and
+    with `several_sizes` others come, too (small views), for which a ViT interpolates its positions. `kwargs` are the
+    constructor's, preferred to what follows from `image_size`. Of `table`, constructors by name, those that aren't ours
+    get the method and the kwargs only. Raises a `UserError`: an unknown name, or kwargs that the constructor refuses.
     """
     constructor = find_backbone(name, table)
     # A program may add its own, which are called as solo-learn calls them.
@@ -109,9 +100,8 @@ def build_backbone(
     ours = name not in table or made_in.startswith("solo.backbones.")
     given = checked_kwargs(kwargs or {}) if ours else dict(kwargs or {})
     if ours and not (name in table and name.startswith("resnet")):
-        if plugin.is_path(name) or name in BACKBONES:
-            fixed = plugin.is_path(name) or name.startswith(("vit_", "swin_"))
-        else:
+        fixed = plugin.is_path(name) or name.startswith(("vit_", "swin_"))
+        if not plugin.is_path(name) and name not in BACKBONES:
             from solo.backbones.from_timm import timm
 
             config = timm.get_pretrained_cfg(name)
@@ -240,10 +230,7 @@ def side_of_patch(backbone: Any) -> int:
 
 @torch.no_grad()
 def check_sizes(backbone: nn.Module, name: str, sizes: Mapping[int, str], channels: int) -> None:
-    """Raise a `UserError` if a backbone takes no images of these sizes (pixels -> the setting that says so).
-
-    Nothing in it changes.
-    """
+    """Raise a `UserError` if a backbone, left as it is, takes no images of these sizes (pixels -> their setting)."""
     side = side_of_patch(backbone)
     modes = [(module, module.training) for module in backbone.modules()]
     device = next((parameter.device for parameter in backbone.parameters()), torch.device("cpu"))
@@ -254,11 +241,9 @@ def check_sizes(backbone: nn.Module, name: str, sizes: Mapping[int, str], channe
                 near = " or ".join(str(count * side) for count in (size // side, size // side + 1) if count)
                 what = f"{key}={size} is no multiple of the {side} pixels of a patch of backbone.name={name!r}"
                 raise UserError(f"{what}; choose {near}, or another backbone.kwargs.patch_size")
-            try:
+            what, kinds = f"{key}={size} doesn't fit backbone.name={name!r}", (ValueError, TypeError, IndexError)
+            with explained(what, "choose another size, or other backbone.kwargs", RuntimeError, AssertionError, *kinds):
                 features = backbone(torch.zeros(1, channels, size, size, device=device))
-            except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
-                what = f"{key}={size} doesn't fit backbone.name={name!r} ({reason(error)[:160]})"
-                raise UserError(f"{what}; choose another size, or other backbone.kwargs") from error
             if not isinstance(features, Tensor) or features.ndim != 2:
                 shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
                 raise UserError(f"backbone.name={name!r} gives {shape} for one image; it must give features (N, width)")

@@ -43,8 +43,7 @@ class ResNet10(ResNet):  # type: ignore[misc]  # torchvision has no types
 class Conv3(nn.Module):
     """Three 3x3 convolutions of stride 2 with BatchNorm and ReLU, then means over the quarters of the picture.
 
-    It takes a third of the time of the smallest ResNet, and finds better neighbours. The first convolution has `width`
-    channels, each further one twice as many; `16 * width` features.
+    It takes a third of the smallest ResNet's time. `width` channels, then 2 and 4 times as many; `16 * width` features.
     """
 
     def __init__(self, width: int = 32, in_chans: int = 3) -> None:

@@ -1,18 +1,15 @@
 """Decoded images, to take whole batches from: arrays in memory, or files, decoded each time or once into a large file.
 
-The large file is read with `pread`: its pages are shared by all processes through the operating system's cache, and
-don't count as memory of any of them. It is filled as images are first asked for, by whoever asks. Its name is a hash of
-what is in it: the files' names, sizes and dates, the pixels that are kept and the channels; files that change make a
-new one. With `data.on_error=skip` files that can't be read are marked for all processes: none is tried twice, and all
-can be listed in the end.
+The large file is filled as images are first asked for, by whoever asks, and read with `pread`: its pages are shared by
+all processes through the operating system's cache. Its name is a hash of what is in it: the files' names, sizes and
+dates, the pixels that are kept and the channels. With `data.on_error=skip` files that can't be read are marked for all
+processes: none is tried twice, and all can be listed in the end.
 
-On disk are a file of pixels, and beside it an index with a header and a checksum for each image. Nothing is mapped: a
-file that is cut off, or a disk that is full, is an error or an image that is decoded again, never a signal that ends
-the process. Processes may read and write at once: they write the same bytes, and an image counts only when its checksum
-fits.
+Beside it lies an index with a header and a checksum for each image. Nothing is mapped: a file that is cut off, or a
+full disk, is an error or an image that is decoded again, never a signal that ends the process. Processes may read and
+write at once: they write the same bytes, and an image counts only when its checksum fits.
 """
 
-import functools
 import hashlib
 import math
 import os
@@ -34,13 +31,11 @@ from solo.data.sources.images import SkipBroken, image_sources, next_readable, n
 from solo.data.storage.facts import Source, identity
 from solo.data.storage.reading import ImageReading
 from solo.data.views.batched import BatchAugment
-from solo.data.views.tensor_ops import luminance
 from solo.errors import BrokenImageError, UserError, reason
-from solo.files import user_cache
+from solo.files import replacing, user_cache
 from solo.taxonomy import UNKNOWN
 
 Array = np.ndarray[Any, Any]
-_LOOK_AT = 200
 # Above this the user decides: it is written to a disk that may be small or slow.
 UNASKED_BYTES = 2 * 2**30
 VERSION = 3
@@ -127,7 +122,7 @@ class FileImages:
 
     def estimate(self, side: int, channels: int) -> int:
         """About how many bytes all images take, decoded and kept with that shorter side, from a look at some."""
-        some = self.files[:: math.ceil(len(self.files) / _LOOK_AT)]
+        some = self.files[:: math.ceil(len(self.files) / 200)]
         sizes = [math.prod(size) for file in some if all(size := self._kept_size(file, side))]
         return round(np.mean(sizes or [side**2]) * channels * len(self.files))
 
@@ -178,8 +173,7 @@ class FileImages:
 class KeptImages(FileImages):
     """Image files, decoded when they are first asked for and then kept in one file in `folder`.
 
-    Smaller images than `side` pixels of the shorter side are kept as they are. `shapes` (N, 2) are heights and widths;
-    `nbytes` those of the pixels when all images are there.
+    The shorter side is kept with up to `side` pixels. `shapes` (N, 2) are heights and widths, `nbytes` of all pixels.
     """
 
     def __init__(self, files: FileImages, side: int, channels: int, folder: Path) -> None:
@@ -195,51 +189,40 @@ class KeptImages(FileImages):
             known = np.array([self._kept_size(file, side) for file in self.files])
         self.shapes = known
         ends = np.cumsum(known.astype(np.int64).prod(axis=1) * channels)
-        self.nbytes = int(ends[-1])
-        self._starts = np.concatenate(([0], ends[:-1]))
+        self.nbytes, self._starts = int(ends[-1]), np.concatenate(([0], ends[:-1]))
         self._first = _HEAD.size + known.size * 4  # place of the entries
         self._handles: tuple[int, int, int] | None = None  # process, pixels, index
-        self._verified = np.zeros(len(known), dtype=bool)  # by this process: its pages are not looked at again
         self.size_text = f"{len(self.files):,} images in {self.path}, {_readable(self.nbytes)}"
 
     def create(self) -> None:
-        """Make both files, unless they are there and right; an `OSError` if the folder can't take them."""
+        """Make both files, unless they are there and right; an `OSError` or a `UserError` if the folder can't."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        index = index_of(self.path)
         if not np.array_equal(known_sizes(self.path, self._content), self.shapes):  # type: ignore[arg-type]
-            own = index.with_name(f"{index.name}.{os.getpid()}")  # several processes may be here
-            try:
-                with open(own, "wb") as file:
-                    sizes = self.shapes.astype("<i4").tobytes()
-                    file.write(_HEAD.pack(_NAME, VERSION, len(self.shapes), _digest(self._content), zlib.crc32(sizes)))
-                    file.write(sizes + bytes(_ENTRY.size * len(self.shapes)))
-                os.replace(own, index)
-            finally:
-                own.unlink(missing_ok=True)
+            sizes = self.shapes.astype("<i4").tobytes()
+            head = _HEAD.pack(_NAME, VERSION, len(self.shapes), _digest(self._content), zlib.crc32(sizes))
+            with replacing(index_of(self.path)) as temporary:
+                temporary.write_bytes(head + sizes + bytes(_ENTRY.size * len(self.shapes)))
         with open(self.path, "ab") as file:
             if file.tell() < self.nbytes:
                 os.truncate(self.path, self.nbytes)
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_handles": None, "_verified": np.zeros(len(self.shapes), dtype=bool)}
+        return self.__dict__ | {"_handles": None}
 
-    def _read(self, row: int) -> Array | None:
-        """(H, W, C) uint8; None if it isn't there yet, or is damaged."""
+    def _image(self, row: int) -> Tensor:
+        height, width = self.shapes[row].tolist()
+        place, size = int(self._starts[row]), height * width * self.channels
         mark, checksum = self._entry(row)
-        if mark != _KEPT:
-            return None
-        shape = (*self.shapes[row].tolist(), self.channels)
-        content = os.pread(self._open()[1], math.prod(shape), int(self._starts[row]))
-        if len(content) < math.prod(shape) or not (self._verified[row] or zlib.crc32(content) == checksum):
-            return None
-        self._verified[row] = True
-        return np.frombuffer(content, dtype=np.uint8).copy().reshape(shape)
-
-    def _write(self, row: int, image: Array) -> None:
-        """Keep (H, W, C) uint8. Raises a `UserError`: the disk is full, or can't be written."""
-        content = image.tobytes()
-        self._put(1, content, int(self._starts[row]))
-        self._mark(row, _KEPT, zlib.crc32(content))
+        content = os.pread(self._open()[1], size, place) if mark == _KEPT else b""
+        whole = mark == _KEPT and len(content) == size
+        self._verified[row] = whole and (self._verified[row] or zlib.crc32(content) == checksum)
+        if not self._verified[row]:
+            planes = torch.from_numpy(_resized(self.reading.read(self.files[row]), width, height)).movedim(2, 0)
+            content = self.convert(planes[None])[0].movedim(0, 2).contiguous().numpy().tobytes()
+            self._put(1, content, place)
+            self._mark(row, _KEPT, zlib.crc32(content))
+        pixels = torch.frombuffer(bytearray(content), dtype=torch.uint8).view(height, width, -1)
+        return pixels.movedim(2, 0)  # channels lie innermost: resizing is faster so
 
     def _mark_broken(self, row: int) -> None:
         self._mark(row, _BROKEN, 0)
@@ -272,17 +255,8 @@ class KeptImages(FileImages):
         if self._handles is None or self._handles[0] != os.getpid():
             pixels, index = (os.open(path, os.O_RDWR) for path in (self.path, index_of(self.path)))
             self._handles = os.getpid(), pixels, index
-            self._verified = np.zeros(len(self.shapes), dtype=bool)
+            self._verified = np.zeros(len(self.shapes), dtype=bool)  # by this process: not looked at again
         return self._handles
-
-    def _image(self, row: int) -> Tensor:
-        pixels = self._read(row)
-        if pixels is None:
-            height, width = self.shapes[row].tolist()
-            planes = torch.from_numpy(_resized(self.reading.read(self.files[row]), width, height)).movedim(2, 0)
-            pixels = self.convert(planes[None])[0].movedim(0, 2).contiguous().numpy()
-            self._write(row, pixels)
-        return torch.from_numpy(pixels).movedim(2, 0)  # channels lie innermost: resizing is faster so
 
 
 def _resized(image: Any, width: int, height: int) -> Array:
@@ -306,16 +280,15 @@ class CantCacheError(Exception):
 
 def cached(
     dataset: Any, augment: BatchAugment, side: int | None = None, folder: str | None = None, asked: bool = False
-) -> ArrayImages | FileImages:
+) -> Images:
     """The decoded images of a data set of PIL images without a transform; kept in a file where that isn't large.
 
-    `augment` is what they are for, `asked` whether the user wants it, whatever room it takes. Of files so many pixels
-    of the shorter `side` are kept (default: 8/7 of the largest view's), in `folder` (default: `solo` in the user's
-    cache folder). Raises a `CantCacheError` that says why not, or a `BrokenImageError` where a file is no image.
+    `augment` is what they are for, `asked` whether it may take any room. Of files so many pixels of the shorter `side`
+    are kept (default: 8/7 of the largest view's), in `folder` (default: `solo` in the user's cache folder). Raises a
+    `CantCacheError` that says why not, or a `BrokenImageError` where a file is no image.
     """
     if any(entry.cfg.get("transforms") for entry in augment.entries):
         raise CantCacheError("augmentations.transforms change one image at a time")
-    convert = functools.partial(_in_channels, channels=augment.channels, as_grey=augment.as_grey)
     targets = level_targets(dataset)
     indices = np.arange(len(dataset))
     while isinstance(dataset, (Subset, KnownLabels)):
@@ -323,7 +296,7 @@ def cached(
         dataset = dataset.dataset
     array = pixels_in_memory(dataset)
     if array is not None:
-        return ArrayImages(array, indices, targets, convert)
+        return ArrayImages(array, indices, targets, augment.in_channels)
     files = image_sources(dataset)
     if not files or not any(not isinstance(file, str) or Path(file).is_file() for file in files):
         raise CantCacheError("the images are neither in memory nor in files of their own")
@@ -334,8 +307,8 @@ def cached(
     reading = getattr(dataset, "reading", ImageReading(augment.channels))
     # From so many pixels of the shorter side on no crop, however oblong, is enlarged.
     enough = max(math.ceil(e.size / math.sqrt(e.scale[0] * 3 / 4)) for e in augment.entries if e.scale)
-    problems = getattr(dataset, "problems", [])
-    found = FileImages(chosen, targets, enough, reading, convert, isinstance(dataset, SkipBroken), problems)
+    skip, problems = isinstance(dataset, SkipBroken), getattr(dataset, "problems", [])
+    found = FileImages(chosen, targets, enough, reading, augment.in_channels, skip, problems)
     room = found.estimate(kept, augment.channels)
     if room > UNASKED_BYTES and not asked:
         found.cure = f"a cache of {_readable(room)} would end it: data.augment=batch, in data.cache_dir"
@@ -348,28 +321,20 @@ def cached(
         raise CantCacheError(f"decoded they take {size}, more than is free in {place}; choose another data.cache_dir")
     try:
         images.create()
-    except OSError as error:
-        raise CantCacheError(f"{place} can't be written ({reason(error)}); choose another data.cache_dir") from error
+    except (OSError, UserError) as error:
+        what = f"{place} can't be written ({reason(error.__cause__ or error)})"
+        raise CantCacheError(f"{what}; choose another data.cache_dir") from error
     return images
 
 
 def pixels_in_memory(dataset: Any) -> Array | None:
     """All images, uint8, of a data set that holds them as one array."""
-    for name in ("images", "data"):
-        array = getattr(dataset, name, None)
-        if isinstance(array, np.ndarray) and array.dtype == np.uint8 and array.ndim in (3, 4):
-            return array
-    return None
+    held = (getattr(dataset, name, None) for name in ("images", "data"))
+    arrays = (x for x in held if isinstance(x, np.ndarray) and x.dtype == np.uint8 and x.ndim in (3, 4))
+    return next(arrays, None)
 
 
 def planes(array: Array) -> Tensor:
     """`(N, H, W)`, `(N, H, W, C)` or `(N, 3, H, W)` -> `(N, C, H, W)`."""
     images = torch.from_numpy(array)
     return images[:, None] if images.ndim == 3 else images.movedim(3, 1) if images.shape[1] != 3 else images
-
-
-def _in_channels(images: Tensor, channels: int, as_grey: bool) -> Tensor:
-    """`(B, C, H, W)` uint8 with the wanted number of channels."""
-    if images.shape[1] == 3 and (as_grey or channels == 1):
-        images = luminance(images.float()).round_().to(torch.uint8)
-    return images.expand(-1, channels, -1, -1)

@@ -12,7 +12,7 @@ from solo.data.labels.subsets import take_fraction
 from solo.data.sources.images import Transform, load
 from solo.data.views.batched import BatchAugment
 from solo.data.views.pipelines import build_eval_pipeline, build_train_pipeline, train_entry
-from solo.errors import UserError
+from solo.errors import UserError, some
 
 Pair = tuple[Any, Any]
 
@@ -36,8 +36,7 @@ def prepare_transforms(
     """`(T_train, T_val)` of a data set's name or completed row; what is not given is the data set's own.
 
     Mean and std are per channel, of images in [0, 1]; the shorter side is resized in proportion (256 to 224) before the
-    centre crop of `size`. Other than 1 or 3 channels are of images as arrays. Raises a `UserError` for an unknown data
-    set, or if mean and std don't fit the channels.
+    centre crop of `size`. Raises a `UserError` for an unknown data set, or if mean and std don't fit the channels.
     """
     spec = get_spec(dataset)
     if spec.name == "custom" and not (mean or std or size or channels):
@@ -83,15 +82,13 @@ def prepare_datasets(
     unknown data set, and if the data aren't as expected.
     """
     spec = get_spec(dataset)
-    train = load(spec, "train", train_data_path, download, T_train, levels, data_format=data_format)
-    val = load(spec, "val", val_data_path, download, T_val, levels, data_format=data_format)
+    train: Any = load(spec, "train", train_data_path, download, T_train, levels, data_format=data_format)
+    val: Any = load(spec, "val", val_data_path, download, T_val, levels, data_format=data_format)
     # Classes are numbered in each folder by itself, so that a missing one would shift all labels after it.
-    ours, theirs = (cast(Any, images) for images in (train, val))
-    if spec.folders and (differing := sorted(set(ours.classes) ^ set(theirs.classes))):
-        names = ", ".join(differing[:50]) + (", ..." if len(differing) > 50 else "")
-        counts = f"({len(ours.classes)} and {len(theirs.classes)}; only in one of them: {names})"
+    if spec.folders and (differing := sorted(set(train.classes) ^ set(val.classes))):
+        counts = f"({len(train.classes)} and {len(val.classes)}; only in one of them: {some(differing, 50)})"
         raise UserError(
-            f"{ours.root} and {theirs.root} hold different classes {counts}; both need the same folders, or "
+            f"{train.root} and {val.root} hold different classes {counts}; both need the same folders, or "
             "data.dataset=custom, which knows classes by their names, with data.unknown_classes=drop or label"
         )
     return take_fraction(train, data_fraction, seed), val

@@ -1,37 +1,41 @@
-"""How classes lie in an embedding, without a classifier: clusters, classes that collapse onto each other, local ranks.
+"""How classes lie in an embedding, without a classifier: clusters, pairs that collapse, local ranks, the emergent tree.
 
 k-means against the labels of a level, and inside each class of the level above: Zhang et al., Use All The Labels (CVPR
-2022), section 4.5.4 (category NMI, product NMI): https://arxiv.org/abs/2204.13207; Vinh, Epps, Bailey, Information
-theoretic measures for clusterings comparison (JMLR 2010). Both measures are scikit-learn's: NMI with the arithmetic
-mean of the entropies, AMI adjusted for chance.
+2022), section 4.5.4 (category NMI, product NMI): https://arxiv.org/abs/2204.13207; Vinh, Epps, Bailey (JMLR 2010). NMI
+has the arithmetic mean of the entropies, AMI is adjusted for chance.
+
+The emergent tree, by agglomerative clustering: cophenetic correlation (Sokal, Rohlf, Taxon 1962), Baker's gamma (JASA
+1974), Robinson-Foulds distance (Mathematical Biosciences 1981), Mantel's permutation test (Cancer Research 1967).
 """
 
 import math
 import warnings
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from solo.errors import UserError
 from solo.eval.embedding import effective_rank
 from solo.eval.features import Array, draw, unit, unit_rows
 from solo.eval.knn import nearest_others
-from solo.eval.tree import centroids
+from solo.taxonomy import Taxonomy
 
 MINI_BATCHES_FROM = 20_000  # rows; above, whole passes take too long
 MANY_CLUSTERS = 1000  # from here on k-means runs once, not three times
 MOST_ADJUSTED = 2000  # clusters; the expectation behind AMI takes time with their square
 FEWEST = 8  # images of a class or node that is judged
-_DRAWS = 3  # random subsets that each reference rank is the mean of
+MOST_LEAVES = 10_000  # of a tree; their distances fill 400 MB
 
 
 @dataclass(frozen=True)
 class Agreement:
     """How far clusters and labels agree, 0 to 1."""
 
-    nmi: float  # 0 to 1; NaN where there are fewer than two classes, or as many as rows: then nothing can go wrong
+    nmi: float  # 0 to 1; NaN where there are fewer than two classes, or as many as rows
     ami: float  # at most 1, 0 on average for random clusters; likewise, and above 2,000 clusters
     classes: float  # clusters asked for; with `inside`, their mean
     groups: int  # 1; with `inside`, classes of the level above over which is averaged: those where it is defined
@@ -156,9 +160,9 @@ def mixing_matrix(labels: Array, near: Neighbours, known: Array | None = None) -
     clipped to 1, the sum for two classes in one place. NaN for classes of fewer than 8 images.
     """
     known = np.unique(labels[labels >= 0]) if known is None else known
-    place = np.full(int(max(labels.max(), 0)) + 1, -1)
+    place = np.full(int(max(labels.max(), 0)) + 2, -1)  # the last one is that of the label -1
     place[known] = np.arange(len(known))
-    places = np.where(labels >= 0, place[labels], -1)
+    places = place[labels]
     mine, theirs = np.broadcast_arrays(places[near.queries][:, None], places[near.rows])
     used = (mine >= 0) & (theirs >= 0)
     # How many neighbours of label b (column) the rows of label a (row) have together.
@@ -196,7 +200,7 @@ class NodeRank:
     parent: int  # index of its parent at the level above, -1 for the root and what stands below it
     count: int  # its rows
     effective_rank: float  # of its rows, centred, 1 to min(count, D); NaN with fewer than 8 rows
-    reference: float  # mean of equally many rows drawn from all: only that is fair, a rank grows with the rows
+    reference: float  # mean of three draws of equally many rows from all, as a rank grows with the rows
 
     @property
     def ratio(self) -> float:
@@ -208,7 +212,6 @@ class NodeRank:
 def collapse_profile(features: Tensor, labels: Tensor, seed: int = 0) -> list[NodeRank]:
     """Effective rank inside every node of the label tree, and of equally many rows from everywhere.
 
-    Global collapse shows in the whole; the classes of one superclass collapse locally, where the whole looks healthy.
     Features are (N, D), the rows as they are (scale them to length 1 first to look at directions only), labels (N,) or
     (N, L), coarse first, -1 unknown. The root comes first, then every node that has rows, level by level.
     """
@@ -226,8 +229,164 @@ def collapse_profile(features: Tensor, labels: Tensor, seed: int = 0) -> list[No
             if count >= FEWEST:
                 own = effective_rank(features[rows.to(features.device)])
                 if count not in references:
-                    picks = [torch.randperm(len(features), generator=generator)[:count] for _ in range(_DRAWS)]
+                    picks = [torch.randperm(len(features), generator=generator)[:count] for _ in range(3)]
                     ranks = [effective_rank(features[pick.to(features.device)]) for pick in picks]
                     references[count] = sum(ranks) / len(ranks)
             found.append(NodeRank(level, node, parent, count, own, references.get(count, math.nan)))
     return found
+
+
+@dataclass(frozen=True)
+class EmergentTree:
+    """A binary tree over m leaves, numbered 0 to m - 1."""
+
+    # (m - 1, 4), SciPy's linkage: nodes that join (leaves, then merges from m on), height, not decreasing, leaves
+    merges: Array
+    distances: Array  # (m (m - 1) / 2,) what it was built from, in SciPy's condensed form
+
+    @property
+    def num_leaves(self) -> int:
+        """The number of leaves, at least 2."""
+        return len(self.merges) + 1
+
+    @cached_property
+    def cophenetic(self) -> Array:
+        """(m (m - 1) / 2,) height at which each pair of leaves is first joined, condensed."""
+        from scipy.cluster.hierarchy import cophenet
+
+        return np.asarray(cophenet(self.merges))
+
+    @property
+    def fidelity(self) -> float:
+        """Correlation of `cophenetic` with `distances`, up to 1: how much the embedding is like a tree at all."""
+        return pearson(self.cophenetic, self.distances)
+
+    @cached_property
+    def clades(self) -> tuple[frozenset[int], ...]:
+        """The leaves below each merge, in the order of the merges; the last one is everybody."""
+        below: list[frozenset[int]] = [frozenset([leaf]) for leaf in range(self.num_leaves)]
+        for left, right in self.merges[:, :2].astype(int):
+            below.append(below[left] | below[right])
+        return tuple(below[self.num_leaves :])
+
+    def order(self) -> list[int]:
+        """The leaves from top to bottom of a drawing without crossings, similar neighbours beside each other."""
+        from scipy.cluster.hierarchy import leaves_list, optimal_leaf_ordering
+
+        ordered = optimal_leaf_ordering(self.merges, self.distances) if self.num_leaves <= 500 else self.merges
+        return [int(leaf) for leaf in leaves_list(ordered)]
+
+    def cut(self, clusters: int) -> Array:
+        """(m,) cluster of each leaf when all but the last `clusters` - 1 merges are done, numbered by first leaf."""
+        from scipy.cluster.hierarchy import cut_tree
+
+        return np.asarray(cut_tree(self.merges, clusters)[:, 0])
+
+
+@dataclass(frozen=True)
+class TreeAgreement:
+    """How far an emergent tree is the label tree."""
+
+    cophenetic: float  # correlation of joining heights and distances in the label tree, -1 to 1; NaN of one level
+    p_value: float  # share of random re-labellings of the leaves, the identity included, that agree at least as well
+    gamma: float  # Baker's gamma, the rank correlation of the same two, -1 to 1
+    recovered: float  # share of the label tree's inner nodes whose leaves are exactly one subtree, 0 to 1; NaN without
+
+
+def centroids(features: Array, labels: Array) -> tuple[Array, Array, Array]:
+    """Means (m, d) of the unit rows (n, d) of each label (n,), -1 left out; these labels (m,), rows behind each."""
+    at = np.flatnonzero(labels >= 0)
+    known, place, counts = np.unique(labels[at], return_inverse=True, return_counts=True)
+    sums = torch.zeros(len(known), features.shape[1], dtype=torch.float64)
+    for start in range(0, len(at), 8192):  # bounds the float64 copy
+        part = slice(start, start + 8192)
+        sums.index_add_(0, torch.from_numpy(place[part]), torch.from_numpy(unit(features[at[part]])))
+    return sums.numpy() / counts[:, None], known, counts
+
+
+def emergent_tree(points: Array) -> EmergentTree:
+    """Join the two closest groups of points (m, d) again and again, by their mean cosine distance, 0 to 2."""
+    from scipy.cluster.hierarchy import linkage
+    from scipy.spatial.distance import squareform
+
+    allowed = 2 <= len(points) <= MOST_LEAVES
+    if not allowed or not np.isfinite(points).all():
+        what = "values that are not finite" if allowed else f"{len(points):,} points"
+        raise UserError(f"a tree needs 2 to {MOST_LEAVES:,} finite points, got {what}; draw some, or use centroids")
+    rows = unit(points)
+    away = np.maximum(1 - rows @ rows.T, 0)
+    np.fill_diagonal(away, 0)
+    distances = squareform(away, checks=False)
+    return EmergentTree(linkage(distances, method="average"), distances)
+
+
+def compare_with_labels(tree: EmergentTree, paths: Array, permutations: int = 199, seed: int = 0) -> TreeAgreement:
+    """Agreement of a tree with the labels (m, L) of its leaves, coarse first, -1 unknown or below the end of a branch.
+
+    `permutations` random re-labellings, drawn with `seed`, are behind `p_value`; 0 leaves it NaN.
+    """
+    from scipy.spatial.distance import squareform
+
+    away, heights = label_distances(paths), tree.cophenetic
+    correlation, p_value = pearson(heights, away), math.nan
+    if permutations and not math.isnan(correlation):
+        rng, square = np.random.default_rng(seed), squareform(away)
+        left, right = np.triu_indices(len(square), k=1)
+        centred = heights - heights.mean()
+        threshold = float(centred @ away) * (1 - 1e-12)  # all permutations have the same variances: compare products
+        orders = (rng.permutation(len(square)) for _ in range(permutations))
+        as_good = sum(float(centred @ square[order[left], order[right]]) >= threshold for order in orders)
+        p_value = (1 + as_good) / (permutations + 1)
+    members = [np.flatnonzero(column == node) for column in paths.T for node in np.unique(column[column >= 0])]
+    nodes = {frozenset(leaves.tolist()) for leaves in members if 1 < len(leaves) < tree.num_leaves}
+    recovered = len(nodes & set(tree.clades)) / len(nodes) if nodes else math.nan
+    return TreeAgreement(correlation, p_value, spearman(heights, away), recovered)
+
+
+def label_distances(paths: Array) -> Array:
+    """(m (m - 1) / 2,) levels below the lowest common ancestor of each pair, 0 (same leaf) to L, condensed."""
+    left, right = np.triu_indices(len(paths), k=1)
+    same = (paths[left] == paths[right]) & (paths[left] >= 0)
+    return np.asarray(paths.shape[1] - np.cumprod(same, axis=1).sum(axis=1))
+
+
+def cpcc(tree: Taxonomy, means: Array, leaves: Array, most: int = 2_000) -> float:
+    """Cophenetic correlation, -1 to 1: of distances of classes' means (m, d) with those of `leaves` (m,) in the tree.
+
+    Pearson's over all pairs, NaN with fewer than three classes or without variance; of more than `most` classes as many
+    are drawn. Zeng, des Combes, Zhao (ICLR 2023).
+    """
+    chosen = draw(len(leaves), most).numpy()
+    means, leaves = means[chosen].astype(np.float64), leaves[chosen]
+    if len(leaves) < 3:
+        return math.nan
+    apart = [np.linalg.norm(mean - means[place:], axis=1) for place, mean in enumerate(means, start=1)]
+    in_tree = [tree.distance(leaf, leaves[place:]) for place, leaf in enumerate(leaves, start=1)]
+    return pearson(np.concatenate(apart), np.concatenate(in_tree).astype(np.float64))
+
+
+def robinson_foulds(a: EmergentTree, b: EmergentTree) -> float:
+    """Share of subtrees that only one of two trees over the same leaves has, 0 (same shape) to 1; 0 under 3 leaves."""
+    if a.num_leaves != b.num_leaves:
+        raise ValueError(f"the trees have {a.num_leaves} and {b.num_leaves} leaves; give trees over the same leaves")
+    one, two = set(a.clades[:-1]), set(b.clades[:-1])
+    return len(one ^ two) / (len(one) + len(two)) if one else 0.0
+
+
+def tree_similarity(a: EmergentTree, b: EmergentTree) -> float:
+    """Baker's gamma of two trees over the same leaves, -1 to 1: rank correlation of their joining heights."""
+    return spearman(a.cophenetic, b.cophenetic)
+
+
+def pearson(x: Array, y: Array) -> float:
+    """Pearson's correlation of (n,) and (n,); NaN where one of them is constant."""
+    x, y = x - x.mean(), y - y.mean()
+    scale = math.sqrt(float(x @ x) * float(y @ y))
+    return float(x @ y) / scale if scale > 0 else math.nan
+
+
+def spearman(x: Array, y: Array) -> float:
+    """Spearman's rank correlation, ties by their mean rank; NaN where one of them is constant."""
+    from scipy.stats import rankdata
+
+    return pearson(rankdata(x), rankdata(y))

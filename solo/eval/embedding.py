@@ -3,9 +3,8 @@
 Rank measures come from the singular values of the features, found from the smaller of the two Gram matrices, which is
 summed up in float64, a chunk of rows at a time. Features that are not finite give NaN.
 
-Uniformity and alignment: Wang, Isola: Understanding contrastive representation learning through alignment and
-uniformity on the hypersphere (ICML 2020), https://arxiv.org/abs/2005.10242. Cosines: the figures 8, 9, 12 and 13 of the
-supplementary of Kokilepersaud et al., HEX (WACV 2025). For both, rows are scaled to length 1; a zero row stays zero.
+Uniformity and alignment: Wang, Isola (ICML 2020), https://arxiv.org/abs/2005.10242. Cosines: figures 8, 9, 12 and 13 of
+the supplementary of Kokilepersaud et al., HEX (WACV 2025). For both, rows are scaled to length 1; a zero row stays 0.
 """
 
 import math
@@ -25,7 +24,6 @@ CHUNK = 4096  # rows widened to float64 at once
 BLOCK = 2048  # rows and columns of the potentials held at once
 ELEMENTS = 16_000_000  # cosines held at once
 ANCHORS = 1024  # rows that are compared with all others while a model trains
-_WIDEST = 2048  # a D x D decomposition takes seconds above it
 _BINS = 100
 _EPS = torch.finfo(torch.float64).eps
 _SUMMED = 64 * _EPS  # relative error of a mean of many rows
@@ -36,8 +34,7 @@ def spectrum(features: Tensor, center: bool = False) -> Tensor:
     """Singular values (min(N, D),) of features (N, D), largest first, in float64 on the CPU; NaN if one isn't finite.
 
     Those that float32 (or float64) can't tell from 0 are 0, and all of them if the largest is no more than the rounding
-    of the features' own precision: a network that maps everything to one point has none. `center` subtracts the mean
-    row first, so that an offset that all rows share is not a direction. A `ValueError` without a row or column.
+    of the features' own precision. `center` subtracts the mean row first. A `ValueError` without a row or column.
     """
     if features.ndim != 2 or 0 in features.shape:
         raise ValueError(f"expected features (N, D) with at least one row and column, got {tuple(features.shape)}")
@@ -85,9 +82,8 @@ def entropy_rank(weights: Tensor, epsilon: float = 0.0) -> float:
 def effective_rank(features: Tensor, center: bool = True) -> float:
     """Effective rank of features (N, D), 1 to min(N, D): exp of the entropy of the singular values' shares.
 
-    Roy, Vetterli: The effective rank, a measure of effective dimensionality (EUSIPCO 2007), section 2. With `center`
-    a subset, such as one superclass, is not rated by where it lies; 0 if all rows are equal (else: zero). Compare
-    subsets of one size only.
+    Roy, Vetterli: The effective rank (EUSIPCO 2007), section 2. With `center` a subset, such as one superclass, is not
+    rated by where it lies; 0 if all rows are equal (else: zero). Compare subsets of one size only.
     """
     return entropy_rank(spectrum(features, center))
 
@@ -95,8 +91,7 @@ def effective_rank(features: Tensor, center: bool = True) -> float:
 def rankme(features: Tensor, epsilon: float = 1e-7) -> float:
     """RankMe of features (N, D): their effective rank as they are, not centred; 0 if all rows are zero.
 
-    Garrido, Balestriero, Najman, LeCun: RankMe (ICML 2023), equation 1, https://arxiv.org/abs/2210.02885, with its
-    `epsilon` added to each share of the singular values; the paper uses 25,600 images.
+    Garrido et al. (ICML 2023), equation 1, https://arxiv.org/abs/2210.02885; the paper uses 25,600 images.
     """
     return entropy_rank(spectrum(features), epsilon)
 
@@ -104,10 +99,9 @@ def rankme(features: Tensor, epsilon: float = 1e-7) -> float:
 def power_law(values: Tensor) -> float:
     """Minus the slope of log(value) over log(j), j from 1 to K, of values (K,), those that are 0 left out.
 
-    Of a covariance's eigenvalues, the squares of a centred `spectrum`, that is alpha-ReQ (Agrawal, Mondal, Ghosh,
-    Richards, NeurIPS 2022, section 3): near 1 go with good features, large ones with few directions, small ones with
-    noise in many. NaN of fewer than two. Fitted with the weights 1 / j of Stringer et al. (Nature 2019), so that each
-    octave counts alike.
+    Of a covariance's eigenvalues, the squares of a centred `spectrum`, that is alpha-ReQ (Agrawal et al., NeurIPS 2022,
+    section 3): near 1 go with good features, large ones with few directions, small ones with noise in many. NaN of
+    fewer than two. Fitted with the weights 1 / j of Stringer et al. (Nature 2019), so that each octave counts alike.
     """
     values = values[values != 0]
     place = torch.arange(1, len(values) + 1, dtype=torch.float64)
@@ -123,10 +117,10 @@ def lidar(features: Tensor, delta: float = 1e-4, epsilon: float = 1e-7) -> float
     """LiDAR: the effective rank of what tells images apart, relative to how much their views differ.
 
     Of q views of n images (n, q, D), both at least 2 (else a `ValueError`): about 1 to min(n - 1, D), 0 if all images
-    have the same mean, NaN if an entry is not finite. Thilak et al.: LiDAR (ICLR 2024), equations 2 to 4,
-    https://arxiv.org/abs/2312.04000: between-image covariance S_b, within-image covariance S_w + delta I, and the
-    effective rank of S_w^-1/2 S_b S_w^-1/2, `epsilon` added to each share of its eigenvalues. The paper takes 1,000
-    images with 50 views each, of the projector; with fewer views the value is another: compare within one protocol.
+    have the same mean, NaN if an entry is not finite. Thilak et al. (ICLR 2024), equations 2 to 4,
+    https://arxiv.org/abs/2312.04000: the effective rank of S_w^-1/2 S_b S_w^-1/2, of the covariances between images,
+    S_b, and within, S_w + delta I. The paper takes 1,000 images with 50 views each, of the projector; with fewer views
+    the value is another.
     """
     if features.ndim != 3 or features.shape[0] < 2 or features.shape[1] < 2 or features.shape[2] < 1:
         raise ValueError(f"LiDAR compares views (n, q, D) of n >= 2 images, q >= 2; got {tuple(features.shape)}")
@@ -158,7 +152,7 @@ def uniformity(features: Tensor, t: float = 2.0, *, max_anchors: int = 10_000) -
     """Uniformity: log of the mean Gaussian potential exp(-t |x - y|^2) over pairs of different rows (equation 4).
 
     Of rows (N, D), N >= 2 (else a `ValueError`): 0 (all point the same way) down to about -2 t (evenly spread in many
-    dimensions). With more rows, `max_anchors` of them are drawn; each is still compared with all others.
+    dimensions). Of more rows `max_anchors` are drawn; each is still compared with all others.
     """
     if features.ndim != 2 or len(features) < 2:
         raise ValueError(f"uniformity compares at least two rows (N, D), got {tuple(features.shape)}")
@@ -188,8 +182,8 @@ def alignment(a: Tensor, b: Tensor, power: float = 2.0) -> float:
 def embedding_std(features: Tensor) -> float:
     """Mean over the dimensions of the standard deviation of unit rows (N, D), times sqrt(D).
 
-    Chen, He: Exploring simple Siamese representation learning (CVPR 2021), section 4.1 and figure 2, where 1 / sqrt(D)
-    is the value of rows spread evenly: the factor makes that 1 for every width. A `ValueError` without rows.
+    Chen, He: SimSiam (CVPR 2021), section 4.1; the factor makes rows that are spread evenly 1 for every width. A
+    `ValueError` without rows.
     """
     if features.ndim != 2 or len(features) == 0:
         raise ValueError(f"expected features (N, D) with at least one row, got {tuple(features.shape)}")
@@ -201,8 +195,7 @@ def embedding_std(features: Tensor) -> float:
 def mean_std(z: Tensor, everyone: bool = False) -> Tensor:
     """Spread of unit projections (V, B, D), `train_z_std`: 1 / sqrt(D) on the whole sphere, 0 where they collapse.
 
-    The standard deviation over the batch of all processes, averaged over features and views; `everyone`: these are
-    the rows of all processes.
+    The standard deviation over the batch of all processes, averaged over features and views; with `everyone` z has it.
     """
     z = F.normalize(at_least_float32(z), dim=-1)
     mean, number = z.mean(dim=1, keepdim=True), 1 if everyone else distributed.world_size()
@@ -246,10 +239,10 @@ class CosineDistributions:
 def cosine_distributions(
     features: Tensor, labels: Tensor, *, max_anchors: int = 10_000, seed: int = 0
 ) -> CosineDistributions:
-    """Cosines of anchors with all other rows (N, D), apart for those of the same label (N,) and the others.
+    """Cosines of rows (N, D) with all other rows, apart for those of the same label (N,) and the others.
 
-    Rows with the label -1 are left out; a `ValueError` of fewer than two others. With more rows, `max_anchors` of them
-    are drawn as anchors, each of which is still compared with all rows, but never with itself.
+    Rows with the label -1 are left out; a `ValueError` of fewer than two others. Of more rows `max_anchors` are drawn,
+    each of which is still compared with all rows, but never with itself.
     """
     if features.ndim != 2 or labels.shape != features.shape[:1]:
         raise ValueError(f"give features (N, D) and labels (N,), not {tuple(features.shape)}, {tuple(labels.shape)}")
@@ -278,8 +271,7 @@ class Selection:
 
     threshold: float  # mean over the anchors of each anchor's quantile of cosines (figure 8)
     selected: float  # mean number of other rows above it, per anchor (figure 9)
-    # share of these with the anchor's label, over the pairs whose labels are known, 0 to 1; NaN without
-    precision: float
+    precision: float  # share of these with the anchor's label, over pairs of known labels, 0 to 1; NaN without
     recall: float  # share of the pairs of one label that are above it, 0 to 1; NaN without labels
 
 
@@ -290,7 +282,7 @@ def selection(
     """Threshold of `HEX_adaptive` on rows (N, D), N >= 2, how many it selects, and how many of those share the label.
 
     `labels` (N,) are of the coarse level, -1 for unknown. The quantile, 0 to 1, is that of each anchor's cosines with
-    all rows, itself included, as in the loss; with more rows `max_anchors` of them are drawn as anchors.
+    all rows, itself included, as in the loss; of more rows `max_anchors` are drawn as anchors.
     """
     if features.ndim != 2 or len(features) < 2 or (labels is not None and labels.shape != features.shape[:1]):
         given = None if labels is None else tuple(labels.shape)
@@ -336,15 +328,14 @@ def vital_signs(features: Tensor) -> dict[str, float]:
 def geometry(views: list[Tensor], groups: Tensor | None = None, quantile: float = 0.99) -> dict[str, float]:
     """How rows (N, D) of one or two views lie to each other, with pairs of up to 1,024 anchors and all rows.
 
-    `uniformity`; of two views `alignment` and (up to a width of 2,048) `lidar`; what HEX's adaptive threshold would
-    select: `threshold`, `selected` (rows above it per anchor) and, with coarse labels (N,), -1 for unknown,
-    `superclass_share` (those of the anchor's label, 0 to 1).
+    `alignment` and (up to a width of 2,048) `lidar` need two views. Of the `selection` by the quantile, `groups` (N,)
+    being coarse labels, -1 for unknown, `superclass_share` is the precision.
     """
     first = views[0]
     found = {"uniformity": uniformity(first, max_anchors=ANCHORS)}
     if len(views) > 1:
         found["alignment"] = alignment(first, views[1])
-        if first.shape[1] <= _WIDEST:
+        if first.shape[1] <= 2048:  # a D x D decomposition takes seconds above it
             found["lidar"] = lidar(torch.stack(views[:2], dim=1))
     chosen = selection(first, groups, quantile=quantile, max_anchors=ANCHORS)
     found |= {"threshold": chosen.threshold, "selected": chosen.selected}
@@ -356,8 +347,7 @@ def geometry(views: list[Tensor], groups: Tensor | None = None, quantile: float 
 def neighbours_agree(features: Tensor, labels: Tensor, k: int = 20, temperature: float = 0.07) -> list[float]:
     """Top-1 accuracy in percent of kNN at each label level, among rows (N, D) themselves, each without itself.
 
-    Labels are (N, L), coarse first, -1 for unknown: such rows neither vote nor count. Over up to 1,024 rows; NaN where
-    none of these has a label.
+    Labels are (N, L), coarse first, -1 for unknown: such rows neither vote nor count. Over up to 1,024 rows.
     """
     rows = draw(len(features), ANCHORS).to(features.device)
     similarity, near = nearest_others(features, min(k, len(features) - 1), queries=rows)

@@ -196,19 +196,17 @@ def _features(held: Mapping[str, Any], file: Path) -> Features:
 
 
 def _table(held: Mapping[str, Any], prefix: str) -> FeatureTable:
-    found = held[f"{prefix}features"]
-    if str(getattr(found, "dtype", "")).removeprefix("torch.")[:1] not in "fbiu":
-        raise UserError(f"{prefix}features are {getattr(found, 'dtype', type(found).__name__)}; give numbers")
+    found, labels = held[f"{prefix}features"], held.get(f"{prefix}labels")
+    dtype = str(getattr(found, "dtype", "float"))
+    if dtype.removeprefix("torch.")[0] not in "fbiu":
+        raise UserError(f"{prefix}features are {dtype}; give numbers")
     features = torch.as_tensor(found).float()
-    labels = held.get(f"{prefix}labels")
-    labels = np.empty((len(features), 0), dtype=np.int64) if labels is None else labels
-    numbers = labels.numpy() if isinstance(labels, Tensor) else np.asarray(labels)
+    numbers = np.empty((len(features), 0), dtype=np.int64) if labels is None else np.asarray(labels)
     if numbers.dtype.kind not in "biu":
         raise UserError(f"{prefix}labels are {numbers.dtype}; give ints, -1 for unknown")
-    odd = numbers[(numbers.astype(np.float64) < -1) | (numbers.astype(np.float64) >= _MOST_CLASSES)]
-    if odd.size:
-        what = f"{prefix}labels hold {odd[0]}"
-        raise UserError(f"{what}; number the classes from 0, below {_MOST_CLASSES:,}; unknown: -1")
+    if (odd := numbers[(numbers < -1) | (numbers >= _MOST_CLASSES)]).size:
+        text = f"{prefix}labels hold {odd[0]}; number the classes from 0, below {_MOST_CLASSES:,}; unknown: -1"
+        raise UserError(text)
     columns = torch.from_numpy(numbers.astype(np.int64))
     columns = columns[:, None] if columns.ndim == 1 else columns
     return FeatureTable(features, columns, tuple(str(path) for path in held.get(f"{prefix}paths", ())))
@@ -260,8 +258,7 @@ def unit_rows(features: Tensor) -> Tensor:
 
 def unit(rows: Array) -> Array:
     """`unit_rows` of an array (n, d), in float64."""
-    found: Array = unit_rows(torch.from_numpy(np.asarray(rows, dtype=np.float64))).numpy()
-    return found
+    return np.asarray(unit_rows(torch.from_numpy(np.asarray(rows, dtype=np.float64))))
 
 
 def draw(count: int, most: int, seed: int = 0) -> Tensor:

@@ -98,9 +98,9 @@ def of_statistic(statistic: Callable[[Array], float], count: int, unseen: float 
     small for calibration errors, are averaged; `unseen` is how much of an image's weight no half shows near 0 and 1.
     """
     value, half, generator = statistic(np.arange(count)), count // 2, torch.Generator().manual_seed(0)
-    orders = [torch.randperm(count, generator=generator).numpy() for _ in range(_CUTS if half else 0)]
+    orders = [torch.randperm(count, generator=generator).numpy() for _ in range(_CUTS)]
     pairs = np.array([[statistic(order[:half]), statistic(order[half : 2 * half])] for order in orders])
-    pairs = pairs[np.isfinite(pairs).all(axis=1)] if half else pairs
+    pairs = pairs[np.isfinite(pairs).all(axis=1)]
     if math.isnan(value) or len(pairs) < _FEWEST_CUTS:
         return UNDEFINED
     apart = float(np.square(pairs[:, 0] - pairs[:, 1]).mean()) / 4

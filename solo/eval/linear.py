@@ -6,11 +6,12 @@ bounds how far the objective is above its optimum: by |gradient|^2 / (2 l2). `ch
 all classifiers of a grid; the best is chosen on a part of the *training* rows.
 
 `probe`: what a few or all labels are enough for, with the grid of the suite of eleven transfer data sets: 45 strengths
-of the L2 penalty, evenly spaced in their logarithm from 1e-6 to 1e5 (Kornblith, Shlens, Le: Do better ImageNet models
-transfer better?, CVPR 2019, appendix; Chen et al., SimCLR, ICML 2020, appendix B.8). Here each level has a strength of
-its own, chosen on a fifth of the training images and fitted to all of them, and features are standardised.
+of the L2 penalty, evenly spaced in their logarithm from 1e-6 to 1e5 (Kornblith, Shlens, Le, CVPR 2019, appendix; Chen
+et al., SimCLR, ICML 2020, appendix B.8). Here each level has a strength of its own, chosen on a fifth of the training
+images and fitted to all of them, and features are standardised.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Sequence
@@ -25,6 +26,7 @@ from solo.eval.features import Features, FeatureTable
 from solo.eval.knn import class_counts, knn_ranking
 
 CLOSE = 1e-4  # above the optimum, from which on it counts as reached
+Pair = tuple[float, float]  # learning rate and weight decay
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class LinearClassifier:
         return (features.to(self.mean.dtype) - self.mean) / self.scale @ self.weight + self.bias
 
 
+@torch.no_grad()
 def fit_linear(
     features: Tensor,
     labels: Tensor,
@@ -74,14 +77,13 @@ def fit_linear(
     square = torch.stack([(block.double() - mean).square().sum(dim=0) for block in blocks]).sum(dim=0)
     scale = (square / len(features)).sqrt()
     scale = scale.where(scale > 1e-6 * scale.max().clamp(min=1e-30), 1.0)
-    found = []
+    mean, scale, found = mean.to(features.dtype), scale.to(features.dtype), []
     for count, column in zip(counts, labels.to(features.device).T, strict=True):
         weight, bias = features.new_zeros(features.shape[1], count), features.new_zeros(count)
-        start = LinearClassifier(mean.to(features.dtype), scale.to(features.dtype), weight, bias, (count,))
-        found.append((weight, bias, _fit(start, features, column, l2, max_iter, max_elements)))
+        model = LinearClassifier(mean, scale, weight, bias, (count,))
+        found.append((weight, bias, _fit(model, features, column, l2, max_iter, max_elements)))
     weights, biases, left = zip(*found, strict=True)
-    both = torch.cat(weights, dim=1), torch.cat(biases)
-    return LinearClassifier(mean.to(features.dtype), scale.to(features.dtype), *both, tuple(counts), left)
+    return LinearClassifier(mean, scale, torch.cat(weights, dim=1), torch.cat(biases), tuple(counts), left)
 
 
 def _fit(
@@ -101,6 +103,7 @@ def _fit(
         line_search_fn="strong_wolfe",
     )
 
+    @torch.enable_grad()
     def loss() -> Tensor:
         optimizer.zero_grad()
         value = 0.5 * l2 * model.weight.square().sum()
@@ -112,12 +115,9 @@ def _fit(
             total = total + value.detach().double()
         return total
 
-    with torch.enable_grad():
-        optimizer.step(loss)  # type: ignore[no-untyped-call]
-        loss()
+    optimizer.step(loss)  # type: ignore[no-untyped-call]
+    loss()
     size = math.sqrt(sum(float(part.grad.double().square().sum()) for part in both if part.grad is not None))
-    for part in both:
-        part.requires_grad_(False)
     return size**2 / (2 * l2), size
 
 
@@ -136,24 +136,17 @@ class Choice:
 
     lr: float
     weight_decay: float
-    accuracies: dict[tuple[float, float], float]
+    accuracies: dict[Pair, float]
 
 
 @torch.no_grad()
 def train_heads(
-    features: Tensor,
-    labels: Tensor,
-    classes: int,
-    pairs: Sequence[tuple[float, float]],
-    epochs: int,
-    batch_size: int,
-    seed: int,
-    momentum: float = 0.9,
+    features: Tensor, labels: Tensor, classes: int, pairs: Sequence[Pair], epochs: int, batch_size: int, seed: int
 ) -> tuple[Tensor, Tensor]:
-    """SGD with momentum on cross-entropy, rates following a cosine to 0: weights (G, d, C), biases (G, C), from zero.
+    """SGD, momentum 0.9, on cross-entropy, rates following a cosine to 0: weights (G, d, C), biases (G, C), from zero.
 
-    Features are (n, d), on the device to compute on, labels (n,) in [0, C); `pairs` are the learning rate and weight
-    decay of each of the G heads, the decay spares biases. Each epoch goes through the features in an order of its own.
+    Features are (n, d), on the device to compute on, labels (n,) in [0, C); each of the G heads has a pair, whose decay
+    spares biases. Each epoch goes through the features in an order of its own.
     """
     n, rates = len(features), torch.tensor([lr for lr, _ in pairs], dtype=torch.float64)
     decay = features.new_tensor([wd for _, wd in pairs])[:, None, None]
@@ -168,8 +161,8 @@ def train_heads(
         error[:, torch.arange(len(y), device=y.device), y] -= 1
         error /= len(y)
         rate = (rates * (1 + math.cos(math.pi * step / len(steps))) / 2).to(weight)[:, None, None]
-        speed.mul_(momentum).add_(x.T @ error).addcmul_(decay, weight)
-        bias_speed.mul_(momentum).add_(error.sum(dim=1, keepdim=True))
+        speed.mul_(0.9).add_(x.T @ error).addcmul_(decay, weight)
+        bias_speed.mul_(0.9).add_(error.sum(dim=1, keepdim=True))
         weight.addcmul_(rate, speed, value=-1)
         bias.addcmul_(rate, bias_speed, value=-1)
     return weight, bias[:, 0]
@@ -208,8 +201,6 @@ def choose(
 
 
 STRENGTHS = tuple(10 ** (-6 + place / 4) for place in range(45))
-
-
 # Of linear classifiers the training images that they get: so many of each class, or a share of each class.
 FEW: dict[str, tuple[int | None, float | None]] = {
     "shots1": (1, None),
@@ -243,28 +234,23 @@ def probe(features: Features, protocol: str, settings: Settings, device: torch.d
     found = torch.zeros(len(features.levels), len(val), dtype=torch.float64)
     for seed in range(settings.seed, settings.seed + draws):
         bank = train.rows(some_of_each(train.labels[:, -1], *FEW[protocol], seed)) if protocol in FEW else train
-        if protocol == "knn":
-            best = knn_ranking(bank, val, settings.k, settings.temperature, device)
-        else:
-            best = []
-            columns = (torch.split(table.labels, 1, dim=1) for table in (bank, val))
-            for labels, truth in zip(*columns, strict=True):
-                one = FeatureTable(bank.features, labels)
-                l2 = choose_strength(one, settings, seed, device)
-                best += linear_ranking(one, val.features, truth, l2, settings.linear_steps, device)[0]
+        best = knn_ranking(bank, val, settings.k, settings.temperature, device) if protocol == "knn" else []
+        for level in range(len(features.levels) if protocol != "knn" else 0):
+            one, truth = FeatureTable(bank.features, bank.labels[:, level, None]), val.labels[:, level, None]
+            l2 = choose_strength(one, settings, seed, device)
+            best += linear_ranking(one, val.features, truth, l2, settings.linear_steps, device)[0]
         found += torch.stack([top[:, 0] == truth for top, truth in zip(best, val.labels.T, strict=True)])
     return (found / draws).masked_fill(val.labels.T < 0, torch.nan)
 
 
 def some_of_each(labels: Tensor, count: int | None, share: float | None, seed: int, least: int = 1) -> Tensor:
     """Row numbers of `count`, or of a `share` but `least`, random images of each class of (n,); -1 is none."""
-    generator = torch.Generator().manual_seed(seed)
-    found = []
+    generator, found = torch.Generator().manual_seed(seed), [torch.empty(0, dtype=torch.long)]
     for label in torch.unique(labels[labels >= 0]).tolist():
         rows = (labels == label).nonzero()[:, 0]
         most = count if count is not None else max(least, round((share or 0) * len(rows)))
         found.append(rows[torch.randperm(len(rows), generator=generator)[:most]])
-    return torch.cat(found).sort().values if found else torch.empty(0, dtype=torch.long)
+    return torch.cat(found).sort().values
 
 
 def choose_strength(bank: FeatureTable, settings: Settings, seed: int, device: torch.device) -> float:
@@ -279,14 +265,12 @@ def choose_strength(bank: FeatureTable, settings: Settings, seed: int, device: t
         return settings.l2
     trained, held = bank.rows(~judged), bank.rows(judged)
     x, count = trained.features.to(device), [int(bank.labels.max()) + 1]
-    right: dict[int, int] = {}
 
+    @functools.cache
     def better(place: int) -> tuple[int, int]:
-        if place not in right:
-            model = fit_linear(x, trained.labels, count, l2=STRENGTHS[place], max_iter=settings.linear_steps)
-            (best,) = model.ranking(held.features.to(device), top=1)
-            right[place] = int((best[:, 0].cpu() == held.labels[:, 0]).sum())
-        return right[place], place
+        model = fit_linear(x, trained.labels, count, l2=STRENGTHS[place], max_iter=settings.linear_steps)
+        (best,) = model.ranking(held.features.to(device), top=1)
+        return int((best[:, 0].cpu() == held.labels[:, 0]).sum()), place
 
     at = max(range(0, len(STRENGTHS), 8), key=better)
     for step in (4, 2, 1):

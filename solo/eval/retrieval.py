@@ -17,13 +17,12 @@ Ramzi, Audebert, Thome, Rambour, Bitot: Hierarchical average precision training 
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from solo.eval.features import best, unit_rows
-from solo.eval.intervals import Interval, of_halves
 
 GRADED = ("h_ap", "ndcg", "asi")
 
@@ -38,7 +37,6 @@ class Retrieval:
     rows: Tensor  # (Q,) which rows of the features these queries are
     unknown: int  # queries left out because their label (graded: the coarsest) is unknown
     alone: int  # queries left out because nothing in their gallery is right (graded: shares the coarsest label)
-    intervals: dict[str, Interval] = field(default_factory=dict)  # 95 % intervals of the means, where `cuts` were given
 
 
 @torch.no_grad()
@@ -49,21 +47,13 @@ def retrieve(
     queries: Tensor | None = None,
     is_gallery: Tensor | None = None,
     top_k: Sequence[int] = (1, 5, 10),
-    cuts: Tensor | None = None,
     max_elements: int = 5_000_000,
 ) -> list[Retrieval]:
     """Rank the gallery for each query, a block of queries at a time; one result for each level of labels (N, L).
 
-    Images of unknown label (-1) are neither queries nor in the gallery of their level.
-
-    Args:
-        features: (N, d).
-        labels: (N, L), coarse first.
-        queries: (Q,) row numbers; default: all rows.
-        is_gallery: (N,) bool, where queries are looked up; default: all rows. A query is never in its own gallery.
-        top_k: which k.
-        cuts: halves of the images, for the intervals, see `cuts` of `solo.eval.intervals`.
-        max_elements: bound on the similarities held at once, which bounds the memory.
+    Labels are coarse first; images of unknown label (-1) are neither queries nor in the gallery of their level. Of
+    features (N, d) `queries` (Q,) are row numbers, and `is_gallery` (N,) says where they are looked up, both by default
+    all rows; a query is never in its own gallery. `max_elements` bounds the similarities held at once.
     """
     labels, queries, gallery = _placed(features, labels, queries, is_gallery)
     asked, there = labels[queries].T, labels[gallery].T
@@ -79,23 +69,18 @@ def retrieve(
     for part, order in _ranked(features, queries, gallery, max(depths, default=0), max_elements):
         for level, depth in enumerate(depths):
             near = there[level][order[:, :depth]]
-            hit = near == asked[level, part, None]
-            values[level, :, part] = _level_scores(near >= 0, hit, right[level][part], top_k)
+            hit, total = near == asked[level, part, None], right[level][part].clamp(min=1)
+            rank, hits = (x.cumsum(dim=1, dtype=torch.int32) for x in (near >= 0, hit))  # unknown ones have no rank
+            counted = hit & (rank <= total[:, None])
+            top = [(hit & (rank <= k)).any(dim=1).float() for k in top_k]
+            precision = (counted * hits / rank.clamp(min=1)).sum(dim=1) / total
+            values[level, :, part] = torch.stack([*top, counted.sum(dim=1) / total, precision])
     found = []
     for a, r, each in zip(asked, right, values, strict=True):
         unknown, alone = int((a < 0).sum()), int(((a >= 0) & (r == 0)).sum())
         measured = dict(zip(names, each[:, r > 0].cpu(), strict=True))
         found.append(Retrieval(measured, queries[r > 0].cpu(), unknown, alone))
-    if cuts is None:
-        return found
-    halves = [
-        retrieve(features[half], labels[half], queries=own, is_gallery=member, top_k=top_k)
-        for half, own, member in _halves(len(features), queries, gallery, cuts)
-    ]
-    return [
-        replace(one, intervals=of_halves(one.values, [half[level].values for half in halves]))
-        for level, one in enumerate(found)
-    ]
+    return found
 
 
 @torch.no_grad()
@@ -105,7 +90,6 @@ def retrieve_graded(
     *,
     queries: Tensor | None = None,
     is_gallery: Tensor | None = None,
-    cuts: Tensor | None = None,
     max_elements: int = 5_000_000,
 ) -> Retrieval:
     """The graded measures; arguments are those of `retrieve`.
@@ -123,14 +107,7 @@ def retrieve_graded(
         values[part] = _graded_scores(shared.gather(1, order), labels.shape[1])
     use = values[:, 0].isfinite()
     measured = dict(zip(GRADED, values[use].cpu().unbind(dim=1), strict=True))
-    whole = Retrieval(measured, asked[use].cpu(), len(queries) - len(asked), int((~use).sum()))
-    if cuts is None:
-        return whole
-    halves = [
-        retrieve_graded(features[half], labels[half], queries=own, is_gallery=member).values
-        for half, own, member in _halves(len(features), queries, gallery, cuts)
-    ]
-    return replace(whole, intervals=of_halves(whole.values, halves))
+    return Retrieval(measured, asked[use].cpu(), len(queries) - len(asked), int((~use).sum()))
 
 
 def _placed(
@@ -141,14 +118,6 @@ def _placed(
     everyone = torch.arange(len(features), device=device)
     gallery = everyone if is_gallery is None else is_gallery.to(device).nonzero()[:, 0]
     return labels.to(device), everyone if queries is None else queries.to(device), gallery
-
-
-def _halves(count: int, queries: Tensor, gallery: Tensor, cuts: Tensor) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """The rows of each half, and its queries and gallery among these."""
-    is_query, member = torch.zeros(2, count, dtype=torch.bool, device=queries.device)
-    is_query[queries], member[gallery] = True, True
-    for half in cuts.to(queries.device):
-        yield half, is_query[half].nonzero()[:, 0], member[half]
 
 
 def _ranked(
@@ -164,29 +133,13 @@ def _ranked(
         yield slice(start, start + len(part)), best(similarity, depth)
 
 
-def _level_scores(known: Tensor, hit: Tensor, right: Tensor, top_k: Sequence[int]) -> Tensor:
-    """(measures, q) of ranked images (q, depth), of which only the `known` ones are there; `right` (q,) is R."""
-    rank, hits = known.cumsum(dim=1, dtype=torch.int32), hit.cumsum(dim=1, dtype=torch.int32)
-    total = right.clamp(min=1)
-    counted = hit & (rank <= total[:, None])
-    return torch.stack(
-        [
-            *((hit & (rank <= k)).any(dim=1).float() for k in top_k),
-            counted.sum(dim=1) / total,
-            (counted * hits / rank.clamp(min=1)).sum(dim=1) / total,
-        ]
-    )
-
-
 def _graded_scores(shared: Tensor, num_levels: int) -> Tensor:
     """(q, 3): H-AP, NDCG and ASI of ranked images that share so many levels (q, n), NaN where nothing is relevant."""
-    size = shared.shape[1]
+    levels = torch.arange(num_levels + 1, device=shared.device)
     counts = torch.stack([(shared == level).sum(dim=1) for level in range(num_levels + 1)], dim=1)  # (q, L + 1)
     above = counts.flip(1).cumsum(dim=1).flip(1) - counts  # images that come before those of a level in the ideal order
-    relevant = above[:, 0]
-    depth = torch.arange(num_levels + 1, device=shared.device) / num_levels
-    relevance = depth / counts.clamp(min=1)  # (q, L + 1), of an image that shares so many levels
-    ranks = torch.arange(1, size + 1, device=shared.device, dtype=torch.int32)
+    relevance = levels / num_levels / counts.clamp(min=1)  # (q, L + 1), of an image that shares so many levels
+    ranks = torch.arange(1, shared.shape[1] + 1, device=shared.device, dtype=torch.int32)
     here = relevance.gather(1, shared)  # (q, n)
     discount = 1 / torch.log2(ranks + 1.0).double()
     until = torch.cat([discount.new_zeros(1), discount.cumsum(dim=0)])  # until[k]: sum of the first k
@@ -199,6 +152,6 @@ def _graded_scores(shared: Tensor, num_levels: int) -> Tensor:
         overlap += torch.minimum(seen, (ranks - first).clamp(min=0).minimum(count))
         ideal_gain += (2.0**level - 1) * (until[first + count] - until[first])[:, 0]
     h_ap = (hierarchical_rank / ranks).sum(dim=1) / here.sum(dim=1)  # 0 / 0 where nothing is relevant
-    gain = (2.0 ** torch.arange(num_levels + 1, device=shared.device) - 1)[shared] @ discount.float()
-    asi = (overlap / ranks * (ranks <= relevant[:, None])).sum(dim=1) / relevant
+    gain = (2.0**levels - 1)[shared] @ discount.float()
+    asi = (overlap / ranks * (ranks <= above[:, :1])).sum(dim=1) / above[:, 0]
     return torch.stack([h_ap, (gain / ideal_gain).float(), asi], dim=1)

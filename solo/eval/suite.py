@@ -14,19 +14,16 @@ import torch
 from torch import Tensor
 
 from solo.errors import UserError
+from solo.eval import classes as by_class
 from solo.eval import intervals, predictions
-from solo.eval.classes import agreement, agreement_inside
 from solo.eval.features import Array, Features, FeatureTable, draw
 from solo.eval.intervals import UNDEFINED, Interval
 from solo.eval.knn import hits, knn_ranking, neighbour_intervals
 from solo.eval.linear import linear_ranking
 from solo.eval.retrieval import Retrieval, retrieve, retrieve_graded
-from solo.eval.tree import centroids, compare_with_labels, cpcc, emergent_tree
 from solo.taxonomy import Taxonomy
 
 MEASURES = ("linear", "knn", "retrieval", "clustering", "hierarchy")
-_MOST_CLASSES = 10_000  # of an emergent tree
-_PERMUTED_CLASSES = 500  # above, random re-labellings take too long
 Numbers = dict[str, Any]
 
 
@@ -98,11 +95,7 @@ class _Part:
         self.halves = intervals.cuts(len(self.val), protocol.seed) if protocol.intervals else None
         self.rankings: dict[str, list[Tensor]] = {}
         self.judged: predictions.Judged | None = None
-        queries, self.gallery = torch.arange(len(self.val)), None
-        if features.queries is not None:
-            queries, self.gallery = features.queries.nonzero()[:, 0], ~features.queries
-        queries = queries[draw(len(queries), protocol.max_queries, protocol.seed)]
-        self.asked: dict[str, Any] = {"queries": queries, "is_gallery": self.gallery, "cuts": self.halves}
+        self.gallery = None if features.queries is None else ~features.queries
 
     def measure(self, which: str) -> Numbers:
         """The entry."""
@@ -113,12 +106,15 @@ class _Part:
             levels.append({"level": name, "classes": len(known.unique()), "images": len(known), "unknown": unknown})
         measured: list[list[Numbers]] = []
         if "linear" in measures and self.bank is not None:
-            measured += self.linear(self.bank)
+            measured.append(self.linear(self.bank))
         if "knn" in measures:
-            measured.append(self.knn())
+            how = self.protocol.k, self.protocol.temperature, self.device
+            self.rankings["knn"] = knn_ranking(self.bank, self.val, *how)
+            measured.append(self.accuracies("knn"))
         if "retrieval" in measures:
-            found = retrieve(self.val.features.to(self.device), self.labels, top_k=self.protocol.top_k, **self.asked)
-            measured.append([self.of_queries(one, "retrieval_top") for one in found])
+            found, *halves = [retrieve(**one, top_k=self.protocol.top_k) for one in self.asked()]
+            by_level = [[half[level] for half in halves] for level in range(len(found))]
+            measured.append([self.of_queries(*each, "retrieval_top") for each in zip(found, by_level, strict=True)])
         if "clustering" in measures:
             measured.append([self.clustering(level) for level in range(len(levels))])
         for numbers in measured:
@@ -134,38 +130,32 @@ class _Part:
             result["several"] = self.several(self.judged, levels)
         return result
 
-    def linear(self, bank: FeatureTable) -> list[list[Numbers]]:
+    def linear(self, bank: FeatureTable) -> list[Numbers]:
         """Accuracies, the way to the optimum, and calibration: of a level, and of the classes added up to it."""
         how = self.protocol.l2, self.protocol.linear_steps, self.device
         ranking, model = linear_ranking(bank, self.val.features, self.val.labels, *how)
         judged = predictions.judge(model, self.val.features, self.classes, self.tree)
         self.rankings["linear"], self.judged = ranking, judged
-        left = [{"linear_gap": plain(gap, 6), "linear_gradient": plain(size, 6)} for gap, size in model.left]
-        calibrated = []
-        for level, column in enumerate(self.val.labels.numpy().T):
+        found = self.accuracies("linear")
+        for level, (numbers, (gap, size)) in enumerate(zip(found, model.left, strict=True)):
+            numbers |= {"linear_gap": plain(gap, 6), "linear_gradient": plain(size, 6)}
             both = {"linear_ece": (ranking[level][:, 0].numpy(), judged.confidence[:, level])}
             if level < judged.summed.shape[1]:
                 both["linear_ece_summed"] = judged.summed[:, level], judged.summed_confidence[:, level]
-            numbers: Numbers = {}
+            column = self.val.labels[:, level].numpy()
             for name, (best, confidence) in both.items():
                 columns = confidence[column >= 0], (best == column)[column >= 0]
                 numbers |= self.statistic(name, predictions.calibration_error, columns)
-            calibrated.append(numbers)
-        return [self.accuracies("linear"), left, calibrated]
+        return found
 
-    def knn(self) -> list[Numbers]:
-        """Accuracies by votes of the training images or, without, of the other measured ones."""
-        k, temperature = self.protocol.k, self.protocol.temperature
-        self.rankings["knn"] = knn_ranking(self.bank, self.val, k, temperature, self.device)
-        if self.bank is not None or self.halves is None:
-            return self.accuracies("knn")
-        right = hits(self.rankings["knn"], self.val.labels)
-        return self.accuracies("knn", neighbour_intervals(self.val, right, k, temperature, self.halves, self.device))
-
-    def accuracies(self, name: str, ends: list[dict[str, Interval]] | None = None) -> list[Numbers]:
-        """Top-1 and top-5 of each level, with `ends` where images aren't independent, and the mean over its classes."""
+    def accuracies(self, name: str) -> list[Numbers]:
+        """Top-1 and top-5 of each level by a ranking, and the mean over its classes."""
         each, found = hits(self.rankings[name], self.val.labels), []
-        ends = self.independent(each) if ends is None else ends
+        if self.bank is None and self.halves is not None:  # the measured images vote themselves
+            how = self.protocol.k, self.protocol.temperature, self.halves, self.device
+            ends = neighbour_intervals(self.val, each, *how)
+        else:
+            ends = [self.independent(one) for one in each]
         for level, column in enumerate(self.val.labels.numpy().T):
             right = self.rankings[name][level][:, 0].numpy() == column
             own = intervals.of_classes(right, column) if self.halves is not None and self.bank is not None else None
@@ -173,21 +163,18 @@ class _Part:
             found.append(numbers | told(f"{name}_mean_per_class", predictions.mean_per_class(right, column), own))
         return found
 
-    def independent(self, each: list[dict[str, Tensor]]) -> list[dict[str, Interval]]:
-        """Intervals of the shares of hits of independent images."""
-        toss, found = intervals.coin(self.val.features), []
-        for one in each:
-            shares = {name: (float(hit.double().mean()), len(hit)) for name, hit in one.items()}
-            found.append({name: intervals.of_independent(*share, toss) for name, share in shares.items()})
-        return found
+    def independent(self, right: Mapping[str, Tensor]) -> dict[str, Interval]:
+        """Intervals of the shares of hits (n,) of independent images."""
+        toss = intervals.coin(self.val.features)
+        return {key: intervals.of_independent(float(hit.double().mean()), len(hit), toss) for key, hit in right.items()}
 
     def clustering(self, level: int) -> Numbers:
         """Of a level and, below the first, inside the classes of the one above."""
         features, labels, seed = self.val.features.numpy(), self.labels.numpy(), self.protocol.seed
-        whole = agreement(features, labels[:, level], seed)
+        whole = by_class.agreement(features, labels[:, level], seed)
         numbers: Numbers = {"nmi": plain(whole.nmi), "ami": plain(whole.ami)}
         if level:
-            inside = agreement_inside(features, labels[:, level], labels[:, level - 1], seed)
+            inside = by_class.agreement_inside(features, labels[:, level], labels[:, level - 1], seed)
             numbers |= {"nmi_inside": plain(inside.nmi), "ami_inside": plain(inside.ami)}
             numbers["groups_inside"] = inside.groups
         return numbers
@@ -217,28 +204,42 @@ class _Part:
                 right = {"consistency": consistent, "full_path": predictions.full_path(predicted, labels)}
                 each = {key: torch.from_numpy(one) for key, one in right.items()}
                 # Where the measured images vote themselves, they are not independent.
-                ends = self.independent([each])[0] if self.bank is not None else {}
+                ends = self.independent(each) if self.bank is not None else {}
                 numbers[name] |= self.percent(each, ends)
-        if nested and 2 < len(np.unique(self.classes[self.classes >= 0])) <= _MOST_CLASSES:
-            means, leaves, _ = centroids(self.val.features.numpy(), self.classes)
+        if nested and 2 < len(np.unique(self.classes[self.classes >= 0])) <= by_class.MOST_LEAVES:
+            means, leaves, _ = by_class.centroids(self.val.features.numpy(), self.classes)
             paths = np.array(tree.path_table())[leaves]
-            permutations = 199 if len(leaves) <= _PERMUTED_CLASSES else 0
-            agrees = compare_with_labels(emergent_tree(means), paths, permutations, self.protocol.seed)
+            emerged, permutations = by_class.emergent_tree(means), 199 if len(leaves) <= 500 else 0  # else slow
+            agrees = by_class.compare_with_labels(emerged, paths, permutations, self.protocol.seed)
             numbers["tree"] = {key: plain(value) for key, value in vars(agrees).items()}
-            numbers["tree"]["cpcc"] = plain(cpcc(tree, means, leaves))
+            numbers["tree"]["cpcc"] = plain(by_class.cpcc(tree, means, leaves))
         if nested and self.judged is not None:
             values = torch.from_numpy(self.judged.hops[np.isfinite(self.judged.hops)])
             numbers["linear"] |= self.percent({"hops": values}, {"hops": intervals.of_mean(values)})
             numbers["crm"] = _mistakes(tree, self.classes, self.judged.careful)
         if nested and "retrieval" in self.protocol.measures:
-            graded = retrieve_graded(self.val.features.to(self.device), self.labels, **self.asked)
-            numbers["retrieval"] = self.of_queries(graded)
+            graded, *halves = [retrieve_graded(**one) for one in self.asked()]
+            numbers["retrieval"] = self.of_queries(graded, halves)
         return numbers
 
-    def of_queries(self, one: Retrieval, top: str = "") -> Numbers:
-        """Means over the queries, and how many; `top` is the name of the top-k."""
+    def asked(self) -> Iterator[dict[str, Any]]:
+        """What is retrieved, as arguments: among all images and, for the intervals, among those of each half."""
+        queries = torch.arange(len(self.val)) if self.gallery is None else (~self.gallery).nonzero()[:, 0]
+        queries = queries[draw(len(queries), self.protocol.max_queries, self.protocol.seed)]
+        whole = {"features": self.val.features.to(self.device), "labels": self.labels.to(self.device)}
+        yield {**whole, "queries": queries, "is_gallery": self.gallery}
+        is_query = torch.zeros(len(self.val), dtype=torch.bool)
+        is_query[queries] = True
+        for half in self.halves if self.halves is not None else ():
+            own = {name: table[half.to(self.device)] for name, table in whole.items()}
+            gallery = None if self.gallery is None else self.gallery[half]
+            yield {**own, "queries": is_query[half].nonzero()[:, 0], "is_gallery": gallery}
+
+    def of_queries(self, one: Retrieval, halves: Sequence[Retrieval], top: str = "") -> Numbers:
+        """Means over the queries, and how many, with intervals by `halves`; `top` is the name of the top-k."""
         counts = {"queries": len(one.rows), "queries_alone": one.alone, "queries_unknown": one.unknown}
-        numbers = self.percent(one.values, one.intervals) | counts
+        ends = intervals.of_halves(one.values, [half.values for half in halves]) if halves else {}
+        numbers = self.percent(one.values, ends) | counts
         return {f"{top}{key[3:]}" if top and key.startswith("top") else key: value for key, value in numbers.items()}
 
     def percent(self, values: Mapping[str, Tensor], ends: Mapping[str, Interval], prefix: str = "") -> Numbers:

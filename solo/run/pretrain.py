@@ -154,9 +154,8 @@ def _sampler(cfg: PretrainCfg, images: Any) -> RuleSampler | None:
         return None
     spec, labels = data.spec, level_targets(images).numpy()
     level = spec.levels.index(data.sampler_level) if isinstance(data.sampler_level, str) else data.sampler_level
-    kind, size = data.sampler or "random", _rows(cfg)
     composed = (spec.taxonomy, level, data.per_class, data.labelled_share)
-    sampler = rule_sampler(kind, labels, size, cfg.seed, *composed)
+    sampler = rule_sampler(data.sampler or "random", labels, _rows(cfg), cfg.seed, *composed)
     say(describe(sampler, labels, spec.levels))
     return sampler
 

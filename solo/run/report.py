@@ -4,7 +4,6 @@ import errno
 import logging
 import re
 import shlex
-import sys
 import textwrap
 import traceback
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -27,7 +26,7 @@ from solo.args.schema import PretrainCfg
 from solo.callbacks.meter import clock
 from solo.data.catalogue.registry import DATASETS
 from solo.errors import ConfigError, UserError, no_access
-from solo.screen import shown
+from solo.screen import say_error, shown
 
 _FILES = ("last.ckpt", "metrics.csv", "summary.json", "curves.png", "config.yaml")
 _PERCENT = {"val_acc1": "linear top-1", "val_acc5": "linear top-5", "knn_acc1": "kNN top-1", "knn_acc5": "kNN top-5"}
@@ -195,11 +194,10 @@ def watch_children() -> None:
 
     def say_lost(record: logging.LogRecord) -> bool:
         if ended := re.search(r"PID (\d+) terminated with code (-?\d+)", record.getMessage()):
-            sys.stderr.write(
+            say_error(
                 f"error: process {ended[1]} of this run has ended with code {ended[2]}; all are stopped, and "
-                "resume_from_checkpoint=FOLDER_OF_THE_RUN goes on from what was saved last\n"
+                "resume_from_checkpoint=FOLDER_OF_THE_RUN goes on from what was saved last"
             )
-            sys.stderr.flush()
         return False
 
     logger = logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script")

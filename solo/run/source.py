@@ -9,18 +9,22 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from solo.args.eval_schema import FeatureCfg
+from solo.args.config import freeze
+from solo.args.eval_schema import EvaluateCfg, FeatureCfg
+from solo.args.fields import check
 from solo.args.schema import LinearCfg
 from solo.backbones import build_backbone
 from solo.backbones.registry import check_sizes, published_model
 from solo.checkpoint import checkpoint_file, load_checkpoint, saved_settings
 from solo.data.catalogue.registry import DATASETS, get_spec
 from solo.errors import UserError
+from solo.export.folder import Network
 from solo.methods import METHODS
 from solo.methods.base import BaseMethod
 from solo.methods.catalogue import vit_variant
 from solo.nn.networks import freeze_layers
 from solo.nn.vit import add_adapters
+from solo.taxonomy import Taxonomy
 from solo.weights import load_weights
 
 Cfg = TypeVar("Cfg", bound=LinearCfg | FeatureCfg)
@@ -92,6 +96,32 @@ def pretrained_backbone(cfg: Cfg) -> tuple[nn.Module, Cfg]:
     if size is not None:
         check_sizes(backbone, name, {size: "data.image_size"}, channels)
     return backbone, cfg
+
+
+def described_backbone(
+    key: str, source: str, run: SavedRun, data: Mapping[str, Any]
+) -> tuple[nn.Module, Network, Taxonomy | None]:
+    """A backbone by the setting that names it, how it was built, and its label tree; `data` is known better."""
+    name = data.get("dataset") or run.data.get("dataset")
+    given = {**data, "dataset": name if name in DATASETS else "custom"}
+    values, _ = check({key: source, "data": given}, EvaluateCfg)
+    values["data"]["resolved"] = spec = get_spec(given["dataset"])
+    backbone, cfg = source_backbone(freeze(values, EvaluateCfg))  # which fills in what is left open
+    images, size = cfg.data, cfg.data.image_size or spec.size
+    network = Network(
+        name=str(cfg.backbone.name),
+        kwargs=cfg.backbone.kwargs,
+        method=cfg.pretrain_method,
+        small_stem=spec.small_stem if run.small_stem is None else run.small_stem,
+        channels=images.channels or 3,
+        size=size,
+        resize=round(spec.resize * size / spec.size) if spec.resize else None,
+        mean=images.mean or spec.mean,
+        std=images.std or spec.std,
+        reading={key: run.data[key] for key in READING if run.data.get(key) is not None},
+    )
+    tree = run.data.get("taxonomy")
+    return backbone, network, Taxonomy.from_dict(tree) if tree else spec.taxonomy
 
 
 def _adopt(cfg: Cfg, run: SavedRun) -> Cfg:

@@ -9,7 +9,7 @@ import zipfile
 
 import pytest
 
-from solo.data.storage.archives import extract_tar, extract_zip, guarded
+from solo.data.storage.containers import extract_tar, extract_zip, guarded
 from solo.errors import UserError
 
 
@@ -38,12 +38,9 @@ def special(name, kind):
     return info
 
 
-def test_files_folders_and_links_inside(tmp_path):
-    links = link("z", "a/c.txt"), link("a/c.txt", "b.txt"), link("h", "a/b.txt", tarfile.LNKTYPE)
-    source = tar(tmp_path / "x.tar.gz", ("a/b.txt", b"hello"), *links, mode="w:gz")
-    extract_tar(source, tmp_path / "out")
-    for name in ("a/c.txt", "z", "h"):
-        assert (tmp_path / "out" / name).read_bytes() == b"hello" and not (tmp_path / "out" / name).is_symlink()
+def test_files_and_folders(tmp_path):
+    extract_tar(tar(tmp_path / "x.tar.gz", ("a/b.txt", b"hello"), ("c", b""), mode="w:gz"), tmp_path / "out")
+    assert (tmp_path / "out" / "a" / "b.txt").read_bytes() == b"hello" and (tmp_path / "out" / "c").is_file()
 
 
 @pytest.mark.fault(5, "a tar whose chain of links leaves its folder", "refused; no link is ever made")
@@ -58,7 +55,7 @@ def test_a_chain_of_links(tmp_path):
     ]
     for place, members in enumerate(chains):
         source = tar(tmp_path / f"{place}.tar", *members)
-        with pytest.raises(UserError, match="outside|leads to no file of the archive|can't be|no complete archive"):
+        with pytest.raises(UserError, match="no link is ever made"):
             extract_tar(source, tmp_path / "in" / f"{place}")
     found = [path.relative_to(tmp_path) for path in tmp_path.rglob("*evil*")]
     assert all(path.parts[0] == "in" and len(path.parts) > 2 for path in found)
@@ -72,12 +69,12 @@ def test_a_chain_of_links(tmp_path):
         ([("../evil", b"x")], "'../evil' would be written outside"),
         ([("/tmp/solo-evil", b"x")], "'/tmp/solo-evil' would be written outside"),
         ([("a/../../evil", b"x")], "would be written outside"),
-        ([link("a", "/"), ("a/evil", b"x")], "the link 'a' leads to '/' outside"),
-        ([link("a", ".."), ("a/evil", b"x")], "the link 'a' leads to '..' outside"),
-        ([link("d/a", "../../evil")], "the link 'd/a' leads to 'd/../../evil' outside"),
-        ([link("a", "../evil", tarfile.LNKTYPE)], "the link 'a' leads to '../evil' outside"),
-        ([special("a", tarfile.CHRTYPE)], "'a' is neither file nor folder nor link"),
-        ([special("a", tarfile.FIFOTYPE)], "'a' is neither file nor folder nor link"),
+        ([link("a", "/"), ("a/evil", b"x")], "'a' is neither file nor folder"),
+        ([link("a", ".."), ("a/evil", b"x")], "'a' is neither file nor folder"),
+        ([link("d/a", "../../evil")], "'d/a' is neither file nor folder"),
+        ([link("a", "../evil", tarfile.LNKTYPE)], "'a' is neither file nor folder"),
+        ([special("a", tarfile.CHRTYPE)], "'a' is neither file nor folder"),
+        ([special("a", tarfile.FIFOTYPE)], "'a' is neither file nor folder"),
         ([("a", bytes(2000))], "is too large to unpack: 2,000 bytes of at most 1,000"),
         ([("a", bytes(600)), ("b", bytes(600))], "is too large to unpack: 1,200 bytes"),
     ],

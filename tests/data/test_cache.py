@@ -77,14 +77,14 @@ def test_arrays_are_handed_out_as_they_are(shape: tuple[int, ...], channels: int
     data = arrays(5, shape)
     batch = cached(data, augment(channels)).fetch([3, 0])
     assert isinstance(batch, Tensor) and batch.dtype == torch.uint8 and batch.shape == (2, channels, 16, 16)
-    want = torch.from_numpy(data.images[[3, 0]]).reshape(2, *(shape if len(shape) == 3 else (1, *shape)))
+    want = torch.from_numpy(data.data[[3, 0]]).reshape(2, *(shape if len(shape) == 3 else (1, *shape)))
     assert torch.equal(batch, want.movedim(3, 1) if shape[-1] == 3 else want)
 
 
 def test_channels_are_converted_as_pillow_does() -> None:
     data = arrays(3)
     grey = cached(data, augment(1)).fetch([0, 1, 2])
-    want = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in data.images])
+    want = np.stack([np.asarray(Image.fromarray(image).convert("L")) for image in data.data])
     assert np.abs(grey[:, 0].numpy().astype(int) - want).max() <= 1  # type: ignore[call-overload]
     as_grey = cached(data, augment(grayscale={"prob": 0.0, "channels": True})).fetch([0, 1, 2])
     assert torch.equal(as_grey[:, 0], as_grey[:, 2]) and torch.equal(as_grey[:, :1], grey)  # type: ignore[call-overload]
@@ -96,7 +96,7 @@ def test_a_subset_has_its_own_indices_and_targets() -> None:
     data = arrays(10)
     part = cached(Subset(data, [7, 2, 5]), augment())
     assert len(part) == 3 and part.targets.tolist() == [7, 2, 5]
-    assert torch.equal(part.fetch([1])[0], torch.from_numpy(data.images[2]).movedim(2, 0))
+    assert torch.equal(part.fetch([1])[0], torch.from_numpy(data.data[2]).movedim(2, 0))
 
 
 def test_targets_of_several_levels() -> None:

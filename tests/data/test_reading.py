@@ -20,7 +20,6 @@ from solo.cli import main
 from solo.data.cache import KeptImages, cached
 from solo.data.catalogue.registry import check_path, get_spec, resolve_spec
 from solo.data.sources.images import load
-from solo.data.storage.containers import write_h5
 from solo.data.storage.facts import is_image_name
 from solo.data.storage.reading import ImageReading
 from solo.data.views.batched import BatchAugment
@@ -122,8 +121,10 @@ def test_other_sources_are_looked_at_as_well(tmp_path: Path, form: str) -> None:
     image = write(tmp_path / "folder" / "a" / "1.png", (RAMP * 4095).astype(np.uint16))
     path = tmp_path / {"webdataset": "a.tar", "h5": "a.h5", "table": "a.csv"}[form]
     if form == "h5":
-        pytest.importorskip("h5py")
-        write_h5(tmp_path / "folder", path)
+        h5py = pytest.importorskip("h5py")
+        content = np.frombuffer(image.read_bytes(), np.uint8)
+        with h5py.File(path, "w") as file:
+            file.create_dataset("a/1.png", data=content)
     elif form == "table":
         path.write_text(f"path,label\n{image},a\n")
     else:

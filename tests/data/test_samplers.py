@@ -6,13 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from torch.utils.data import BatchSampler, Dataset
 
 from solo import distributed
 from solo.data.batches.loaders import train_loader
 from solo.data.batches.rules import Balanced, BatchRule, Hierarchical, Mixed, PerClass, Random
-from solo.data.batches.samplers import RuleSampler, composition, describe, rule_sampler
+from solo.data.batches.samplers import RuleSampler, describe, partners, rule_sampler
 from solo.errors import UserError
 from solo.taxonomy import Taxonomy
 
@@ -101,17 +100,14 @@ def test_hierarchical_draws_are_uniform() -> None:
 def test_hierarchical_gives_partners_at_every_level_where_chance_does_not() -> None:
     leaf = np.arange(1200) % 400
     labels = np.stack([leaf // 40, leaf // 4, leaf], axis=1)
-    alone = np.mean(
-        [[level.alone for level in composition(labels[batch])] for batch in epoch(Hierarchical(labels), 40)][:10],
-        axis=0,
-    )
-    chance = np.mean(
-        [
-            [level.alone for level in composition(labels[batch])]
-            for batch in np.random.default_rng(0).permutation(1200).reshape(-1, 40)
-        ],
-        axis=0,
-    )
+
+    def without(batch: np.ndarray) -> list[float]:
+        """The share of images without a partner, at each level."""
+        return [float((np.unique(column, return_counts=True)[1] == 1).sum() / len(batch)) for column in labels[batch].T]
+
+    alone = np.mean([without(batch) for batch in epoch(Hierarchical(labels), 40)][:10], axis=0)
+    by_chance = np.random.default_rng(0).permutation(1200).reshape(-1, 40)
+    chance = np.mean([without(batch) for batch in by_chance], axis=0)
     assert alone[2] < 0.6 < 0.85 < chance[2]
     assert alone[1] < 0.3 < 0.6 < chance[1]
     assert alone[0] < 0.02
@@ -241,16 +237,14 @@ def test_classes_are_the_leaves_of_a_ragged_tree() -> None:
         assert sorted(map(tuple, labels[batch].tolist())) == [(0, 0), (0, 1), (1, -1)]
 
 
-def test_composition_counts_like_loops() -> None:
+def test_partners_count_like_loops() -> None:
     labels, _ = ragged(9, images=64)
-    for level, found in enumerate(composition(labels)):
+    for level, found in enumerate(partners(labels)):
         column = labels[:, level].tolist()
-        partners = [sum(b == a for b in column) - 1 for a in column if a >= 0]
-        assert found.partners == pytest.approx(sum(partners) / len(partners))
-        assert found.alone == pytest.approx(partners.count(0) / len(partners))
-        assert found.nodes == len({a for a in column if a >= 0})
-    assert composition(np.array([-1, -1]))[0] == (0, 0, 0)
-    assert composition(torch.tensor([1, 1, 2]).numpy())[0] == (pytest.approx(2 / 3), pytest.approx(1 / 3), 2)
+        others = [sum(b == a for b in column) - 1 for a in column if a >= 0]
+        assert found == pytest.approx(sum(others) / len(others))
+    assert partners(np.array([-1, -1])) == [0]
+    assert partners(np.array([1, 1, 2])) == [pytest.approx(2 / 3)]
 
 
 def test_describe_names_the_levels_and_leaves_the_sampler_alone() -> None:

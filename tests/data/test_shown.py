@@ -78,7 +78,7 @@ def test_only_the_second_view_of_an_image_is_another_images():
     def views(image):
         return [torch.tensor(np.array(image), dtype=torch.float32) + random.random() for _ in range(2)]
 
-    dataset, shown = ArrayDataset(arrays().images, range(N), views), Shown(TABLE, 0.8)
+    dataset, shown = ArrayDataset(arrays().data, range(N), views), Shown(TABLE, 0.8)
     items, plain = SeededDataset(Indexed(dataset), shown), Indexed(dataset)
     for index in range(N):
         other = int(shown(torch.tensor([index]), torch.tensor([index + 9])))

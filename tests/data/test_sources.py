@@ -52,15 +52,15 @@ def test_digits_are_split_once_and_for_all() -> None:
     assert set(Counter(val.targets).values()) <= {35, 36, 37}
     image, target = train[0]
     assert image.mode == "L" and image.size == (16, 16) and 0 <= target <= 9
-    both = {a.tobytes() for a in train.images} & {a.tobytes() for a in val.images}
+    both = {a.tobytes() for a in train.data} & {a.tobytes() for a in val.data}
     assert not both
-    assert np.array_equal(load(spec, "train").images, train.images)  # type: ignore[attr-defined]
+    assert np.array_equal(load(spec, "train").data, train.data)  # type: ignore[attr-defined]
 
 
 @pytest.mark.parametrize("name", ["digits"])
 def test_mean_and_std_of_the_row_are_those_of_the_images(name: str) -> None:
     spec = get_spec(name)
-    x = load(spec, "train").images / 255  # type: ignore[attr-defined]
+    x = load(spec, "train").data / 255  # type: ignore[attr-defined]
     assert x.mean() == pytest.approx(spec.mean[0], abs=1e-4)
     assert x.std() == pytest.approx(spec.std[0], abs=1e-4)
 

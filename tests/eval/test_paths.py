@@ -7,8 +7,8 @@ import math
 import numpy as np
 import pytest
 
+from solo.eval.classes import cpcc
 from solo.eval.predictions import calibration_error, full_path, hops, mean_per_class
-from solo.eval.tree import cpcc
 from solo.taxonomy import Taxonomy
 
 RNG = np.random.default_rng(0)

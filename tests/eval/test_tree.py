@@ -10,7 +10,7 @@ import pytest
 from scipy.stats import pearsonr, spearmanr
 
 from solo.errors import UserError
-from solo.eval.tree import (
+from solo.eval.classes import (
     centroids,
     compare_with_labels,
     emergent_tree,

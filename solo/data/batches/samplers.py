@@ -5,9 +5,8 @@ batches, those of all processes together; each process takes its own stretch of 
 epoch, unless labelled images are to come more often (`Mixed`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -26,9 +25,8 @@ _EPOCHS_PER_SEED = 1_000_003
 class SeededSampler(DistributedSampler[tuple[int, int]]):
     """What this process gets of a new permutation of `size` samples in each epoch, with a seed for each sample.
 
-    That is every n-th sample, as many in each process, none twice; with `whole` all of them. A `DistributedSampler` by
-    type only: Lightning would shuffle and split the order of any other sampler. The `epoch`, which permutation comes
-    next, goes up by itself and can be set, as Lightning does.
+    That is every n-th sample, as many in each process; with `whole` all of them. A `DistributedSampler` by type only:
+    Lightning would shuffle and split any other order. The `epoch` goes up by itself and can be set, as Lightning does.
     """
 
     def __init__(self, size: int, seed: int, whole: bool = False) -> None:
@@ -133,21 +131,20 @@ def rule_sampler(
         advice = "use data.sampler=random" if labelled_share is None else "leave data.labelled_share out"
         raise UserError(f"data.sampler={kind} needs labels, and no image has one; {advice}")
 
-    def rule(images: np.ndarray) -> BatchRule:
-        if kind == "random":
-            return Random(len(images))
-        if kind == "hierarchical":
-            return Hierarchical(table[images])
-        return Balanced(nodes[images]) if kind == "balanced" else PerClass(nodes[images], per_class)
-
+    rules: dict[str, Callable[[np.ndarray], BatchRule]] = {
+        "random": lambda images: Random(len(images)),
+        "hierarchical": lambda images: Hierarchical(table[images]),
+        "balanced": lambda images: Balanced(nodes[images]),
+        "pxk": lambda images: PerClass(nodes[images], per_class),
+    }
     if labelled_share is None:
-        return RuleSampler(rule(np.arange(len(table))), batch_size, seed)
+        return RuleSampler(rules[kind](np.arange(len(table))), batch_size, seed)
     if (classes >= 0).all():
         raise UserError(
             f"data.labelled_share={labelled_share} is for training images of which some have no class, and here all "
             f"{len(table)} have one; leave it out, or take labels away with data.label_fraction"
         )
-    return RuleSampler(Mixed(rule, classes >= 0, labelled_share), batch_size, seed)
+    return RuleSampler(Mixed(rules[kind], classes >= 0, labelled_share), batch_size, seed)
 
 
 def describe(sampler: RuleSampler, labels: np.ndarray, levels: Sequence[str]) -> str:
@@ -155,29 +152,18 @@ def describe(sampler: RuleSampler, labels: np.ndarray, levels: Sequence[str]) ->
     size = sampler.batch_size
     first = next(sampler.rule.batches(size, np.random.default_rng(sampler.seed)))
     by_chance = np.random.default_rng(sampler.seed).permutation(len(labels))[:size]
-    pairs = zip(levels, composition(labels[first]), composition(labels[by_chance]), strict=True)
-    of = "{:.1f} of the same {} (by chance {:.1f})"
-    parts = [of.format(own.partners, level, chance.partners) for level, own, chance in pairs]
+    pairs = zip(levels, partners(labels[first]), partners(labels[by_chance]), strict=True)
+    parts = [f"{own:.1f} of the same {level} (by chance {chance:.1f})" for level, own, chance in pairs]
     shares = f"up to {sampler.total():,} of {len(labels):,} images an epoch"
     return f"data.sampler={sampler.rule.name}: {shares}; partners of an image in a batch: {', '.join(parts)}"
 
 
-class LevelComposition(NamedTuple):
-    """A batch at one level: mean number of partners of an image with a label, share without any, different nodes."""
-
-    partners: float
-    alone: float
-    nodes: int
-
-
-def composition(labels: np.ndarray) -> list[LevelComposition]:
-    """What a batch of labels, (B,) or (B, levels), holds at each level; partners of an image have the same label."""
+def partners(labels: np.ndarray) -> list[float]:
+    """How many others of its label an image finds in a batch of labels, (B,) or (B, levels): the mean at each level."""
     found = []
     for column in np.asarray(labels).reshape(len(labels), -1).T:
         _, counts = np.unique(column[column >= 0], return_counts=True)
-        known = max(1, int(counts.sum()))
-        partners, alone = float((counts * (counts - 1)).sum()) / known, float((counts == 1).sum()) / known
-        found.append(LevelComposition(partners, alone, len(counts)))
+        found.append(float((counts * (counts - 1)).sum()) / max(1, int(counts.sum())))
     return found
 
 

@@ -3,11 +3,12 @@
 A new one is a row here and a function in `solo.data.sources` (or anywhere else), or a `Layout` in `solo.data.layouts`.
 """
 
+import pkgutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-from solo.data.layouts.layout import find_layout
+from solo.data.layouts.layout import Layout
 from solo.data.storage.facts import ReadingKeys, Sample
 from solo.taxonomy import Taxonomy
 
@@ -62,7 +63,12 @@ class DatasetSpec:
         """Names of the label levels, coarse first; those of the published layout while its files are not read."""
         if self.taxonomy:
             return self.taxonomy.levels
-        return (self.layout and find_layout(self.layout).levels) or ("class",)
+        return (self.layout and layout_of(self).levels) or ("class",)
+
+
+def layout_of(spec: DatasetSpec) -> Layout:
+    """The layout that a row names."""
+    return cast(Layout, pkgutil.resolve_name(cast(str, spec.layout)))
 
 
 _IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from solo.errors import UserError, explained
+from solo.errors import UserError, explained, some
 from solo.taxonomy import MOST_LEVELS, UNKNOWN, Taxonomy
 from solo.untrusted import parse_json, regular
 
@@ -118,14 +118,12 @@ def from_columns(
     Coarse labels that are missing in a row are taken from rows with the same finer label. With `tree`, that of the
     training data, new names are refused.
     """
-    # parents[l][name]: the label in column l of `name` in column l + 1
-    parents: list[dict[str, str]] = [{} for _ in columns[1:]]
-    seen: dict[tuple[int, str], int] = {}
+    # parents[l][name]: the label in column l of `name` in column l + 1, and the first row that says so
+    parents: list[dict[str, tuple[str, int]]] = [{} for _ in columns[1:]]
     for number, row in enumerate(rows, start=1):
         for level, (upper, lower) in enumerate(itertools.pairwise(row)):
             if upper and lower:
-                known = parents[level].setdefault(lower, upper)
-                first = seen.setdefault((level, lower), number)
+                known, first = parents[level].setdefault(lower, (upper, number))
                 if known != upper:
                     what = f"{columns[level + 1]} {lower!r} has two parents in column {columns[level]}"
                     rows_ = f"{known!r} (row {first}) and {upper!r} (row {number})"
@@ -150,22 +148,21 @@ def from_columns(
 
 
 def _column_tree(
-    rows: Sequence[Sequence[str]], columns: Sequence[str], parents: Sequence[Mapping[str, str]]
+    rows: Sequence[Sequence[str]], columns: Sequence[str], parents: Sequence[Mapping[str, tuple[str, int]]]
 ) -> Taxonomy:
-    names: list[Names] = []
+    names, links = list[Names](), []
     for level, column in enumerate(columns):
         found = {row[level] for row in rows if row[level]}
         if not found:
             raise UserError(f"column {column} holds no label; choose other data.label_columns")
         numbers = all(name.lstrip("-").isdigit() for name in found)
         names.append(tuple(sorted(found, key=int) if numbers else sorted(found)))
-    links = []
-    for level in range(len(columns) - 1):
-        if orphans := [name for name in names[level + 1] if name not in parents[level]]:
+    for level, above in enumerate(parents):
+        if orphans := [name for name in names[level + 1] if name not in above]:
             what = f"{columns[level + 1]} {orphans[0]!r} never stands beside a label of column {columns[level]}"
             raise UserError(f"{what}; fill that in")
         place = {name: index for index, name in enumerate(names[level])}
-        links.append(tuple(place[parents[level][name]] for name in names[level + 1]))
+        links.append(tuple(place[above[name][0]] for name in names[level + 1]))
     return Taxonomy(tuple(columns), tuple(names), tuple(links))
 
 
@@ -179,8 +176,7 @@ def from_parents(
     """
     known = {*parents, *(parent for several in parents.values() for parent in several)}
     if missing := [name for name in classes if name not in known]:
-        shown = ", ".join(missing[:5]) + (", ..." if len(missing) > 5 else "")
-        raise UserError(f"{len(missing)} of {len(classes)} classes are not in the label tree: {shown}")
+        raise UserError(f"{len(missing)} of {len(classes)} classes are not in the label tree: {some(missing)}")
     if graph:
         parents = {child: above[:1] for child, above in parents.items()}
     paths = [climb(name, parents) for name in classes]
@@ -244,8 +240,7 @@ def _from_json(data: Any, classes: Sequence[str], levels: Sequence[str] | None) 
             raise UserError(f"class {twice[0]!r} is in two groups")
         tree = from_paths(paths, levels)
     if differing := sorted(set(classes) ^ set(tree.class_names)):
-        shown = ", ".join(differing[:5]) + (", ..." if len(differing) > 5 else "")
-        raise UserError(f"{len(differing)} classes are only in the tree or only among the folders: {shown}")
+        raise UserError(f"{len(differing)} classes are only in the tree or only among the folders: {some(differing)}")
     return tree
 
 
@@ -274,11 +269,9 @@ def _from_lines(text: str, file: Path, classes: Sequence[str], levels: Sequence[
     tree = from_parents(parents, classes, levels, graph=wordnet)
     if not wordnet:
         return tree
-    words, listed = {}, file.with_name("words.txt")  # as ImageNet has it: id, tab, names with commas between them
-    if listed.is_file():
-        for line in regular(listed).read_text(encoding="utf-8").splitlines():
-            wnid, _, called = line.partition("\t")
-            words[wnid] = called.partition(",")[0].strip()
+    listed = file.with_name("words.txt")  # as ImageNet has it: id, tab, names with commas between them
+    lines = listed.read_text(encoding="utf-8").splitlines() if listed.is_file() else []
+    words = {wnid: called.partition(",")[0].strip() for wnid, _, called in (line.partition("\t") for line in lines)}
     # Inner nodes have words beside their ids; classes keep the names of their folders.
     names = [[f"{words[name]} ({name})" if name in words else name for name in nodes] for nodes in tree.names]
     for level, node in tree.leaves:

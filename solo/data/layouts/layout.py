@@ -2,7 +2,6 @@
 
 import functools
 import os
-import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, cast
 
 from solo.data.labels.trees import Names, from_paths, numbered
-from solo.data.storage.archives import guarded
+from solo.data.storage.containers import guarded
 from solo.data.storage.facts import Problems, class_folders, image_folders, is_image_name
 from solo.errors import UserError, explained
 from solo.taxonomy import Taxonomy
@@ -143,11 +142,6 @@ class Layout:
                 yield
             except KeyError as error:
                 raise ValueError(f"no class or image {error}") from error
-
-
-def find_layout(place: str) -> Layout:
-    """The layout that an import path names, `module:NAME`."""
-    return cast(Layout, pkgutil.resolve_name(place))
 
 
 def lines(path: Path, columns: int = 1) -> Iterator[list[str]]:

@@ -10,7 +10,6 @@ hand any data set of items `(PIL image, int)` to the loaders instead; views and 
     trainer.fit(METHODS["simclr"](cfg), loader)  # cfg.data.num_classes says how many labels there are
 """
 
-import dataclasses
 import logging
 import pkgutil
 from collections import Counter
@@ -28,12 +27,11 @@ from torchvision import datasets as tv
 from solo.data.catalogue.registry import DatasetSpec, check_path, choose_classes, layout_of, obtain
 from solo.data.labels.subsets import Around, Pairs, hold_out
 from solo.data.labels.trees import Labels, label_rows
-from solo.data.storage.archives import guarded
-from solo.data.storage.containers import H5File, is_h5, read_index
+from solo.data.storage.containers import H5File, guarded, is_h5, read_index
 from solo.data.storage.facts import DEFAULT_ROOT, Source, Stored, class_folders, is_image_name, of_split
 from solo.data.storage.listing import READERS, WITH_COLUMNS, Listing, Wanted, list_images
 from solo.data.storage.reading import ImageReading, flat_images
-from solo.errors import BrokenImageError, UserError, explained, printable, reason
+from solo.errors import BrokenImageError, UserError, explained, printable, some
 from solo.taxonomy import UNKNOWN, Taxonomy
 
 _LOG = logging.getLogger("solo")
@@ -105,11 +103,6 @@ class ArrayDataset(LabelledImages):
     ) -> None:
         super().__init__(targets, transform, target_transform)
         self.data = images
-
-    @property
-    def images(self) -> np.ndarray:
-        """The same array as `data`."""
-        return self.data
 
     def read(self, index: int) -> Image.Image:
         """The image, grey or RGB, as one of Pillow."""
@@ -200,12 +193,12 @@ class SkipBroken(Around):
 
     def skipped(self) -> list[str]:
         """What was found broken so far, one line each."""
-        names = image_sources(self.dataset)
-        found = [str(names[i]) if names else f"image {i}" for i in self.broken.nonzero().flatten().tolist()]
-        return [*getattr(self.dataset, "problems", []), *map(not_an_image, found)]
+        names, found = image_sources(self.dataset), self.broken.nonzero().flatten().tolist()
+        lines = [not_an_image(names[i] if names else f"image {i}") for i in found]
+        return [*getattr(self.dataset, "problems", []), *lines]
 
 
-def not_an_image(name: str) -> str:
+def not_an_image(name: object) -> str:
     """The line on a file that was skipped."""
     return f"{printable(name)} can't be read as an image"
 
@@ -256,12 +249,9 @@ def load(
     first, if there is more than one. Without `data_format` HDF5 files are taken for what they are.
     """
     share, train_path = spec.holdout
-    if share:
-        path = train_path if split == "val" else path
-        whole = dataclasses.replace(spec, holdout=(0.0, None))
-        part: Split = "train" if split == "val" else split
-        images: Any = load(whole, part, path, download, transform, levels, no_labels, data_format)
-        return hold_out(images, share, split == "val")
+    held = share > 0 and split == "val"
+    if held:
+        split, path = "train", train_path
     if data_format not in (None, *READERS):
         what = f"data.format={data_format!r} can't be read; only {', '.join(map(repr, READERS))} can"
         raise UserError(f"{what}: store the images as files, one folder per class, and set data.format=image_folder")
@@ -274,7 +264,7 @@ def load(
     if no_labels and spec.format not in WITH_COLUMNS:
         if not spec.folders or folder is None:
             raise UserError(f"data.no_labels=True needs a folder of images; use data.dataset=custom, not {spec.name}")
-        images = CustomDatasetWithoutLabels(folder, transform)
+        images: Any = CustomDatasetWithoutLabels(folder, transform)
     else:
         target_transform = LevelTargets(spec.taxonomy) if levels and spec.taxonomy and len(spec.levels) > 1 else None
         if data_format == "h5":
@@ -288,7 +278,8 @@ def load(
                 raise UserError(f"{what}; other numbers are read from {own_}")
     if isinstance(images, LabelledImages):
         images.reading = ImageReading.by(spec.reading)
-    return cast(Pairs, SkipBroken(images) if spec.on_error == "skip" else images)
+    images = SkipBroken(images) if spec.on_error == "skip" else images
+    return cast(Pairs, hold_out(images, share, held) if share else images)
 
 
 def from_torchvision(cls: Callable[..., Pairs], layout: str, request: Request, **kwargs: Any) -> Pairs:
@@ -328,10 +319,8 @@ class _ImageFolder(tv.ImageFolder):  # type: ignore[misc]
 
 def image_folder(spec: DatasetSpec, request: Request) -> tv.ImageFolder:
     """One folder per class, images inside at any depth."""
-    try:
+    with explained(f"{request.path} has empty classes", "put images there or remove the folders", FileNotFoundError):
         return _ImageFolder(spec, request)
-    except FileNotFoundError as error:
-        raise UserError(f"{request.path}: {reason(error)} Put images into these folders or remove them") from error
 
 
 def own(spec: DatasetSpec, request: Request) -> ImageFiles:
@@ -362,7 +351,7 @@ def _placed(spec: DatasetSpec, tree: Taxonomy, found: Listing, root: Path | None
     # Images beside the class folders belong to none of them.
     placed = [number for number, row in enumerate(found.rows) if row]
     if unknown := Counter(strange[number] for number in placed if strange[number]):
-        shown = printable(", ".join(sorted(unknown)[:50])) + (", ..." if len(unknown) > 50 else "")
+        shown = printable(some(sorted(unknown), 50))
         what = f"{len(unknown):,} classes of {sum(unknown.values()):,} images are not among the training data's labels"
         if spec.unknown_classes == "raise":
             skip = " (training folders that can't be read are none, too)" if spec.on_error == "skip" else ""

@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 from torchvision import datasets as tv
 
-from solo.data.catalogue.registry import DatasetSpec, layout_of
+from solo.data.catalogue.rows import DatasetSpec, layout_of
 from solo.data.labels.subsets import Pairs
 from solo.data.sources.images import ArrayDataset, Request, from_torchvision, image_folder
 from solo.data.storage.facts import class_folders

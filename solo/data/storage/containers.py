@@ -1,30 +1,57 @@
-"""Images inside of larger files: shards of WebDataset, HDF5 files, data sets of Hugging Face's `datasets`. No torch.
+"""Images inside of larger files: WebDataset's shards, HDF5, data sets of Hugging Face's `datasets`, archives. No torch.
 
 Shards are tar files whose members with one key are a sample: `0001.jpg`, `0001.cls` and `0001.json` are the sample
 `0001`. In an HDF5 file `<class>/<image name>` is a 1-D uint8 array, the bytes of an image file.
+Archives that nobody has looked at are unpacked with nothing outside of the folder, no links, and not without end.
 """
 
 import functools
 import json
+import lzma
 import os
 import re
+import shutil
+import struct
 import tarfile
+import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from solo.data.storage.archives import StrictInfo
-from solo.data.storage.facts import Problems, Stored, class_folders, is_image_name
+from solo.data.storage.facts import Problems, Stored, is_image_name
 from solo.errors import BrokenImageError, UserError, explained, reason
-from solo.files import replacing, write_text
+from solo.files import write_text
 from solo.untrusted import parse_json
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _LOADED: set[str] = set()  # data sets of the hub
+MOST_BYTES = 2**40  # of all files of an archive together: twice what is known
+MOST_FILES = 20_000_000
+_OF_NAMES = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, b"L", b"K")  # the last two are GNU's
+_OF_PYTHON = (EOFError, ValueError, RuntimeError, OverflowError)
+_DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, *_OF_PYTHON)
 
 Index = dict[str, list[str]]
 ShardSample = dict[str, Stored]  # what has one key, by extension: `.jpg`, `.cls`
+
+
+class StrictInfo(tarfile.TarInfo):
+    """A header that `tarfile` takes for the end of the archive, because it is cut off or damaged, is an error."""
+
+    @classmethod
+    def frombuf(cls, buf: Any, encoding: str, errors: str) -> Any:
+        """Read a header; a `tarfile.ReadError` if it is none, or says that an absurd size follows."""
+        try:
+            info = super().frombuf(buf, encoding, errors)
+        except tarfile.EOFHeaderError:  # type: ignore[attr-defined]
+            raise
+        except tarfile.HeaderError as error:
+            raise tarfile.ReadError(f"it is cut off or damaged: {error}") from error
+        if info.size < 0 or (info.type in _OF_NAMES and info.size > 2**20):
+            raise tarfile.ReadError(f"a header says that {info.size} bytes follow")
+        return info
 
 
 def as_text(cell: Any) -> str:
@@ -90,8 +117,8 @@ def _members(shard: str, size: int, changed_ns: int) -> tuple[dict[str, ShardSam
                     continue  # x.JPG beside x.jpg: the first one counts
                 if extension in sample:
                     raise UserError(f"the shard {shard} holds {info.name} twice; keys must differ")
-                place, part = (shard, start, info.size), f"{info.name} {start}"
-                sample[extension] = Stored(f"{shard}:{info.name}", shard, part, _member_bytes, place)
+                read = functools.partial(_member_bytes, shard, start, info.size)
+                sample[extension] = Stored(f"{shard}:{info.name}", shard, f"{info.name} {start}", read)
         with open(shard, "rb") as file:
             file.seek(tar.offset)
             if file.read(2**16).strip(b"\0"):
@@ -149,24 +176,16 @@ def open_h5(path: Path, mode: str = "r") -> Any:
 
 def read_index(path: Path) -> Index:
     """Class -> names of its images, both sorted. It is kept beside the file: listing a million names takes a minute."""
-    cache = path.with_name(path.name + ".index.json")
-    state = path.stat() if path.is_file() else None
-
-    def stamp(index: Index) -> list[int]:
-        whose = [state.st_size, state.st_mtime_ns] if state else []
-        return [*whose, zlib.crc32(json.dumps(index).encode())]
-
-    try:
+    cache, state = path.with_name(path.name + ".index.json"), list[int]()
+    with suppress(OSError, ValueError, KeyError, TypeError):  # there is none yet, or a damaged one
+        state = [path.stat().st_size, path.stat().st_mtime_ns]
         stored = parse_json(cache.read_bytes())
-        if stored["file"] == stamp(stored["index"]):
+        if stored["file"] == [*state, zlib.crc32(json.dumps(stored["index"]).encode())]:
             return dict(stored["index"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # there is none yet, or a damaged one
     index = _h5_names(path)
-    try:
-        write_text(cache, json.dumps({"file": stamp(index), "index": index}))
-    except UserError:
-        pass  # a read-only folder: the next run lists the file again
+    state.append(zlib.crc32(json.dumps(index).encode()))
+    with suppress(UserError):  # of a read-only folder: the next run lists the file again
+        write_text(cache, json.dumps({"file": state, "index": index}))
     return index
 
 
@@ -198,7 +217,7 @@ class H5File:
 
     def image(self, part: str) -> Stored:
         """One image; reading it raises a BrokenImageError if it isn't there, lies in another file, or is no file."""
-        return Stored(f"{self.path}: {part}", str(self.path), part, H5File.read, (self, part))
+        return Stored(f"{self.path}: {part}", str(self.path), part, functools.partial(self.read, part))
 
     def read(self, part: str) -> bytes:
         """The bytes of an image file."""
@@ -226,31 +245,6 @@ def h5_images(path: Path) -> list[Stored]:
     """All images of a file, class by class."""
     file = H5File(path.expanduser())
     return [file.image(f"{name}/{image}") for name, images in read_index(file.path).items() for image in images]
-
-
-def write_h5(folder: Path, path: Path) -> int:
-    """Store a folder with one sub-folder per class, and return how many images it has; files stay encoded.
-
-    Images at any depth belong to their first folder; deeper folders become part of the name, joined by `__`.
-    """
-    import numpy as np
-
-    if path.exists():
-        raise UserError(f"{path} exists already; remove it or choose another name")
-    if not (names := class_folders(folder) if folder.is_dir() else []):
-        raise UserError(f"{folder} has no class folders; expected one folder per class with images inside")
-    count = 0
-    with replacing(path) as temporary, open_h5(temporary, "w") as file:
-        for name in names:
-            images = sorted(p for p in (folder / name).rglob("*") if p.is_file() and is_image_name(p.name))
-            if not images:
-                raise UserError(f"{folder / name} holds no images; put some there or remove it")
-            for image in images:
-                key = f"{name}/{'__'.join(image.relative_to(folder / name).parts)}"
-                data = np.frombuffer(image.read_bytes(), np.uint8)
-                file.create_dataset(key, data=data, compression="gzip", compression_opts=9)
-            count += len(images)
-    return count
 
 
 @functools.lru_cache(maxsize=8)
@@ -286,3 +280,74 @@ def hub_bytes(data: Any, row: int) -> bytes:
     (cell,) = data[row].values()
     bytes_, path = ((cell or {}).get(key) for key in ("bytes", "path"))
     return bytes_ or (Path(path).read_bytes() if path and os.path.isfile(path) else b"")
+
+
+@contextmanager
+def guarded() -> Iterator[None]:
+    """Let torchvision's data sets unpack what they have fetched by these functions."""
+    from unittest.mock import patch  # takes a while
+
+    from torchvision.datasets import utils
+
+    ours = {
+        ".tar": lambda source, folder, compression: extract_tar(Path(source), Path(folder)),
+        ".zip": lambda source, folder, compression: extract_zip(Path(source), Path(folder)),
+    }
+    with patch.dict(utils._ARCHIVE_EXTRACTORS, ours):
+        yield
+
+
+def extract_tar(source: Path, folder: Path, most: int = MOST_BYTES) -> None:
+    """Unpack the files and folders of a tar file of at most so many bytes; anything else in it is refused."""
+    with _room(source, folder, most) as free, tarfile.open(source, tarinfo=StrictInfo) as tar:
+        size = 0
+        for count, member in enumerate(tar, start=1):
+            size += max(member.size, 0)
+            _require_bound(source, size, count, free)
+            place = _require_inside(source, member.name, folder)
+            if member.isdir():
+                place.mkdir(parents=True, exist_ok=True)
+            elif member.isreg():
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.unlink(missing_ok=True)
+                with place.open("xb") as file:
+                    shutil.copyfileobj(tar.extractfile(member), file)  # type: ignore[arg-type]
+                place.chmod(0o755 if member.mode & 0o100 else 0o644)
+            else:
+                what = f"{member.name!r} is neither file nor folder, and no link is ever made"
+                raise UserError(f"{source}: {what}; if you trust it, unpack it by other means")
+
+
+def extract_zip(source: Path, folder: Path, most: int = MOST_BYTES) -> None:
+    """Unpack a zip file, whose links become small files; what is damaged, too large or leaves the folder is refused."""
+    with _room(source, folder, most) as free, zipfile.ZipFile(source) as archive:
+        members = archive.infolist()
+        _require_bound(source, sum(member.file_size for member in members), len(members), free)
+        for member in members:
+            _require_inside(source, member.filename, folder)
+        archive.extractall(folder)
+
+
+@contextmanager
+def _room(source: Path, folder: Path, most: int) -> Iterator[int]:
+    """How many bytes may be written into the folder; an archive that is damaged becomes a `UserError`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with explained(f"{source} is no complete archive", "remove it and fetch it again", *_DAMAGED):
+        yield min(most, shutil.disk_usage(folder).free)
+
+
+def _require_bound(source: Path, size: int, count: int, most: int) -> None:
+    if size > most or count > MOST_FILES:
+        bytes_ = f"{size:,} bytes of at most {most:,} (free on the disk, or allowed)"
+        text = bytes_ if size > most else f"more than {MOST_FILES:,} files"
+        raise UserError(f"{source} is too large to unpack: {text}; free the disk or look at the archive")
+
+
+def _require_inside(source: Path, name: str, folder: Path) -> Path:
+    """The place of a member, with the links that are there already: in the folder."""
+    root = os.path.realpath(folder)
+    place = os.path.realpath(os.path.join(root, name.replace("\\", "/")))
+    if place != root and not place.startswith(root + os.sep):
+        what = f"{name!r} would be written outside of {folder}"
+        raise UserError(f"{source}: {what}; the archive is not what it should be, fetch it again")
+    return Path(place)

@@ -7,7 +7,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -52,15 +52,15 @@ def is_ignored(name: str) -> bool:
     return name.startswith(".") or name.lower() in _SYSTEM_FOLDERS
 
 
-def existing_folder(path: str | None) -> Path:
-    """The path of a folder that is there. Raises a `UserError`: none is given, or it is no folder."""
+def training_folder(path: str | None) -> Path:
+    """The folder of the training images, `path` or one in it. Raises a `UserError`: none is given, or it is none."""
     if not path:
         raise UserError("data.train_path (or data.val_path) is not set; give the folder that holds the images")
     folder = Path(path).expanduser()
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise UserError(f"the data folder {folder} {what}; check data.train_path, data.val_path and data.format")
-    return folder
+    return of_split(folder, train=True)
 
 
 def class_folders(path: str | os.PathLike[str]) -> list[str]:
@@ -156,15 +156,10 @@ class Stored:
     name: str  # for people
     container: str | None  # the file that it lies in; None where that has no single one
     part: str  # which part of it; without a container, a text that changes with the data
-    reader: Callable[..., bytes]  # gives the bytes of the image file, as many as there are
-    place: tuple[Any, ...]  # what it is called with
+    read: Callable[[], bytes] = field(compare=False)  # gives the bytes of the image file, as many as there are
 
     def __str__(self) -> str:
         return self.name
-
-    def read(self) -> bytes:
-        """The bytes of the image file; raises what its reader raises."""
-        return self.reader(*self.place)
 
 
 Source = str | Stored
@@ -197,8 +192,9 @@ class ReadingKeys:
     @classmethod
     def of(cls, data: Mapping[str, Any]) -> Self:
         """From a section `data`, a dict or an OmegaConf node; keys that are missing or null are the defaults."""
-        given = {key: data.get(key) for key in ("channels", "range", "exif", "background", "max_pixels")}
-        options: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+        options: dict[str, Any] = {
+            key.name: data.get(key.name) for key in fields(cls) if data.get(key.name) is not None
+        }
         for key, count in (("range", 2), ("background", 3)):
             if key in options:
                 options[key] = tuple(options[key])

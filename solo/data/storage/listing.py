@@ -11,7 +11,7 @@ from typing import Any
 
 from solo.data.storage.containers import as_text, columns_of, h5_images, hub_bytes, label_table, read_hub, read_shards
 from solo.data.storage.facts import Parts, Problems, Stored, image_folders, is_image_name
-from solo.errors import UserError, explained, reason
+from solo.errors import UserError, explained, reason, some
 from solo.suggest import did_you_mean
 from solo.untrusted import parse_json
 
@@ -87,9 +87,11 @@ def _hub(path: Path, wanted: Wanted) -> Listing:
     columns = _labels(kinds, wanted.label_columns, likely, name)
     table = {column: _hub_labels(data, column) for column in columns}
     encoded = data.cast_column(column, type(data.features[column])(decode=False)).select_columns([column])
-    # By its fingerprint the package knows data that are the same.
-    parts = [(f"{encoded._fingerprint} {row}", (encoded, row)) for row in range(len(encoded))]
-    images = [Stored(f"{name}#{row}", None, part, hub_bytes, place) for row, (part, place) in enumerate(parts)]
+    images = [
+        # By its fingerprint the package knows data that are the same.
+        Stored(f"{name}#{row}", None, f"{encoded._fingerprint} {row}", functools.partial(hub_bytes, encoded, row))
+        for row in range(len(encoded))
+    ]
     return Listing(images, _rows(table, columns, len(images)), tuple(columns), column)
 
 
@@ -187,12 +189,10 @@ def table_columns(
     table: Mapping[str, Sequence[str]], file: Path, path_column: str | None, label_columns: Sequence[str] | None
 ) -> tuple[str, list[str]]:
     """Which column holds the paths, by default the first that begins with an image, and which ones the labels."""
-    if path_column is not None:
-        _require(table, [path_column], "path_column", file)
-    else:
-        path_column = next((name for name, cells in table.items() if is_image_name(cells[0])), None)
+    _require(table, () if path_column is None else (path_column,), "path_column", file)
+    path_column = path_column or next((name for name, cells in table.items() if is_image_name(cells[0])), None)
     if path_column is None:
-        raise UserError(f"{file} has no column of image files; set data.path_column to one of {_some(table)}")
+        raise UserError(f"{file} has no column of image files; set data.path_column to one of {some(table, 20)}")
     if is_image_name(path_column):
         raise UserError(f"{file} has no header: it begins with {path_column}; add a first row with the columns' names")
     labels = _labels(table, label_columns, [name for name in table if name != path_column], file)
@@ -209,7 +209,7 @@ def _labels(
     """The columns of labels, coarse first: the wanted ones, which are there, else the only likely one, if any."""
     _require(names, wanted or (), "label_columns", where)
     if wanted is None and len(likely) > 1:
-        what = f"{where} has several columns that may be labels: {_some(likely)}"
+        what = f"{where} has several columns that may be labels: {some(likely, 20)}"
         raise UserError(f"{what}; set data.label_columns to those that are, coarse first (or to [])")
     return list(likely if wanted is None else wanted)
 
@@ -221,10 +221,5 @@ def _rows(table: Mapping[str, Sequence[str]], columns: Sequence[str], count: int
 def _require(names: Collection[str], wanted: Sequence[str], key: str, where: str | Path) -> None:
     for column in wanted:
         if column not in names:
-            hint, there = did_you_mean(column, names), _some(names) or "no labels"
+            hint, there = did_you_mean(column, names), some(names, 20) or "no labels"
             raise UserError(f"data.{key}: {where} has no column {column!r}; {hint}it has {there}")
-
-
-def _some(names: Collection[str]) -> str:
-    more = f" and {len(names) - 20:,} more" if len(names) > 20 else ""
-    return ", ".join(name[:60] for name in list(names)[:20]) + more

@@ -165,12 +165,8 @@ class BatchAugment:
     """All views of a batch, in the order of the entries: what `FullTransformPipeline` is for one image.
 
     An operation whose `prob` is 0 or absent is left out. Mean and std are per channel, of images in [0, 1]; there are
-    as many channels as `mean` has values unless they are given.
-
-    Attributes:
-        as_grey: whether colours are taken away first; then channels are 3.
-        channels: of the views, and of the images that they are made of.
-        size: pixels of the largest view.
+    as many `channels` of images and views as `mean` has values unless they are given, and 3 with `as_grey`, where
+    colours are taken away first. `size` are the pixels of the largest view's side.
     """
 
     def __init__(
@@ -207,6 +203,12 @@ class BatchAugment:
         """
         return [view for entry in self.entries for view in entry(images, seeds)]
 
+    def in_channels(self, images: Tensor) -> Tensor:
+        """Images uint8 `(B, C, H, W)` with the channels that views are made of."""
+        if images.shape[1] == 3 and (self.as_grey or self.channels == 1):
+            images = ops.luminance(images.float()).round_().to(torch.uint8)
+        return images.expand(-1, self.channels, -1, -1)
+
     def prepare(self, images: Tensor | list[Tensor], seeds: Tensor) -> Tensor | list[Tensor]:
         """The images, or of differing sizes the crops, uint8."""
         if isinstance(images, Tensor):
@@ -228,13 +230,12 @@ class BatchAugment:
 
 def _change(x: Tensor, chosen: Tensor, op: Callable[..., Tensor], parameter: Tensor | None = None) -> None:
     """Apply `op` to the chosen rows of `x`, in place."""
-    rows = [row for row, yes in enumerate(chosen.tolist()) if yes]
+    rows = chosen.nonzero().flatten()
     parameters = [] if parameter is None else [parameter[rows]]
     if len(rows) == len(x):
         x.copy_(op(x, *parameters))
-    elif rows:
-        index = torch.tensor(rows)
-        x.index_copy_(0, index, op(x.index_select(0, index), *parameters))
+    elif len(rows):
+        x.index_copy_(0, rows, op(x.index_select(0, rows), *parameters))
 
 
 def setting(cfg: Any, key: str) -> Any:
@@ -259,7 +260,7 @@ def channel_statistics(
 class Buffers:
     """Gives out float32 tensors on the CPU, whose memory is used again once nothing holds it.
 
-    Fresh memory of a hundred MB a batch costs as much as the views that are put there: the system clears each page.
+    Fresh memory costs as much as the views that are put there: the system clears each page.
     """
 
     def __init__(self) -> None:

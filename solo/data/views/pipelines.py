@@ -233,14 +233,11 @@ def _pipeline(entry: DictConfig, last: Normalize, resample: Resample = "bicubic"
     return Pipeline([*grey, crop, *code, *colours, tvt.ToTensor(), last], _MODES[len(last.mean)])
 
 
-class _OfArrays:
+class _OfArrays(Named):
     """A view of an image of other than 1 and 3 channels, which Pillow can't hold: by the operations on tensors."""
 
     def __init__(self, entry: Any, last: Normalize, resample: Resample) -> None:
         self.maker = BatchAugment([{**entry, "num_crops": 1}], last.mean, last.std, len(last.mean), resample)
-
-    def __repr__(self) -> str:
-        return repr(self.maker)
 
     def __call__(self, image: Array) -> Tensor:
         """uint8 `(H, W, C)` -> normalised float32 `(C, size, size)`; the seed is drawn as other transforms draw."""

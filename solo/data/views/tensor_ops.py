@@ -181,10 +181,7 @@ def which_matrices(box: Tensor, flip: Tensor, height: int, width: int) -> tuple[
 
 @lru_cache(maxsize=16)
 def all_matrices(side: int, size: int, device: torch.device, resample: Resample) -> Tensor:
-    """Weights `(2 x side x side, size, side)` that cut and resize a part of `side` pixels, by its start and length - 1.
-
-    The second half of them mirror it.
-    """
+    """Weights `(2 x side x side, size, side)` that resize a part, by its start and length - 1; half of them mirror."""
     start, length = (grid.flatten() for grid in torch.meshgrid(*2 * [torch.arange(side, device=device)], indexing="ij"))
     weights = _weights(start, length + 1, side, size, resample)
     return torch.cat((weights, weights.flip(1)))
