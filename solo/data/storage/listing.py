@@ -11,7 +11,7 @@ from typing import Any
 
 from solo.data.storage.containers import as_text, columns_of, h5_images, hub_bytes, label_table, read_hub, read_shards
 from solo.data.storage.facts import Parts, Problems, Stored, image_folders, is_image_name
-from solo.errors import UserError, explained, reason, some
+from solo.errors import UserError, explained, some
 from solo.suggest import did_you_mean
 from solo.untrusted import parse_json
 
@@ -134,13 +134,9 @@ def _read_table(file: Path, size: int, changed_ns: int) -> Table:
     kind = file.suffix.lower()
     if kind not in _TABLES:
         raise UserError(f"the table {file} is of no known kind; its name must end in {', '.join(_TABLES)}")
-    try:
+    kinds = (ValueError, OSError, csv.Error, TypeError, AttributeError)
+    with explained(f"the table {file} can't be read as {kind[1:]}", "correct it, or write it as UTF-8", *kinds):
         table = _TABLES[kind](file)
-    except UserError:
-        raise
-    except (ValueError, OSError, csv.Error, TypeError, AttributeError) as error:
-        remedy = "; write it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
-        raise UserError(f"the table {file} can't be read as {kind[1:]} ({reason(error)}){remedy}") from error
     if not table or not next(iter(table.values())):
         raise UserError(f"the table {file} has no rows")
     return table
