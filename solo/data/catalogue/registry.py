@@ -14,7 +14,7 @@ from solo.data.catalogue.rows import DatasetSpec as DatasetSpec
 from solo.data.catalogue.rows import layout_of as layout_of
 from solo.data.labels.trees import folder_classes, from_columns, from_paths, read_tree
 from solo.data.storage import facts
-from solo.data.storage.containers import h5_images, is_h5, read_index
+from solo.data.storage.containers import is_h5, read_index
 from solo.data.storage.containers import is_here as is_here
 from solo.data.storage.listing import WITH_COLUMNS, Listing, Wanted, list_images
 from solo.errors import UserError, some
@@ -194,7 +194,7 @@ def resolve_spec(data: Mapping[str, Any], fetch: bool = True) -> DatasetSpec:
         spec = dataclasses.replace(spec, path_column=found.path_column, taxonomy=tree, num_classes=count)
         return _sampled(spec, found.images, _repeated(found) if form == "table" else ())
     if form == "h5" and path and is_h5(Path(path).expanduser()):
-        return _sampled(spec, h5_images(Path(path)))
+        return _sampled(spec, list_images(form, path).images)
     if no_labels and spec.folders and there:
         from solo.data.storage.reading import flat_images  # and with it Pillow
 

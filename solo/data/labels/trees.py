@@ -93,9 +93,8 @@ def label_rows(
     `rows` are cells of `columns`, coarse first, or folders: the first is the class unless they are `nested`.
     """
     if columns is None:
-        places = folder_labels(tree)
-        if not nested:
-            places = {(name,): tree.path(leaf) for leaf, name in enumerate(tree.class_names)}
+        flat: dict[Names, Labels] = {(name,): tree.path(leaf) for leaf, name in enumerate(tree.class_names)}
+        places = folder_labels(tree) if nested else flat
         found: dict[Names, tuple[Labels, str]] = {}
         for parts in set(rows):
             end = next((end for end in range(len(parts), 0, -1) if parts[:end] in places), 0)
