@@ -15,32 +15,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from solo.args.check_method import check_labels_of_method, check_method, count_views, unread_keys
-from solo.args.check_run import (
-    check_data,
-    check_files,
-    check_folders,
-    check_levels,
-    check_run,
-    obtain_all,
-    spec_of,
-    to_fetch,
-)
-from solo.args.compose import check_source
+from solo.args.check_run import check_files, check_levels, check_run, obtain_all, spec_of, to_fetch
 from solo.args.config import check_outside, freeze
-from solo.args.fields import ParseError, Problem, check, declarations, keys_of, walk
+from solo.args.fields import ParseError, Problem, check, declarations, get, keys_of, walk
 from solo.args.origins import COMMAND_LINE, Origins
-from solo.args.schema import HexCfg
 from solo.compat.keys import Modern, modernise
 from solo.cores import usable_cores
-from solo.data.catalogue.registry import (
-    DatasetSpec,
-    count_classes,
-    get_spec,
-    resolve_spec,
-    unseen_classes,
-    validation_path,
-)
-from solo.data.catalogue.rows import SMALL
+from solo.data.catalogue.registry import count_classes, get_spec, resolve_spec, unseen_classes, validation_path
+from solo.data.catalogue.rows import SMALL, DatasetSpec
 from solo.errors import UserError
 from solo.hex.catalogue import policy_facts
 from solo.methods.catalogue import facts_of
@@ -98,17 +80,14 @@ class _Settings:
         self.origins: dict[str, str] = {}
 
     def put(self, dotted: str, value: Any, origin: str) -> None:
-        *path, last = dotted.split(".")
-        section = self.values
-        for part in path:
-            section = section[part]
+        place, _, last = dotted.rpartition(".")
+        section = get(self.values, place) if place else self.values
         if last not in section or section[last] != value:
             section[last] = value
             self.origins[dotted] = origin
 
     def fill(self, dotted: str, value: Any, origin: str) -> None:
-        section, name = dotted.split(".")
-        if self.values[section].get(name) is None:
+        if get(self.values, dotted) is None:
             self.put(dotted, value, origin)
 
 
@@ -141,8 +120,8 @@ def resolve(values: Mapping[str, Any], found: DatasetSpec) -> tuple[dict[str, An
         if found.reading.range is not None:
             settings.fill("data.range", list(found.reading.range), "found in a sample of data.train_path")
         _images(settings, spec)
-        hex_ = freeze(settings.values["hex"], HexCfg)
-        settings.fill("hex.warm_epoch", hex_.warm_up(), f"default of {hex_.policy}")
+        policy = values["hex"]["policy"]
+        settings.fill("hex.warm_epoch", policy_facts(policy).warm_up, f"default of {policy}")
     for name in ("tensorboard", "wandb") if values.get("logger") is not None else ():
         settings.put(f"{name}.enabled", name in values["logger"], "logger")
     if "optimizer" in values:
@@ -260,8 +239,7 @@ def parse(
         declared = declarations()
         checked, problems = check(modern.values, schema, open_names=from_code)
         problems += check_outside(checked, None if origins is None else typed)
-    problems = [*modern.problems, *problems, *check_method(checked, from_code), *check_source(checked)]
-    problems += [*check_data(checked), *check_run(checked)]
+    problems = [*modern.problems, *problems, *check_method(checked, from_code), *check_run(checked)]
     if from_code:  # what models and programs ask for themselves, after parsing
         late = ("method_kwargs.", "pretrained_feature_extractor")
         problems = [
@@ -285,7 +263,7 @@ def parse(
     idle = list(unread_keys(checked, schema, typed))
     problems += [problem for typed, problem in idle if typed]
     if for_run:
-        problems += [*check_folders(checked), *check_files(checked), *count_views(checked)]
+        problems += [*check_files(checked), *count_views(checked)]
     features = bool(checked.get("features"))  # a file with everything in it
     if not problems and not features and wrong:
         problems = [wrong]

@@ -14,7 +14,8 @@ from typing import Any
 
 import solo
 from solo.args.origins import Part, display, read_part, read_table
-from solo.data.catalogue.registry import DATASETS, DatasetSpec
+from solo.data.catalogue.registry import DATASETS
+from solo.data.catalogue.rows import SMALL, DatasetSpec
 from solo.errors import ConfigError
 from solo.methods.catalogue import CATALOGUE, USUAL
 from solo.suggest import did_you_mean
@@ -23,7 +24,6 @@ FOLDERS = {"linear": ("linear", "finetune")}  # of `scripts`, in which a command
 _NOT_RECIPES = ("data", "methods", "paper")
 _PAPER = "table_6.yaml"  # what `paper_METHOD` sets
 _TYPES = {"hex": "HEX_adaptive", "relatives": "HEX"}  # how the name of a recipe starts -> its `type`
-_SMALL = 64  # pixels: of smaller images a blur leaves little
 _LARGE = 128  # pixels: from here on the settings in large/ count
 # What evaluation takes over from the run that made a checkpoint; size and statistics come with the network.
 OF_THE_IMAGES = ("train_path", "val_path", "format", "levels", "taxonomy", "path_column", "label_columns")
@@ -140,18 +140,15 @@ def names_in(folder: Path) -> list[str]:
 
 def _make(folder: Path, name: str) -> Part | None:
     group, _, row = name.rpartition("/")
-    if group == "methods" and row in read_table(folder.parent / "methods.yaml"):
-        found = read_part(folder.parent / "methods.yaml", row)
-        return replace(found, package="_global_") if found else None
+    if group == "methods" and (found := read_part(folder.parent / "methods.yaml", row)):
+        return replace(found, package="_global_")
     if (folder / "data.yaml").is_file() and (folder.parent / "methods").is_dir():
         return _pretraining(folder, name)
     return _offline(folder, name) if has_own_name(folder) else None
 
 
 def _pretraining(folder: Path, name: str) -> Part | None:
-    above = folder.parent
-    full = f"{name}-{folder.name}"
-    rows = read_table(folder / "methods.yaml")
+    above, full, rows = folder.parent, f"{name}-{folder.name}", read_table(folder / "methods.yaml")
     start, _, rest = name.partition("_")
     if start == "paper":
         kind, _, method = rest.partition("_")
@@ -167,7 +164,7 @@ def _pretraining(folder: Path, name: str) -> Part | None:
         return None
     base, _, part = name.rpartition("_")
     pixels = _of_images(folder)[1]
-    small = pixels <= _SMALL
+    small = pixels <= SMALL
     if base and small and (above / "parts" / f"{part}.yaml").is_file():
         return _composed(folder, name, [base, {"parts": part}], {"name": full}) if _is_recipe(folder, base) else None
     if rows.get(name) == f"paper_{name}":
@@ -237,7 +234,7 @@ def _views(folder: Path, method: str, multicrop: bool) -> str | None:
     if multicrop:
         view = table.get("multicrop", {}).get(view, view)
     spec, pixels = _of_images(folder)
-    kind = "grey" if spec is not None and spec.channels == 1 else "small" if pixels <= _SMALL else ""
+    kind = "grey" if spec is not None and spec.channels == 1 else "small" if pixels <= SMALL else ""
     view = table.get(kind, {}).get(view, view)
     return None if view is None else str(view)
 
