@@ -272,10 +272,7 @@ def _repeated(found: Listing) -> list[str]:
 def unseen_classes(
     spec: DatasetSpec, num_classes: int, wanted: int | Sequence[str] | None, seed: int
 ) -> dict[int, str]:
-    """The classes that `data.unseen_classes` leaves out, by index; names where the label tree has some.
-
-    `wanted` are names or indices (of digits, unless a class has that name), or how many to draw.
-    """
+    """Index and name of the classes that are left out: `wanted` are names, indices in digits, or how many to draw."""
     names = spec.taxonomy.class_names if spec.taxonomy else tuple(map(str, range(num_classes)))
     if isinstance(wanted, int):
         if wanted >= len(names):

@@ -104,10 +104,7 @@ def cifar100_part(spec: DatasetSpec, request: Request) -> Pairs:
 
 
 def cifar10c(spec: DatasetSpec, request: Request) -> Pairs:
-    """CIFAR-10-C: the training images are CIFAR-10's, the validation images are corrupted.
-
-    Its path is a folder with `labels.npy` and a file per corruption, or one of these files.
-    """
+    """CIFAR-10-C, a folder or one file of it; the training images are CIFAR-10's, the validation images corrupted."""
     if request.split != "val":
         return cifar(spec, request)
     path = request.root
