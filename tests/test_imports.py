@@ -30,7 +30,7 @@ ALLOWED = {
     "hex": GROUND | {"distributed", "losses", "eval", "args"},  # args in objective.py only
     "backbones": GROUND | {"distributed", "data"},
     "eval": GROUND | {"distributed"},
-    "analysis": GROUND | {"eval"},
+    "analysis": GROUND | {"args", "eval"},
     "weights": {"errors"},
     "checkpoint": GROUND | {"weights"},
     "methods": GROUND

@@ -88,10 +88,8 @@ def complete(cfg: DictConfig, schema: type, sections: Sequence[str], kwargs: typ
         if data.get("num_classes") is None:
             spec = dataset_spec(cfg)
             if spec is None:
-                raise ConfigError(
-                    f"data.num_classes is missing and data.dataset={data.get('dataset')!r} is not a known data set; "
-                    f"give data.num_classes, or choose one of {', '.join(DATASETS)}"
-                )
+                what = f"data.num_classes is missing and data.dataset={data.get('dataset')!r} is not a known data set"
+                raise ConfigError(f"{what}; give data.num_classes, or choose one of {', '.join(DATASETS)}")
             data.num_classes = count_classes(spec, data.get("train_path"))
 
 

@@ -159,10 +159,9 @@ class Whitening2d(nn.Module):
             if not x.is_cpu:  # nobody waits for the answer: the loss is refused where all losses are looked at
                 factor = factor.masked_fill(failed != 0, torch.nan)
             elif failed:
-                raise UserError(
-                    f"the covariance of {len(x)} rows of {self.output_dim} features can't be inverted; take a "
-                    "method_kwargs.whitening_size well above proj_output_dim, or a whitening_eps above 0"
-                )
+                what = f"the covariance of {len(x)} rows of {self.output_dim} features can't be inverted"
+                cure = "method_kwargs.whitening_size well above proj_output_dim, or a whitening_eps above 0"
+                raise UserError(f"{what}; take a {cure}")
             white: Tensor = torch.linalg.solve_triangular(factor, centred.T, upper=False).T
             return white
 

@@ -5,7 +5,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from torch.utils.data import Dataset
 
 from solo.analysis.analyze import RunSource, SnapshotSource, analyze
 from solo.analysis.drawing import Images
-from solo.analysis.numbers import Options
 from solo.args.eval_schema import AnalyzeCfg
 from solo.callbacks import run_directory
 from solo.checkpoint import load_checkpoint
@@ -43,8 +42,7 @@ def run(cfg: AnalyzeCfg) -> Path:
         folder = chosen or open_folder(cfg, "analyze")
         of = cfg.data.dataset or "saved features"
         title = cfg.title or f"{' · '.join(run.name for run in found)} on {of}"
-        options = Options(**{item.name: getattr(cfg, item.name) for item in fields(Options)} | {"title": title})
-        outcome = analyze(found, folder, options, pictures(cfg), say)
+        outcome = analyze(found, folder, replace(cfg, title=title), pictures(cfg), say)
     size = outcome.files[0].stat().st_size / 2**20
     say(f"report: {outcome.files[0]} ({size:.1f} MiB, opens without a network)")
     say(f"files in {folder}: report.html, analysis.json{', figures/*.png' if cfg.png else ''}")

@@ -10,7 +10,7 @@ from lightning.pytorch import seed_everything
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader
 
-from solo.analysis.pages import words_of
+from solo.analysis.figure import words_of
 from solo.analysis.plots import draw_embedding
 from solo.args.config import to_plain
 from solo.args.eval_schema import EvaluateCfg, KnnCfg, UmapCfg
@@ -116,10 +116,8 @@ def knn(cfg: KnnCfg) -> None:
 def _votes(cfg: KnnCfg, features: Features, device: torch.device) -> Iterator[Row]:
     bank, queries = features.train, features.val
     if bank is None:
-        raise UserError(
-            f"solo knn needs training images, and {features.name} has none; a file of features takes them as "
-            "train_features and train_labels"
-        )
+        cure = "a file of features takes them as train_features and train_labels"
+        raise UserError(f"solo knn needs training images, and {features.name} has none; {cure}")
     if not features.levels:
         raise UserError(f"solo knn needs labels, and {features.name} has none")
     say(f"{features.kind} features, {bank.features.shape[1]} numbers each")
