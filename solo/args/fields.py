@@ -18,8 +18,7 @@ from typing import Any, Literal, Union
 
 from typing_extensions import dataclass_transform
 
-from solo.errors import ConfigError, UserError, printable
-from solo.suggest import did_you_mean
+from solo.errors import ConfigError, UserError, did_you_mean, printable
 
 REQUIRED = dataclasses.MISSING
 LISTS = (list, tuple)  # what is a list in YAML; schemas say `tuple[int, ...]`
