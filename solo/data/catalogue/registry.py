@@ -17,8 +17,7 @@ from solo.data.storage import facts
 from solo.data.storage.containers import is_h5, read_index
 from solo.data.storage.containers import is_here as is_here
 from solo.data.storage.listing import WITH_COLUMNS, Listing, Wanted, list_images
-from solo.errors import UserError, some
-from solo.suggest import did_you_mean
+from solo.errors import UserError, did_you_mean, some
 from solo.taxonomy import Taxonomy
 
 IMAGENET100 = Path(__file__).parent / "dataset_subset" / "imagenet100_classes.txt"
