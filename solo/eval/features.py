@@ -27,6 +27,7 @@ from solo.taxonomy import Taxonomy
 from solo.untrusted import check_zip, is_zip, parse_json
 
 Array = np.ndarray[Any, np.dtype[Any]]
+ELEMENTS = 5_000_000  # numbers that are held at once, beside the features
 ENDINGS = (".npz", ".pt", ".safetensors")
 _MOST_CLASSES = 1_000_000
 _TEXTS = ("levels", "tree", "unseen", "facts", "val_paths", "train_paths", "paths", "name", "kind")

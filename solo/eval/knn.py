@@ -14,7 +14,7 @@ from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from solo import distributed
-from solo.eval.features import FeatureTable, unit_rows
+from solo.eval.features import ELEMENTS, FeatureTable, unit_rows
 from solo.eval.features import best as best_columns
 from solo.eval.intervals import UNDEFINED, Interval, of_halves
 from solo.precision import at_least_float32
@@ -27,7 +27,7 @@ _GATHERED = 5_000_000  # neighbours of all processes at once
 
 @torch.no_grad()
 def nearest(
-    query: Tensor, keys: Tensor | Sequence[Tensor], k: int, distance: Distance = "cosine", max_elements: int = 5_000_000
+    query: Tensor, keys: Tensor | Sequence[Tensor], k: int, distance: Distance = "cosine", max_elements: int = ELEMENTS
 ) -> tuple[Tensor, Tensor]:
     """The k most similar of keys (N, D), N >= k, of each query (M, D), about `max_elements` similarities at a time.
 
@@ -67,12 +67,10 @@ def _blocks(parts: Sequence[Tensor], rows: int) -> Iterator[tuple[int, Tensor]]:
 
 
 @torch.no_grad()
-def nearest_others(
-    features: Tensor, k: int, max_elements: int = 5_000_000, queries: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def nearest_others(features: Tensor, k: int, queries: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """`nearest` by cosine among rows (N, D), N > k, themselves, each of all or of the `queries` (Q,) without itself."""
     asked = features if queries is None else features[queries]
-    similarity, index = nearest(asked, features, k + 1, "cosine", max_elements)
+    similarity, index = nearest(asked, features, k + 1)
     others = _others(index, torch.arange(len(features)) if queries is None else queries)
     return similarity[others].reshape(-1, k), index[others].reshape(-1, k)
 
@@ -130,7 +128,7 @@ def vote_ranking(
     temperature: float = 0.07,
     distance: Distance = "cosine",
     epsilon: float = 1e-5,
-    max_elements: int = 5_000_000,
+    max_elements: int = ELEMENTS,
 ) -> Tensor:
     """The classes with the most votes, (M, min(5, k, num_classes)), the winner first; -1 for a class without a vote.
 

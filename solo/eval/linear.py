@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from solo.errors import UserError
-from solo.eval.features import Features, FeatureTable
+from solo.eval.features import ELEMENTS, Features, FeatureTable
 from solo.eval.knn import class_counts, knn_ranking
 
 CLOSE = 1e-4  # above the optimum, from which on it counts as reached
@@ -42,10 +42,10 @@ class LinearClassifier:
     left: tuple[tuple[float, float], ...] = ()
 
     @torch.no_grad()
-    def ranking(self, features: Tensor, top: int = 5, max_elements: int = 5_000_000) -> list[Tensor]:
+    def ranking(self, features: Tensor, top: int = 5) -> list[Tensor]:
         """For each level the `top` classes with the highest scores, (n, top), of features (n, d), the best first."""
         parts: list[list[Tensor]] = []
-        for rows in torch.split(features, max(1, max_elements // sum(self.weight.shape))):
+        for rows in torch.split(features, max(1, ELEMENTS // sum(self.weight.shape))):
             scores = torch.split(self.scores(rows), list(self.counts), dim=1)
             parts.append([part.topk(min(top, part.shape[1]), dim=1).indices for part in scores])
         return [torch.cat(level) for level in zip(*parts, strict=True)]
@@ -57,22 +57,15 @@ class LinearClassifier:
 
 @torch.no_grad()
 def fit_linear(
-    features: Tensor,
-    labels: Tensor,
-    counts: Sequence[int],
-    *,
-    l2: float = 1e-4,
-    max_iter: int = 1000,
-    max_elements: int = 5_000_000,
+    features: Tensor, labels: Tensor, counts: Sequence[int], *, l2: float = 1e-4, max_iter: int = 1000
 ) -> LinearClassifier:
     """Minimise for each level mean cross-entropy + l2 / 2 * |weight|^2; biases are free.
 
     Features are (n, d), on the device to compute on, labels (n, L) below `counts`, -1 unknown: left out of that level.
-    Each level ends within `CLOSE` of its optimum, or after `max_iter` steps of L-BFGS; `max_elements` bounds the
-    numbers held at once, beside the features.
+    Each level ends within `CLOSE` of its optimum, or after `max_iter` steps of L-BFGS.
     """
     features = features if features.dtype == torch.float64 else features.float()
-    blocks = torch.split(features, max(1, max_elements // features.shape[1]))
+    blocks = torch.split(features, max(1, ELEMENTS // features.shape[1]))
     mean = torch.stack([block.double().sum(dim=0) for block in blocks]).sum(dim=0) / len(features)
     square = torch.stack([(block.double() - mean).square().sum(dim=0) for block in blocks]).sum(dim=0)
     scale = (square / len(features)).sqrt()
@@ -81,16 +74,14 @@ def fit_linear(
     for count, column in zip(counts, labels.to(features.device).T, strict=True):
         weight, bias = features.new_zeros(features.shape[1], count), features.new_zeros(count)
         model = LinearClassifier(mean, scale, weight, bias, (count,))
-        found.append((weight, bias, _fit(model, features, column, l2, max_iter, max_elements)))
+        found.append((weight, bias, _fit(model, features, column, l2, max_iter)))
     weights, biases, left = zip(*found, strict=True)
     return LinearClassifier(mean, scale, torch.cat(weights, dim=1), torch.cat(biases), tuple(counts), left)
 
 
-def _fit(
-    model: LinearClassifier, features: Tensor, labels: Tensor, l2: float, max_iter: int, max_elements: int
-) -> tuple[float, float]:
+def _fit(model: LinearClassifier, features: Tensor, labels: Tensor, l2: float, max_iter: int) -> tuple[float, float]:
     """Fit a model of one level in place; how far it is above its optimum at most, and the size of the gradient."""
-    known, rows = (labels >= 0).sum().clamp(min=1), max(1, max_elements // sum(model.weight.shape))
+    known, rows = (labels >= 0).sum().clamp(min=1), max(1, ELEMENTS // sum(model.weight.shape))
     both = (model.weight.requires_grad_(), model.bias.requires_grad_())
     enough = math.sqrt(2 * l2 * CLOSE)  # size of the gradient
     optimizer = torch.optim.LBFGS(
