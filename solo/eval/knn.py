@@ -120,39 +120,39 @@ def class_counts(one: Tensor, other: Tensor) -> list[int]:
 
 
 @torch.no_grad()
-def vote_ranking(
+def level_rankings(
     similarity: Tensor,
+    rows: Tensor,
     labels: Tensor,
-    num_classes: int,
+    truth: Tensor,
     *,
     temperature: float = 0.07,
     distance: Distance = "cosine",
     epsilon: float = 1e-5,
     max_elements: int = ELEMENTS,
-) -> Tensor:
-    """The classes with the most votes, (M, min(5, k, num_classes)), the winner first; -1 for a class without a vote.
+) -> list[Tensor]:
+    """For each level the classes with the most votes, (M, up to 5), the winner first; -1 for a class without a vote.
 
-    `similarity` (M, k) is what `nearest` gave for `distance`, labels (M, k) are the neighbours', -1 unknown. Votes have
-    the weights exp(cosine / temperature), or 1 / (distance + epsilon); `max_elements` of them are held at once.
+    `similarity` and `rows` (M, k) are what `nearest` gave for `distance`; labels (N, L) are of these rows, -1 unknown,
+    `truth` (m, L) has the other classes. Votes have the weights exp(cosine / temperature), or 1 / (distance + epsilon);
+    `max_elements` of them are held at once.
     """
     if distance == "euclidean":
         weights = 1 / (epsilon - similarity)
     else:  # relative to the best neighbour: the same votes, without overflow at a small temperature
         weights = ((similarity - similarity[:, :1]) / temperature).exp()
-    weights, rows = weights.masked_fill(labels < 0, 0), max(1, max_elements // num_classes)
-    parts = []
-    for own, votes in zip(torch.split(labels.clamp(min=0), rows), torch.split(weights, rows), strict=True):
-        sums = votes.new_zeros(len(own), num_classes).scatter_add_(1, own, votes)
-        best = sums.topk(min(5, similarity.shape[1], num_classes), dim=1)
-        # A class without a vote is no answer, even where fewer than five got one.
-        parts.append(best.indices.masked_fill(best.values <= 0, -1))
-    return torch.cat(parts)
-
-
-def level_rankings(similarity: Tensor, rows: Tensor, labels: Tensor, truth: Tensor, **how: Any) -> list[Tensor]:
-    """`vote_ranking` at each level by the labels (N, L) of the neighbours' rows (M, k); `truth` (m, L) has others."""
-    counts = class_counts(labels, truth)
-    return [vote_ranking(similarity, y[rows], count, **how) for y, count in zip(labels.T, counts, strict=True)]
+    found = []
+    for column, count in zip(labels.T, class_counts(labels, truth), strict=True):
+        parts, size = [], max(1, max_elements // count)
+        for near, weight in zip(torch.split(rows, size), torch.split(weights, size), strict=True):
+            own = column[near]
+            votes = weight.new_zeros(len(own), count)
+            votes.scatter_add_(1, own.clamp(min=0), weight.masked_fill(own < 0, 0))
+            best = votes.topk(min(5, near.shape[1], count), dim=1)
+            # A class without a vote is no answer, even where fewer than five got one.
+            parts.append(best.indices.masked_fill(best.values <= 0, -1))
+        found.append(torch.cat(parts))
+    return found
 
 
 def hits(rankings: Sequence[Tensor], truth: Tensor) -> list[dict[str, Tensor]]:
@@ -171,7 +171,7 @@ def vote_accuracy(
     """Top-1 and top-5 accuracy in percent, coarse level first; NaN where no test row has a label.
 
     `similarity` and `neighbours` (M, k) are of `nearest`, targets (N,) or (N, L) and (M,) or (M, L), -1 for unknown,
-    which neither votes nor counts; `how` is the rest of `vote_ranking`. Top-5 is over min(5, k, classes).
+    which neither votes nor counts; `how` is the rest of `level_rankings`. Top-5 is over min(5, k, classes).
     """
     train_targets, test_targets = (x[:, None] if x.ndim == 1 else x for x in (train_targets, test_targets))
     right = hits(level_rankings(similarity, neighbours, train_targets, test_targets, **how), test_targets)
@@ -181,14 +181,13 @@ def vote_accuracy(
 def knn_ranking(
     bank: FeatureTable | None, val: FeatureTable, k: int, temperature: float, device: torch.device
 ) -> list[Tensor]:
-    """For each level `vote_ranking` (n, up to 5) by neighbours in `bank` or, without, in the other rows of `val`."""
-    query = val.features.to(device)
+    """`level_rankings` (n, up to 5) by neighbours in `bank` or, without, in the other rows of `val`."""
+    query, voters = val.features.to(device), val if bank is None else bank
     if bank is None:
         near = nearest_others(query, min(k, len(val) - 1))
     else:
         near = nearest(query, bank.features.to(device), min(k, len(bank)))
-    voters = (val if bank is None else bank).labels.to(device)
-    found = level_rankings(*near, voters, val.labels, temperature=temperature)
+    found = level_rankings(*near, voters.labels.to(device), val.labels, temperature=temperature)
     return [ranking.cpu() for ranking in found]
 
 
@@ -200,10 +199,8 @@ def neighbour_intervals(
     `each` is what `hits` gave, `cuts` are halves, see `solo.eval.intervals`. NaN where classes have less than k images
     on average, in two halves: small ones are then outvoted as a whole.
     """
-    halves = [
-        hits(knn_ranking(None, part, k, temperature, device), part.labels)
-        for part in map(val.rows, cuts if cuts.shape[1] > 1 else ())
-    ]
+    parts = map(val.rows, cuts if cuts.shape[1] > 1 else ())
+    halves = [hits(knn_ranking(None, part, k, temperature, device), part.labels) for part in parts]
     found = []
     for level, (one, column) in enumerate(zip(each, val.labels.T, strict=True)):
         enough = min(len(one["acc1"]), 2 * cuts.shape[1]) >= k * len(column[column >= 0].unique())
