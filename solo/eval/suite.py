@@ -283,27 +283,24 @@ def verdict(start: Tables, end: Tables, protocol: Protocol, device: torch.device
     knows nothing of other seeds); `says`, which is `better` or `worse` if one measure says so and the other doesn't
     disagree, `mixed` if they do, else `no difference`; and all of it as `text`.
     """
-    right: dict[str, list[Tensor]] = {"knn": [], "linear": []}
-    for bank, judged in (start, end):
-        how = protocol.l2, protocol.linear_steps, device
-        rankings = {
-            "knn": knn_ranking(bank, judged, protocol.k, protocol.temperature, device),
-            "linear": linear_ranking(bank, judged.features, judged.labels, *how)[0],
-        }
-        for name, ranking in rankings.items():
-            right[name].append(100 * hits(ranking, judged.labels)[0]["acc1"].double())
+    how = protocol.l2, protocol.linear_steps, device
+    rankings = {
+        "kNN": [knn_ranking(*tables, protocol.k, protocol.temperature, device) for tables in (start, end)],
+        "linear": [linear_ranking(bank, judged.features, judged.labels, *how)[0] for bank, judged in (start, end)],
+    }
     found, said, lines = dict[str, Any](), set[str](), list[str]()
-    for name, (before, after) in right.items():
+    for name, (first, last) in rankings.items():
+        before = 100 * hits(first, start[1].labels)[0]["acc1"].double()
+        after = 100 * hits(last, end[1].labels)[0]["acc1"].double()
         change = intervals.paired_images((after - before).tolist(), 100)
         ends = {"start": float(before.mean()), "end": float(after.mean()), "difference": change.mean}
-        found[name] = {key: plain(value) for key, value in ends.items()}
-        found[name]["ci"] = [plain(change.low), plain(change.high)]
+        found[name.lower()] = {key: plain(value) for key, value in ends.items()}
+        found[name.lower()]["ci"] = [plain(change.low), plain(change.high)]
         size = f"{abs(change.mean):.1f} +- {(change.high - change.low) / 2:.1f}"
         none = f"no difference ({'' if change.mean >= 0 else '-'}{size})"
         words = none if change.says == "no difference" else f"{change.says} by {size}"
-        title = "kNN" if name == "knn" else name
-        lines.append(f"{title}: {ends['start']:.2f} % -> {ends['end']:.2f} %, {words}")
+        lines.append(f"{name}: {ends['start']:.2f} % -> {ends['end']:.2f} %, {words}")
         said |= {change.says} - {"no difference"}
     says = "no difference" if not said else "mixed" if len(said) > 1 else said.pop()
     text = f"{says}{': stop' if says == 'worse' else ''} ({'; '.join(lines)})"
-    return {"says": says, "text": text, **found, "images": len(right["knn"][0]), "bank": len(start[0])}
+    return {"says": says, "text": text, **found, "images": len(after), "bank": len(start[0])}
