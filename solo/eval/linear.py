@@ -177,11 +177,9 @@ def choose(
     """
     known = (labels >= 0).nonzero()[:, 0]
     known = known[torch.randperm(len(known), generator=torch.Generator().manual_seed(seed)).to(known.device)]
-    number = max(1, round(left_out * len(known)))
-    judged, trained = known[:number], known[number:]
+    judged, trained = known.tensor_split([max(1, round(left_out * len(known)))])
     pairs = list(itertools.product(sorted(rates), sorted(decays)))
-    size = min(batch_size, len(trained))
-    weight, bias = train_heads(features[trained], labels[trained], classes, pairs, epochs, size, seed)
+    weight, bias = train_heads(features[trained], labels[trained], classes, pairs, epochs, batch_size, seed)
     right = torch.zeros(len(pairs), device=features.device)
     for rows in torch.split(judged, 1024):
         scores = torch.baddbmm(bias[:, None], features[rows].expand(len(pairs), -1, -1), weight)
@@ -192,13 +190,8 @@ def choose(
 
 
 STRENGTHS = tuple(10 ** (-6 + place / 4) for place in range(45))
-# Of linear classifiers the training images that they get: so many of each class, or a share of each class.
-FEW: dict[str, tuple[int | None, float | None]] = {
-    "shots1": (1, None),
-    "shots10": (10, None),
-    "labels1": (None, 0.01),
-    "labels10": (None, 0.1),
-}
+# Of linear classifiers the training images of each class that they get: so many (int), or a share of them (float).
+FEW: dict[str, int | float] = {"shots1": 1, "shots10": 10, "labels1": 0.01, "labels10": 0.1}
 
 
 @dataclass(frozen=True)
@@ -224,7 +217,7 @@ def probe(features: Features, protocol: str, settings: Settings, device: torch.d
     draws = settings.draws if protocol in FEW else 1
     found = torch.zeros(len(features.levels), len(val), dtype=torch.float64)
     for seed in range(settings.seed, settings.seed + draws):
-        bank = train.rows(some_of_each(train.labels[:, -1], *FEW[protocol], seed)) if protocol in FEW else train
+        bank = train.rows(some_of_each(train.labels[:, -1], FEW[protocol], seed)) if protocol in FEW else train
         best = knn_ranking(bank, val, settings.k, settings.temperature, device) if protocol == "knn" else []
         for level in range(len(features.levels) if protocol != "knn" else 0):
             one, truth = FeatureTable(bank.features, bank.labels[:, level, None]), val.labels[:, level, None]
@@ -234,12 +227,12 @@ def probe(features: Features, protocol: str, settings: Settings, device: torch.d
     return (found / draws).masked_fill(val.labels.T < 0, torch.nan)
 
 
-def some_of_each(labels: Tensor, count: int | None, share: float | None, seed: int, least: int = 1) -> Tensor:
-    """Row numbers of `count`, or of a `share` but `least`, random images of each class of (n,); -1 is none."""
+def some_of_each(labels: Tensor, amount: int | float, seed: int, least: int = 1) -> Tensor:
+    """Row numbers of an amount (int), or of a share (float) but `least`, of random images of each class (n,), >= 0."""
     generator, found = torch.Generator().manual_seed(seed), [torch.empty(0, dtype=torch.long)]
     for label in torch.unique(labels[labels >= 0]).tolist():
         rows = (labels == label).nonzero()[:, 0]
-        most = count if count is not None else max(least, round((share or 0) * len(rows)))
+        most = amount if isinstance(amount, int) else max(least, round(amount * len(rows)))
         found.append(rows[torch.randperm(len(rows), generator=generator)[:most]])
     return torch.cat(found).sort().values
 
@@ -251,7 +244,7 @@ def choose_strength(bank: FeatureTable, settings: Settings, seed: int, device: t
     is one summit. Of equally good ones the strongest is taken; `settings.l2` where no class has three images.
     """
     judged = torch.zeros(len(bank), dtype=torch.bool)
-    judged[some_of_each(bank.labels[:, 0], None, 0.2, seed, least=0)] = True
+    judged[some_of_each(bank.labels[:, 0], 0.2, seed, least=0)] = True
     if not judged.any():
         return settings.l2
     trained, held = bank.rows(~judged), bank.rows(judged)
