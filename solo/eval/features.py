@@ -256,7 +256,7 @@ def draw(count: int, most: int, seed: int = 0) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most].sort().values
 
 
-def best(similarity: Tensor, depth: int) -> Tensor:
+def best_columns(similarity: Tensor, depth: int) -> Tensor:
     """Columns of the `depth` largest numbers of each row, in their order: (n, m) -> (n, depth)."""
     width = similarity.shape[1]
     if depth * 8 < width and width > 1000:

@@ -14,15 +14,11 @@ from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from solo import distributed
-from solo.eval.features import ELEMENTS, FeatureTable, unit_rows
-from solo.eval.features import best as best_columns
+from solo.eval.features import ELEMENTS, FeatureTable, best_columns, unit_rows
 from solo.eval.intervals import UNDEFINED, Interval, of_halves
 from solo.precision import at_least_float32
 
 Distance = Literal["cosine", "euclidean"]
-
-_QUERY_ROWS = 1024  # enough rows for a fast matrix product; the rest of the memory goes to columns
-_GATHERED = 5_000_000  # neighbours of all processes at once
 
 
 @torch.no_grad()
@@ -36,7 +32,8 @@ def nearest(
     """
     keys = [keys] if isinstance(keys, Tensor) else keys
     prepare = unit_rows if distance == "cosine" else at_least_float32
-    rows = max(1, min(len(query), _QUERY_ROWS, max_elements // max(k, 1)))
+    # 1,024 rows are enough for a fast matrix product; the rest of the memory goes to columns.
+    rows = max(1, min(len(query), 1024, max_elements // max(k, 1)))
     found = []
     for part in map(prepare, torch.split(query, rows)):
         top = part.new_empty(len(part), 0)
@@ -214,13 +211,8 @@ class WeightedKNNClassifier(Metric):
     Train rows without a class (-1 at the finest level) are no neighbours. Each process searches its own train rows, so
     that these are in memory once; only the test rows and the nearest neighbours travel. The name is solo-learn's.
 
-    Args:
-        k: neighbours that vote, clipped to the number of train rows.
-        T: temperature of the votes, with cosine.
-        max_distance_matrix_size: bound on the similarities held at once.
-        distance_fx: `cosine` (weights exp(cos / T)) or `euclidean` (weights 1 / (distance + epsilon)).
-        epsilon: keeps the euclidean weights finite.
-        dist_sync_on_step: torchmetrics'.
+    `k` neighbours vote, of fewer train rows all, by the `distance_fx` `cosine`, with the weights exp(cos / T), or
+    `euclidean`, with 1 / (distance + epsilon); `max_distance_matrix_size` bounds the similarities held at once.
     """
 
     full_state_update = False
@@ -242,11 +234,8 @@ class WeightedKNNClassifier(Metric):
         super().__init__(dist_sync_on_step=dist_sync_on_step, compute_with_cache=False, sync_on_compute=False)
         if distance_fx not in ("cosine", "euclidean"):
             raise ValueError(f"the k-NN distance {distance_fx!r} is unknown; choose cosine or euclidean")
-        self.k = k
-        self.T = T
-        self.max_distance_matrix_size = max_distance_matrix_size
-        self.distance_fx = distance_fx
-        self.epsilon = epsilon
+        self.k, self.T, self.epsilon = k, T, epsilon
+        self.max_distance_matrix_size, self.distance_fx = max_distance_matrix_size, distance_fx
         # (acc1, acc5) in percent of each label level, coarse first, of the last `compute`
         self.level_accuracies: list[tuple[float, float]] = []
         for name in ("train_features", "train_targets", "test_features", "test_targets"):
@@ -308,7 +297,7 @@ def _nearest_of_all(similarity: Tensor, labels: Tensor, k: int) -> tuple[Tensor,
     similarity = F.pad(similarity, (0, missing), value=-torch.inf)
     labels = torch.cat([labels, labels.new_full((len(labels), missing, *labels.shape[2:]), -1)], dim=1)
     found = []
-    rows = max(1, _GATHERED // (k * distributed.world_size()))  # at a time: with many processes theirs fill the memory
+    rows = max(1, ELEMENTS // (k * distributed.world_size()))  # at a time: with many processes theirs fill the memory
     for part in zip(torch.split(similarity, rows), torch.split(labels, rows), strict=True):
         near, theirs = (distributed.gather_no_grad(x.transpose(0, 1)).transpose(0, 1) for x in part)
         near, places = near.topk(k, dim=1)

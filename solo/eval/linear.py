@@ -121,15 +121,6 @@ def linear_ranking(
     return [best.cpu() for best in model.ranking(features.to(device))], model
 
 
-@dataclass(frozen=True)
-class Choice:
-    """The best `lr` and `weight_decay` of a grid, and the accuracy of all pairs on the rows left out, in percent."""
-
-    lr: float
-    weight_decay: float
-    accuracies: dict[Pair, float]
-
-
 @torch.no_grad()
 def train_heads(
     features: Tensor, labels: Tensor, classes: int, pairs: Sequence[Pair], epochs: int, batch_size: int, seed: int
@@ -170,10 +161,10 @@ def choose(
     batch_size: int,
     seed: int,
     left_out: float = 0.1,
-) -> Choice:
-    """The pair of the grid with the best accuracy on a share `left_out` of the rows, of equal ones the smallest rate.
+) -> tuple[Pair, dict[Pair, float]]:
+    """The best pair of a grid, of equal ones that of the smallest rate, and the accuracy of all pairs in percent.
 
-    Other arguments are those of `train_heads`; rows whose label is -1 don't count.
+    Both are of a share `left_out` of the rows; those whose label is -1 don't count. All else is as for `train_heads`.
     """
     known = (labels >= 0).nonzero()[:, 0]
     known = known[torch.randperm(len(known), generator=torch.Generator().manual_seed(seed)).to(known.device)]
@@ -185,8 +176,7 @@ def choose(
         scores = torch.baddbmm(bias[:, None], features[rows].expand(len(pairs), -1, -1), weight)
         right += (scores.argmax(dim=2) == labels[rows].to(scores.device)).sum(dim=1)
     accuracies = dict(zip(pairs, (100 * right / len(judged)).tolist(), strict=True))
-    lr, weight_decay = max(pairs, key=lambda pair: accuracies[pair])
-    return Choice(lr, weight_decay, accuracies)
+    return max(pairs, key=lambda pair: accuracies[pair]), accuracies
 
 
 STRENGTHS = tuple(10 ** (-6 + place / 4) for place in range(45))

@@ -22,7 +22,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from solo.eval.features import ELEMENTS, best, unit_rows
+from solo.eval.features import ELEMENTS, best_columns, unit_rows
 
 GRADED = ("h_ap", "ndcg", "asi")
 
@@ -122,7 +122,7 @@ def _ranked(features: Tensor, queries: Tensor, gallery: Tensor, depth: int) -> I
         part = queries[start : start + rows]
         similarity = unit_rows(features[part]) @ keys.T
         similarity.masked_fill_(part[:, None] == gallery, -torch.inf)
-        yield slice(start, start + len(part)), best(similarity, depth)
+        yield slice(start, start + len(part)), best_columns(similarity, depth)
 
 
 def _graded_scores(shared: Tensor, num_levels: int) -> Tensor:
