@@ -18,8 +18,7 @@ from pathlib import Path
 
 import torch
 
-from solo.analysis.analyze import RunSource, SnapshotSource, analyze
-from solo.analysis.numbers import Options
+from solo.analysis.analyze import Options, RunSource, SnapshotSource, analyze
 from solo.eval.features import Features, FeatureTable
 from solo.taxonomy import Taxonomy
 

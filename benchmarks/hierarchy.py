@@ -20,7 +20,7 @@ from typing import Any
 
 import yaml
 
-from solo.analysis.pages import markdown_table
+from solo.analysis.figure import markdown_table
 from solo.experiment.main import main as experiment
 
 HERE = Path(__file__).parent

@@ -12,7 +12,7 @@ import statistics
 import sys
 from pathlib import Path
 
-from solo.analysis.pages import markdown_table
+from solo.analysis.figure import markdown_table
 from solo.eval.intervals import paired
 
 NEAREST = {

@@ -14,48 +14,18 @@ from pkgutil import resolve_name
 from typing import Any, TypeVar
 
 import solo
-from solo.args.compose import (
-    CHECKPOINTS,
-    SOURCES,
-    LineParser,
-    complete,
-    compose,
-    expand,
-    read_word,
-    source_word,
-    take_over,
-)
-from solo.args.eval_schema import (
-    AnalyzeCfg,
-    EmbedCfg,
-    EvaluateCfg,
-    ExportCfg,
-    FeatureCfg,
-    KnnCfg,
-    PredictCfg,
-    SearchCfg,
-    UmapCfg,
-)
+from solo.args import compose, eval_schema, show
+from solo.args.config import freeze
 from solo.args.fields import check, keys_of
 from solo.args.parse import Parsed, parse
 from solo.args.recipes import find_folders, find_recipe
 from solo.args.schema import LinearCfg, PretrainCfg
-from solo.args.show import (
-    completions,
-    describe,
-    help_text,
-    install_completion,
-    recipe_page,
-    resolved_text,
-    usage,
-)
 from solo.compat import twin
 from solo.compat.args import has_flags, read_flags
 from solo.cores import fitting_workers
-from solo.errors import ConfigError, UserError, refusal
+from solo.errors import ConfigError, UserError, did_you_mean, refusal
 from solo.plugin import permit
 from solo.screen import PIPE_CLOSED, guarded_output, reader_is_gone, say_error, shown
-from solo.suggest import did_you_mean
 
 Cfg = TypeVar("Cfg")
 
@@ -76,15 +46,21 @@ class Command:
 COMMANDS: dict[str, Command] = {
     "pretrain": Command("run.pretrain:run", PretrainCfg, "learn from images without labels"),
     "linear": Command("run.measure:linear", LinearCfg, "evaluate a backbone with a linear classifier, or finetune it"),
-    "evaluate": Command("run.measure:evaluate", EvaluateCfg, "measure features at every level of the label tree"),
-    "analyze": Command("run.analyze:run", AnalyzeCfg, "look at embeddings: emergence, collapse, the tree; a report"),
-    "knn": Command("run.measure:knn", KnnCfg, "evaluate features by their nearest neighbours"),
-    "umap": Command("run.measure:umap", UmapCfg, "draw features as points in the plane"),
-    "embed": Command("run.take:embed", None, "features of a folder of images", EmbedCfg),
-    "search": Command("run.take:search", None, "find the images most alike to one", SearchCfg),
-    "predict": Command("run.take:predict", None, "best classes of a folder of images, at every level", PredictCfg),
+    "evaluate": Command(
+        "run.measure:evaluate", eval_schema.EvaluateCfg, "measure features at every level of the label tree"
+    ),
+    "analyze": Command(
+        "run.analyze:run", eval_schema.AnalyzeCfg, "look at embeddings: emergence, collapse, the tree; a report"
+    ),
+    "knn": Command("run.measure:knn", eval_schema.KnnCfg, "evaluate features by their nearest neighbours"),
+    "umap": Command("run.measure:umap", eval_schema.UmapCfg, "draw features as points in the plane"),
+    "embed": Command("run.take:embed", None, "features of a folder of images", eval_schema.EmbedCfg),
+    "search": Command("run.take:search", None, "find the images most alike to one", eval_schema.SearchCfg),
+    "predict": Command(
+        "run.take:predict", None, "best classes of a folder of images, at every level", eval_schema.PredictCfg
+    ),
     "export": Command(
-        "run.take:export", None, "the backbone for timm, torchvision, Hugging Face, ONNX, ...", ExportCfg
+        "run.take:export", None, "the backbone for timm, torchvision, Hugging Face, ONNX, ...", eval_schema.ExportCfg
     ),
     "experiment": Command("experiment.main:main", None, "compare arms over paired seeds, with intervals"),
     "benchmark": Command("experiment.benchmark:main", None, "runs on many data sets and protocols, in one table"),
@@ -102,8 +78,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         try:
             code = _exit_code(words)
         finally:
-            other = twin() if code in (1, 2) else None
-            if other:
+            if code in (1, 2) and (other := twin()):
                 say_error(f"note: {other}")
     return PIPE_CLOSED if reader_is_gone() and code == 0 else code
 
@@ -137,39 +112,36 @@ def _exit_code(words: list[str]) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
-    name = words[0] if words else "--help"
-    if name in ("--help", "-h", "help"):
-        rows = "\n".join(f"  {row:<10} {command.help}" for row, command in COMMANDS.items())
-        sys.stdout.write(
-            f"usage: solo COMMAND ...\n\n{rows}\n\n`solo COMMAND --help` lists the keys of a command.\n"
-            "`solo --install-completion` lets bash, zsh or fish complete commands, recipes and keys.\n"
-        )
-        return 0
-    if name == "--version":
-        sys.stdout.write(f"{solo.__version__}\n")
-        return 0
-    schemas = {row: command.schema for row, command in COMMANDS.items()}
-    if name in ("--complete", "--install-completion"):
-        given = words[1] if words[1:] else None
-        found = completions(given or "", schemas) if name == "--complete" else [install_completion(given)]
-        sys.stdout.write("".join(f"{line}\n" for line in found))
-        return 0
-    if name not in COMMANDS:
+    name, rest = (words[0], words[1:]) if words else ("--help", [])
+    if name not in (*COMMANDS, "--help", "-h", "help", "--version", "--complete", "--install-completion"):
         raise ConfigError(f"{name!r} is no command; {did_you_mean(name, COMMANDS)}choose {', '.join(COMMANDS)}")
-    command = COMMANDS[name]
-    if name == "recipe":
-        overrides = [word for word in words[1:] if _is_override(word)]
-        places = [word for word in words[1:] if word not in overrides]
-        sys.stdout.write(recipe_page(places, overrides, {row: schema for row, schema in schemas.items() if schema}))
-        return 0
-    if command.own is not None:
-        settings = read_words(name, command.own, words[1:])
+    if name in COMMANDS and name != "recipe":
+        command = COMMANDS[name]
+        if command.schema is not None:
+            return _run(name, command, command.schema, rest)
+        if command.own is None:
+            return int(resolve_name(f"solo.{command.call}")(rest))
+        settings = read_words(name, command.own, rest)
         if settings is not None:
             resolve_name(f"solo.{command.call}")(settings)
         return 0
-    if command.schema is None:
-        return int(resolve_name(f"solo.{command.call}")(words[1:]))
-    return _run(name, command, command.schema, words[1:])
+    schemas = {row: command.schema for row, command in COMMANDS.items()}
+    if name == "recipe":
+        overrides = [word for word in rest if _is_override(word)]
+        places = [word for word in rest if word not in overrides]
+        text = show.recipe_page(places, overrides, {row: schema for row, schema in schemas.items() if schema})
+    elif name == "--complete":
+        text = "".join(f"{line}\n" for line in show.completions(rest[0] if rest else "", schemas))
+    elif name == "--install-completion":
+        text = f"{show.install_completion(rest[0] if rest else None)}\n"
+    elif name == "--version":
+        text = f"{solo.__version__}\n"
+    else:
+        rows = "\n".join(f"  {row:<10} {command.help}" for row, command in COMMANDS.items())
+        text = f"usage: solo COMMAND ...\n\n{rows}\n\n`solo COMMAND --help` lists the keys of a command.\n"
+        text += "`solo --install-completion` lets bash, zsh or fish complete commands, recipes and keys.\n"
+    sys.stdout.write(text)
+    return 0
 
 
 def read_words(command: str, schema: type[Cfg], words: Sequence[str]) -> Cfg | None:
@@ -178,14 +150,14 @@ def read_words(command: str, schema: type[Cfg], words: Sequence[str]) -> Cfg | N
     if {"-h", "--help"} & set(words):
         places = " ".join(name.upper() for name in known.POSITIONAL)
         about = str(schema.__doc__).strip()
-        sys.stdout.write(f"usage: solo {command} {places} [KEY=VALUE ...]\n\n{about}\n\n{help_text(schema)}\n")
+        sys.stdout.write(f"usage: solo {command} {places} [KEY=VALUE ...]\n\n{about}\n\n{show.help_text(schema)}\n")
         return None
     keys = keys_of(schema)
     values: dict[str, Any] = {}
     free = [name for name in known.POSITIONAL if not any(word.startswith(f"{name}=") for word in words)]
     for word in words:
         if word.split("=", 1)[0].lstrip("+") in keys and "=" in word or not free:
-            found = read_word(word, schema)
+            found = compose.read_word(word, schema)
             if values.get(found.key, found.value) != found.value:
                 raise ConfigError(f"{found.key} is given twice, {values[found.key]!r} and {found.value!r}; drop one")
             values[found.key] = found.value
@@ -194,21 +166,28 @@ def read_words(command: str, schema: type[Cfg], words: Sequence[str]) -> Cfg | N
     return settings_of(schema, values)
 
 
-def settings_of(schema: type[Cfg], values: Mapping[str, Any]) -> Cfg:
-    """The settings, or a `ConfigError` with all problems, one a line."""
+def settings_of(schema: type[Cfg], values: Mapping[str, Any], where: str = "") -> Cfg:
+    """The settings, or a `ConfigError` with all problems, one a line that begins with `where`."""
     checked, problems = check(values, schema)
     if problems:
-        raise ConfigError("\n".join(f"{key}{text}" for key, text in problems))
-    return schema(**{name: checked[name] for name in keys_of(schema)})
+        raise ConfigError("\n".join(f"{where}{key}{text}" for key, text in problems))
+    return freeze(checked, schema)
 
 
 def _run(name: str, command: Command, schema: type, words: list[str]) -> int:
     flags = has_flags(name, words)
-    given = _parser().parse_intermixed_args([] if flags else words)
+    parser = compose.LineParser(add_help=False, allow_abbrev=False)
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("--config-path", "-cp")
+    parser.add_argument("--config-name", "-cn")
+    parser.add_argument("--cfg", choices=["resolved"])
+    for option in (("--preview",), ("--multirun", "-m"), ("--help", "-h")):
+        parser.add_argument(*option, action="store_true")
+    given = parser.parse_intermixed_args([] if flags else words)
     if given.help:
         method = next((word.partition("=")[2] for word in given.words if word.startswith("method=")), None)
         permit([method] if method else [])
-        sys.stdout.write(f"{usage(name, command.help, schema)}\n{help_text(schema, method)}\n")
+        sys.stdout.write(f"{show.usage(name, command.help, schema)}\n{show.help_text(schema, method)}\n")
         return 0
     if given.preview and name != "pretrain":
         raise ConfigError("--preview shows augmented views, which only `solo pretrain` makes")
@@ -220,9 +199,9 @@ def _run(name: str, command: Command, schema: type, words: list[str]) -> int:
     else:
         parsed = read_config(name, *_split(given), for_run=not given.cfg)
     if given.cfg:
-        sys.stdout.write(f"{resolved_text(parsed)}\n")
-        return 0
-    execute("run.pretrain:preview" if given.preview else command.call, parsed)
+        sys.stdout.write(f"{show.resolved_text(parsed)}\n")
+    else:
+        execute("run.pretrain:preview" if given.preview else command.call, parsed)
     return 0
 
 
@@ -234,7 +213,7 @@ def execute(call: str, parsed: Parsed, **more: Any) -> Any:
         asked = parsed.values["data"]["num_workers"] or 0  # none where no images are read
         if fitting_workers(asked) < asked:
             say_error(f"note: data.num_workers={asked}: {fitting_workers(asked)} are started, one for each core")
-        sys.stdout.write("".join(f"{shown(line)}\n" for line in describe(parsed.values)))
+        sys.stdout.write("".join(f"{shown(line)}\n" for line in show.describe(parsed.values)))
     function = resolve_name(f"solo.{call}")
     with resolve_name("solo.run.report:explained")():
         if parsed.fetch is not None:
@@ -250,7 +229,7 @@ def is_first_process() -> bool:
 def _sweep(name: str, command: Command, given: argparse.Namespace) -> int:
     """All configs are read before the first run starts."""
     places, overrides = _split(given)
-    sweep = expand(overrides)
+    sweep = compose.expand(overrides)
     parsed = [read_config(name, places, words, for_run=not given.cfg) for words in sweep.jobs]
     if not given.cfg and not given.preview:  # each is a program of its own; one that fails doesn't stop the others
         report, rows = importlib.import_module("solo.run.report"), []
@@ -264,7 +243,7 @@ def _sweep(name: str, command: Command, given: argparse.Namespace) -> int:
     for number, (job, words) in enumerate(zip(parsed, sweep.differing, strict=True), start=1):
         sys.stdout.write(f"# run {number} of {len(parsed)}: {shown(' '.join(words))}\n")
         if given.cfg:
-            sys.stdout.write(f"{resolved_text(job)}\n\n")
+            sys.stdout.write(f"{show.resolved_text(job)}\n\n")
         else:
             execute("run.pretrain:preview", job, number=number)
     return 0
@@ -287,26 +266,26 @@ def read_config(name: str, places: Sequence[str], overrides: Sequence[str], for_
     schema = COMMANDS[name].schema
     assert schema is not None
     overrides, places, saved = list(overrides), list(places), dict[str, Any]()
-    features = issubclass(schema, FeatureCfg)
-    if SOURCES[0] in keys_of(schema):
-        short = re.compile("checkpoint=")  # `checkpoint.dir` is another key
-        overrides = [short.sub(f"{SOURCES[0]}=", word, 1) if short.match(word) else word for word in overrides]
-        if source := source_word(places, schema):
+    features = issubclass(schema, eval_schema.FeatureCfg)
+    if compose.SOURCES[0] in keys_of(schema):
+        # `checkpoint.dir` is another key.
+        overrides = [re.sub(r"^checkpoint=", f"{compose.SOURCES[0]}=", word) for word in overrides]
+        if source := compose.source_word(places, schema):
             places, overrides = [], [source, *overrides]
         if len(places) == 1 and not find_folders(places[0], name) and not os.path.exists(os.path.expanduser(places[0])):
             raise ConfigError(f"{places[0]!r} doesn't exist; give a checkpoint, the folder of a run, or a recipe")
-        source = next((word for word in overrides if word.startswith(f"{SOURCES[0]}=")), None)
+        source = next((word for word in overrides if word.startswith(f"{compose.SOURCES[0]}=")), None)
         if source and not places and not features:  # the recipe for the run's data set
-            saved = dict(saved_data(str(read_word(source).value)))
+            saved = dict(saved_data(str(compose.read_word(source).value)))
             if not saved.get("dataset"):
                 raise ConfigError(f"the checkpoint doesn't say its data set; name a recipe: solo {name} DATASET {name}")
             places = [str(saved["dataset"]), name]
     if len(places) > 2:
         raise ConfigError(f"command line: {places[2]!r} is not key=value; see --help")
     recipe = None if features and overrides and not places else find_recipe(places, name)
-    values, origins = compose(recipe, overrides, schema)
-    take_over(values, origins, saved)
-    told = complete(values, origins, schema, saved_data) if features else []
+    values, origins = compose.compose(recipe, overrides, schema)
+    compose.take_over(values, origins, saved)
+    told = compose.complete(values, origins, schema, saved_data) if features else []
     parsed = parse(values, schema, origins, for_run=for_run)
     parsed.notes[:0] = [*origins.notes, *told]
     return parsed
@@ -322,18 +301,6 @@ def _is_override(word: str) -> bool:
     before, equals, _ = word.partition("=")
     # A file or a run's folder may have = in its name; `seed=1` is the key, whatever lies there.
     keys = {key for command in COMMANDS.values() if command.schema for key in keys_of(command.schema)}
-    path = os.path.exists(word) and ("/" in before or Path(word).suffix in CHECKPOINTS or before not in keys)
+    path = os.path.exists(word) and ("/" in before or Path(word).suffix in compose.CHECKPOINTS or before not in keys)
     path |= word.endswith(".yaml") and before not in keys and not {".", "/"} & set(before)
     return (bool(equals) and not path) or bool(re.fullmatch(r"~\w[\w.@/]*", word))
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = LineParser(add_help=False, allow_abbrev=False)
-    parser.add_argument("words", nargs="*")
-    parser.add_argument("--config-path", "-cp")
-    parser.add_argument("--config-name", "-cn")
-    parser.add_argument("--cfg", choices=["resolved"])
-    parser.add_argument("--preview", action="store_true")
-    parser.add_argument("--multirun", "-m", action="store_true")
-    parser.add_argument("--help", "-h", action="store_true")
-    return parser

@@ -4,11 +4,12 @@ import contextlib
 import errno
 import os
 import sys
-from collections.abc import Iterator
-from typing import Any, TextIO, cast
+from collections.abc import Iterable, Iterator
+from typing import Any, TextIO, TypeVar, cast
 
 from solo.errors import printable
 
+Item = TypeVar("Item")
 PIPE_CLOSED = 141  # exit code, that of a program that SIGPIPE ends
 _closed = False
 
@@ -22,6 +23,15 @@ def say_error(text: str) -> None:
     """A line on the error output."""
     sys.stderr.write(f"{shown(text)}\n")
     sys.stderr.flush()
+
+
+def progress(items: Iterable[Item], what: str, total: int | None = None) -> Iterable[Item]:
+    """The items; a terminal shows how many have been taken."""
+    from rich.console import Console
+    from rich.progress import track  # takes a while, and most commands show none
+
+    screen = Console(stderr=True)
+    return track(items, what, total, console=screen, transient=True, disable=not screen.is_terminal)
 
 
 def reader_is_gone() -> bool:

@@ -178,7 +178,7 @@ class Taxonomy:
             raise UserError(f"{what}; take them out of the label tree, or add images")
 
     @cached_property
-    def _tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def tables(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Paths (C, levels), depths (C,) of the classes; heights[d, n] of node n at level d - 1, row 0 is the root."""
         import numpy as np
 
@@ -192,7 +192,7 @@ class Taxonomy:
 
     def depths(self) -> np.ndarray:
         """(C,) how many levels each class has a label at, 1 to `num_levels`."""
-        return self._tables[1].copy()
+        return self.tables[1].copy()
 
     def lca_depth(self, a: Any, b: Any) -> np.ndarray:
         """Depth of the lowest common ancestor: how many levels two classes share, 0 (only the root) to `num_levels`.
@@ -200,12 +200,12 @@ class Taxonomy:
         Classes are arrays of any shape that broadcast: `lca_depth(r[:, None], r)`, r all classes, is the matrix.
         """
         # A level at a time keeps the matrix of many classes small.
-        shared: Any = sum((column[a] == column[b]) & (column[a] >= 0) for column in self._tables[0].T)
+        shared: Any = sum((column[a] == column[b]) & (column[a] >= 0) for column in self.tables[0].T)
         return shared  # type: ignore[no-any-return]
 
     def distance(self, a: Any, b: Any) -> np.ndarray:
         """Number of edges between two classes in the tree; arguments as of `lca_depth`."""
-        depths = self._tables[1]
+        depths = self.tables[1]
         return depths[a] + depths[b] - 2 * self.lca_depth(a, b)  # type: ignore[no-any-return]
 
     def lca_height(self, a: Any, b: Any) -> np.ndarray:
@@ -214,7 +214,7 @@ class Taxonomy:
         Arguments as of `lca_depth`. The measure is that of Bertinetto et al., Making Better Mistakes (CVPR 2020),
         section 3: https://arxiv.org/abs/1912.09393.
         """
-        (paths, _, heights), shared = self._tables, self.lca_depth(a, b)
+        (paths, _, heights), shared = self.tables, self.lca_depth(a, b)
         return heights[shared, paths[a, shared - 1] * (shared > 0)]  # type: ignore[no-any-return]
 
     def render(self, counts: Sequence[int] | None = None, max_children: int = 8) -> str:

@@ -12,25 +12,26 @@ from typing import Any
 
 import numpy as np
 
-from solo.analysis.figure import GOOD, GREY, DotRow, Figure, dots, run_colour
-from solo.analysis.pages import Lines, embedded, finite, markdown_table, render
+from solo.analysis.figure import GOOD, GREY, DotRow, Figure, dots, embedded, finite, markdown_table, render, run_colour
 from solo.errors import UserError, reason
 from solo.eval.features import Array
 from solo.eval.intervals import Paired, holm, paired, paired_images
 from solo.files import write_text
 
+Tables = Mapping[str, Sequence[Sequence[str]]]  # by their headings, each as its first line and its rows
+
 
 def texts(
-    title: str, command: str, tables: Mapping[str, Lines], remarks: Sequence[str], file: str = "", picture: bytes = b""
+    title: str, command: str, tables: Tables, remarks: Sequence[str], file: str = "", picture: bytes = b""
 ) -> dict[str, str]:
     """`report.html`, in which is everything, and `report.md`: tables under their headings, the YAML file at the end."""
     parts = [f"# {title}", f"`{command}`"]
     for heading, lines in tables.items():
-        parts += [*([f"## {heading}"] if heading else []), markdown_table(lines)]
-    parts += [*remarks, *([f"```yaml\n{file.strip()}\n```"] if file else [])]
+        parts += [f"## {heading}" if heading else "", markdown_table(lines)]
+    parts += [*remarks, f"```yaml\n{file.strip()}\n```" if file else ""]
     words: dict[str, Any] = {"title": title, "command": command, "tables": tables, "remarks": remarks, "file": file}
     page = render("tables.html", **words, picture=embedded(picture) if picture else "")
-    return {"report.html": page, "report.md": "\n\n".join(parts) + "\n"}
+    return {"report.html": page, "report.md": "\n\n".join(filter(None, parts)) + "\n"}
 
 
 def _write(folder: Path, files: dict[str, str], plain: Mapping[str, Any]) -> list[str]:
@@ -104,14 +105,11 @@ def table_of_arms(report: Report, budget: str) -> list[list[str]]:
         if cell.budget == budget:
             arms.setdefault(cell.arm, {})[cell.measure] = cell
     rows = []
-    gains = {arm: of[report.measures[0]].difference for arm, of in arms.items()}
-    for arm in sorted(arms, key=lambda arm: -(gain.mean if (gain := gains[arm]) else 0.0)):
-        first = arms[arm][report.measures[0]]
+    firsts = {arm: of[report.measures[0]] for arm, of in arms.items()}
+    for arm, first in sorted(firsts.items(), key=lambda one: -one[1].difference.mean if one[1].difference else 0.0):
         row = [arm + (" (placebo)" if arm in report.placebos else ""), str(first.seeds)]
-        for measure in report.measures:
-            cell = arms[arm][measure]
-            spread = "" if math.isnan(cell.deviation) else f" ± {cell.deviation:.2f}"
-            found = cell.difference
+        for cell in (arms[arm][measure] for measure in report.measures):
+            spread, found = "" if math.isnan(cell.deviation) else f" ± {cell.deviation:.2f}", cell.difference
             tested = f", {cell.p_holm:.2g}, {found.sign_p:.2g}" if found and found.pairs > 1 else ""
             row += [f"{cell.mean:.2f}{spread}", f"{found}{tested}" if found else ""]
         rows.append([*row, "" if math.isnan(first.cost) else f"{first.cost:.2f}"])

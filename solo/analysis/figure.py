@@ -1,15 +1,21 @@
-"""Figures as plain data: what is drawn, in which colours; `drawing` knows how."""
+"""Figures as plain data, in which colours (`drawing` knows how), and what lies in `page/`: HTML pages, and words."""
 
+import base64
 import colorsys
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from functools import cache
+from importlib import resources
+from typing import Any, NamedTuple
 
 import numpy as np
+import yaml
+from markupsafe import Markup
 
 from solo.errors import UserError
 from solo.eval.features import Array
+from solo.screen import shown
 
 # Eight colours that differ by at least 0.12 in OKLab for normal, protanopic and deuteranopic eyes (simulated after
 # Machado, Oliveira, Fernandes, 2009; tests/analysis/test_palette.py), and stand out from white and from near-black.
@@ -209,3 +215,46 @@ def legend_of(panels: Sequence[Panel]) -> dict[str, str]:
 def is_empty(panel: Panel) -> bool:
     """Whether there is nothing to see: no picture, and no finite value."""
     return isinstance(panel, Plot) and not any(math.isfinite(y) for one in panel.series for y in one.y)
+
+
+@cache
+def page_file(name: str) -> str:
+    """The text of a file in `page/`."""
+    return resources.files("solo.analysis").joinpath("page", name).read_text(encoding="utf-8")
+
+
+@cache
+def words_of(name: str) -> Any:
+    """What `<name>.yaml` in `page/` holds: mappings of texts with fields to fill."""
+    return yaml.safe_load(page_file(f"{name}.yaml"))
+
+
+def render(name: str, show: Callable[[object], str] = shown, **values: Any) -> str:
+    """The template of this name, filled: all text goes through `show`, and its marks are escaped."""
+    from jinja2 import Environment
+
+    page = Environment(autoescape=True, finalize=lambda x: x if isinstance(x, Markup) else show(x))
+    return page.from_string(page_file(name)).render(**values)
+
+
+def embedded(picture: bytes, kind: str = "png") -> Markup:
+    """The address of a picture that is in the page itself, for `src`."""
+    return Markup(f"data:image/{kind};base64,{base64.b64encode(picture).decode()}")
+
+
+def markdown_table(lines: Sequence[Sequence[str]]) -> str:
+    """The Markdown of a table whose first line is its heading; `|` in a cell is escaped."""
+    head, *rows = lines
+    cells = ([cell.replace("|", "\\|") for cell in line] for line in (head, ["---"] * len(head), *rows))
+    return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+
+def finite(value: Any, digits: int | None = None) -> Any:
+    """None for what isn't finite, which JSON doesn't know, in mappings and lists; else floats of significant digits."""
+    if isinstance(value, Mapping):
+        return {key: finite(inner, digits) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [finite(inner, digits) for inner in value]
+    if not isinstance(value, float):
+        return value
+    return None if not math.isfinite(value) else value if digits is None else float(f"{value:.{digits}g}")

@@ -191,9 +191,9 @@ def _spectra(analysis: Analysis) -> fig.Figure:
 def _clouds(analysis: Analysis, view: View) -> fig.Figure:
     """Figures 10 and 14: points of one view, of each run, at the start and at the end."""
     labelling = analysis.labelling
-    level = -1 if view.fine else labelling.superclass
+    level = -1 if view.key == "inside" else labelling.superclass
     labels, names = labelling.labels[view.rows, level], labelling.names[level]
-    present = sorted(set(labels[labels >= 0].tolist())) if view.fine else range(len(names))
+    present = sorted(set(labels[labels >= 0].tolist())) if level == -1 else range(len(names))
     groups = [
         (names[label], colour, rows)
         for label, colour in zip(present, fig.category_colours(len(present)), strict=True)

@@ -7,14 +7,14 @@ models and epochs, so that these stay comparable.
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from solo.analysis.figure import Figure, Legend, Panel, is_empty
-from solo.analysis.pages import words_of
+from solo.analysis.figure import Figure, Legend, Panel, is_empty, words_of
+from solo.args.eval_schema import AnalyzeCfg
 from solo.errors import UserError
 from solo.eval import classes as by_class
 from solo.eval import embedding as measures
@@ -26,29 +26,6 @@ from solo.eval.knn import hits, level_rankings, neighbour_intervals
 SPACES = {"backbone": "representation", "projector": "projection"}
 COSINE_ANCHORS = 4000  # each against all images: hundreds of millions of pairs are enough for a distribution
 _RANDOM_SUPERCLASSES = 5  # as in figure 10 of the paper
-
-
-@dataclass(frozen=True)
-class Options:
-    """How to look; the names are those of the command's keys."""
-
-    k: int = 20  # neighbours that vote, and that say how far classes mix
-    temperature: float = 0.07  # of their votes
-    # images that are compared with all images; more are drawn at random (for cosines at most 4,000)
-    max_anchors: int = 10_000
-    quantile: float = 0.99  # of the adaptive threshold
-    seed: int = 5  # of all draws
-    title: str | None = None  # of the report; by default the names of the runs
-    superclass: str | int | None = None  # level of the superclasses, name or index; default the one above the classes
-    inside: str | None = None  # name of the superclass whose classes are drawn; default the poorest one
-    clusters: int | None = None  # without labels, how many to find; default a twentieth of the images, 10 to 60
-    # how features become points; `none` leaves the pictures of points out
-    embedding: Literal["umap", "tsne", "pca", "none"] = "umap"
-    max_points: int = 2000  # images of a picture of points
-    max_images: int | None = None  # images to look at; more are drawn at random. None: all
-    lidar_images: int = 1000  # that the snapshots' `views` compare, for the protocol
-    lidar_views: int = 10  # of each
-    png: bool = True  # write the figures as PNG, too
 
 
 @dataclass(frozen=True)
@@ -87,30 +64,19 @@ class Labelling:
         """Whether superclasses and classes are two things."""
         return self.superclass < len(self.levels) - 1
 
-    def parents(self) -> list[int]:
+    def parents(self) -> Array:
         """Superclass of each class, -1 where no image says it."""
         found, known = np.full(len(self.names[-1]), -1), (self.fine >= 0) & (self.coarse >= 0)
         np.maximum.at(found, self.fine[known], self.coarse[known])  # of several superclasses the last one
-        return list(map(int, found))
-
-    def paths(self, classes: Sequence[int]) -> Array:
-        """(m, L) labels at each level of some classes that there are images of, by the first of these."""
-        known, first = np.unique(self.fine, return_index=True)
-        return np.asarray(self.labels[first[np.searchsorted(known, classes)]])
+        return found
 
 
-def find_labelling(reference: Features, options: Options) -> Labelling:
-    """The labels of the measured images, completed from `reference`, the model that suggests what is missing.
-
-    Raises:
-        UserError: there is no such level, or too few images.
-    """
+def find_labelling(reference: Features, options: AnalyzeCfg) -> Labelling:
+    """Labels, completed from the model that suggests what is missing; a `UserError` where there is no such level."""
     superclass = options.superclass
     labels, levels, features = reference.val.labels.numpy(), reference.levels, reference.val.features.numpy()
     if not levels or (labels < 0).all():
         n = len(features)
-        if n < 8:
-            raise UserError(f"{reference.name}: {n} images are too few to look for clusters; give at least 8")
         members = by_class.cluster(features, min(options.clusters or max(10, min(60, n // 20)), n // 2), options.seed)
         _, numbers, sizes = np.unique(members, return_inverse=True, return_counts=True)
         fine, count = np.argsort(np.argsort(-sizes, kind="stable"))[numbers], len(sizes)  # the largest cluster first
@@ -120,37 +86,32 @@ def find_labelling(reference: Features, options: Options) -> Labelling:
         found = Labelling(fine[:, None], ("cluster",), (clustered,), 0, 0, text)
         return found if count < 4 else _grouped(found, features, f"{text}; groups: cut of the tree of their centroids")
     names = tuple(reference.class_names(level) for level in range(len(levels)))
-    given = f"{', '.join(levels)}: labels of the data set"
-    if superclass in levels:
-        column, text = levels.index(str(superclass)), given
-    elif isinstance(superclass, str) or (superclass is not None and not -len(levels) <= superclass < len(levels)):
+    text = f"{', '.join(levels)}: labels of the data set"
+    if superclass is None and len(levels) == 1:
+        found = Labelling(labels, levels, names, 0, 1, f"{text}, without a level above")
+        how = f"groups of classes, cut from the tree of class centroids of {reference.name}, the same for all models"
+        few = len(np.unique(labels[labels >= 0])) < 4
+        return found if few else _grouped(found, features, f"{text}; superclasses are not given: {how}")
+    if superclass is None:
+        superclass, text = -2, f"{text}; superclasses are the level '{levels[-2]}'"
+    columns = {key: at for at, level in enumerate(levels) for key in (level, at, at - len(levels))}
+    if superclass not in columns:
         known = ", ".join(levels)
         raise UserError(f"superclass={superclass!r} is no level of the labels; choose {known}, or an index")
-    elif superclass is not None:
-        column, text = superclass % len(levels), given
-    elif len(levels) > 1:
-        column, text = len(levels) - 2, f"{given}; superclasses are the level '{levels[-2]}'"
-    else:
-        column, text = 0, f"{given}, without a level above"
-    found = Labelling(labels, levels, names, column, len(levels), text)
-    if superclass is not None or len(levels) > 1 or len(np.unique(labels[labels >= 0])) < 4:
-        return found
-    how = f"groups of classes, cut from the tree of class centroids of {reference.name}, the same for all models"
-    return _grouped(found, features, f"{given}; superclasses are not given: {how}")
+    return Labelling(labels, levels, names, columns[superclass], len(levels), text)
 
 
 def _grouped(flat: Labelling, features: Array, protocol: str) -> Labelling:
-    """One level with groups above it, from the tree of the centroids; of given classes they are named by members."""
+    """Four classes or more with groups above, from the tree of their centroids; of given ones named by members."""
     fine = flat.fine
     means, known, _ = centroids(features, fine)
     tree, m = emergent_tree(means), len(means)
     # Cut at the widest gap into 2/3 to 2 times the square root of its leaves.
     heights = tree.merges[::-1, 2]  # of the root first; k groups stand between heights k - 2 and k - 1
-    low, high = max(2, math.ceil(2 * math.sqrt(m) / 3)), max(2, min(math.floor(2 * math.sqrt(m)), m - 1))
-    count = max(range(low, high + 1), key=lambda k: (heights[k - 2] - (heights[k - 1] if k <= m - 1 else 0), -k))
-    groups = np.full(int(known.max()) + 1, -1)
-    groups[known] = tree.cut(count)
-    labels = np.stack([np.where(fine >= 0, groups[np.maximum(fine, 0)], -1), fine], axis=1)
+    some = range(math.ceil(2 * math.sqrt(m) / 3), min(math.floor(2 * math.sqrt(m)), m - 1) + 1)
+    groups = np.full(int(known.max()) + 2, -1)  # the last: of -1
+    groups[known] = tree.cut(max(some, key=lambda k: (heights[k - 2] - heights[k - 1], -k)))
+    labels = np.stack([groups[fine], fine], axis=1)
     names = []
     for group in range(int(groups.max()) + 1):
         members = [flat.names[0][label] for label in known if groups[label] == group]
@@ -219,19 +180,18 @@ class Numbers:
         return self.pairs[0].mixing if self.pairs else math.nan
 
     def mixing_of(self, a: int, b: int) -> float:
-        """Of two classes, a < b; NaN where it isn't known."""
+        """Of two of the classes, a < b; NaN where it isn't known."""
         if len(self.mixing):
-            place = {int(label): index for index, label in enumerate(self.classes)}
-            return float(self.mixing[place[a], place[b]]) if a in place and b in place else math.nan
+            return float(self.mixing[tuple(np.searchsorted(self.classes, (a, b)))])
         return next((pair.mixing for pair in self.pairs if (pair.first, pair.second) == (a, b)), math.nan)
 
 
-def measure(features: Tensor, labelling: Labelling, options: Options, views: Tensor | None) -> Numbers:
+def measure(features: Tensor, labelling: Labelling, options: AnalyzeCfg, views: Tensor | None) -> Numbers:
     """Measure one embedding (n, d), finite, n >= 2; LiDAR of augmented views (m, q, d) of some of its images."""
     rows = features.numpy()
     near = by_class.neighbours(rows, options.k, options.max_anchors, options.seed)
     labels = torch.from_numpy(labelling.labels)
-    fine, coarse = labelling.fine, torch.from_numpy(labelling.coarse.copy())
+    fine, coarse = labelling.fine, labels[:, labelling.superclass]
     similarity, found = torch.from_numpy(near.similarity), torch.from_numpy(near.rows)
     votes = level_rankings(similarity, found, labels, labels, temperature=options.temperature)
     right = hits(votes, labels[torch.from_numpy(near.queries)])  # leave-one-out, of each level
@@ -243,10 +203,13 @@ def measure(features: Tensor, labelling: Labelling, options: Options, views: Ten
         intervals = [(100 * one["acc1"][0], 100 * one["acc1"][1]) for one in ends]
     means, classes, _ = centroids(rows, fine)
     tree = emergent_tree(means) if 2 <= len(classes) <= 10_000 else None
-    paths = labelling.paths(classes.tolist()) if labelling.given > 1 else None
+    agreement = None
+    if tree is not None and labelling.given > 1:
+        known, first = np.unique(fine, return_index=True)  # a class's first image says where it belongs
+        agreement = compare_with_labels(tree, labelling.labels[first[known >= 0]])
     values = measures.spectrum(features, center=True)
     shares = values[values > 0].square()
-    anchors = {"max_anchors": min(options.max_anchors, COSINE_ANCHORS), "seed": options.seed}
+    anchors: Any = {"max_anchors": min(options.max_anchors, COSINE_ANCHORS), "seed": options.seed}
     return Numbers(
         count=len(rows),
         dim=rows.shape[1],
@@ -258,12 +221,12 @@ def measure(features: Tensor, labelling: Labelling, options: Options, views: Ten
         eigenvalues=(shares / shares.sum() if len(shares) else shares).numpy(),
         knn=dict(zip(labelling.levels, accuracies, strict=True)),
         knn_interval=dict(zip(labelling.levels, intervals, strict=True)),
-        cosine=measures.cosine_distributions(features, coarse, **anchors) if int((coarse >= 0).sum()) > 1 else None,  # type: ignore[arg-type]
-        selection=measures.selection(features, coarse, quantile=options.quantile, **anchors),  # type: ignore[arg-type]
+        cosine=measures.cosine_distributions(features, coarse, **anchors) if int((coarse >= 0).sum()) > 1 else None,
+        selection=measures.selection(features, coarse, quantile=options.quantile, **anchors),
         profile=by_class.collapse_profile(features, labels[:, labelling.superclass :]),
         tree=tree,
         classes=classes,
-        agreement=compare_with_labels(tree, paths) if tree and paths is not None else None,
+        agreement=agreement,
         mixing=by_class.mixing_matrix(fine, near, classes) if 0 < len(classes) <= 200 else np.empty((0, 0)),
         pairs=by_class.confusable_pairs(rows, fine, near),
     )
@@ -272,10 +235,9 @@ def measure(features: Tensor, labelling: Labelling, options: Options, views: Ten
 class View(NamedTuple):
     """Images that are drawn as points, together."""
 
-    key: str  # short name
+    key: str  # short name; those `inside` a superclass are coloured by class, others by superclass
     title: str  # which images
     rows: Array  # their row numbers
-    fine: bool  # coloured by class, else by superclass
 
 
 @dataclass(frozen=True)
@@ -322,7 +284,7 @@ class Analysis:
     runs: tuple[Run, ...]  # at least one
     labelling: Labelling  # the same for all
     views: tuple[View, ...]  # what is drawn as points
-    options: Options  # how it was analysed
+    options: AnalyzeCfg  # how it was analysed
     protocol: dict[str, str]  # sentences that hold for every number, by topic
 
     @property
@@ -333,11 +295,8 @@ class Analysis:
     @property
     def spaces(self) -> list[str]:
         """The spaces that every snapshot has, the representation first."""
-        return [
-            space
-            for space in SPACES
-            if all(space in snapshot.spaces for run in self.runs for snapshot in run.snapshots)
-        ] or [next(iter(self.runs[0].last.spaces))]
+        held = [snapshot.spaces for run in self.runs for snapshot in run.snapshots]
+        return [space for space in SPACES if all(space in one for one in held)] or [*self.runs[0].last.spaces][:1]
 
     def figure(self, key: str, panels: Sequence[Panel], legend: Legend = None, **facts: Any) -> Figure:
         """What there is to see in panels, under the words of `page/figures.yaml` for `key`, filled with `facts`."""
@@ -359,23 +318,23 @@ def time_of(epoch: int | None) -> str:
     return "" if epoch is None else f"after {epoch} epoch{'s' * (epoch != 1)}"
 
 
-def choose_views(labelling: Labelling, worst: int | None, options: Options) -> tuple[View, ...]:
+def choose_views(labelling: Labelling, worst: int | None, options: AnalyzeCfg) -> tuple[View, ...]:
     """Figure 10: all images by superclass; of five random ones; and inside one by class (`worst`, or the largest)."""
-    most, seed = options.max_points, options.seed
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(options.seed)
     known = np.flatnonzero(labelling.coarse >= 0)
     present = np.unique(labelling.coarse[known])
-    found = [("all", "All images", known if len(known) else np.arange(len(labelling.labels)))]
+    found = [View("all", "All images", known if len(known) else np.arange(len(labelling.labels)))]
     if len(present) > _RANDOM_SUPERCLASSES + 1:
         chosen = rng.choice(present, _RANDOM_SUPERCLASSES, replace=False)
         inside = np.flatnonzero(np.isin(labelling.coarse, chosen))
-        found.append(("some", f"{_RANDOM_SUPERCLASSES} random superclasses", inside))
+        found.append(View("some", f"{_RANDOM_SUPERCLASSES} random superclasses", inside))
     if labelling.nested and len(present):
-        parents = np.array(labelling.parents())
+        parents = labelling.parents()
         sizes = {int(group): int((parents == group).sum()) for group in present}
         group = worst if worst in sizes and sizes[worst] > 1 else max(sizes, key=lambda key: sizes[key])
         if sizes[group] > 1:
             inside = np.flatnonzero((labelling.coarse == group) & (labelling.fine >= 0))
-            found.append(("inside", f"Inside “{labelling.names[labelling.superclass][group]}”", inside))
-    drawn = [(key, title, rows[draw(len(rows), most, seed).numpy()]) for key, title, rows in found]
-    return tuple(View(key, title, rows, key == "inside") for key, title, rows in drawn if len(rows) >= 2)
+            found.append(View("inside", f"Inside “{labelling.names[labelling.superclass][group]}”", inside))
+    most = options.max_points
+    drawn = [one._replace(rows=one.rows[draw(len(one.rows), most, options.seed).numpy()]) for one in found]
+    return tuple(one for one in drawn if len(one.rows) >= 2)

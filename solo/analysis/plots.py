@@ -100,10 +100,8 @@ def draw_embedding(
 
     Features are (n, d), n >= 2; targets (n, L), coarse level first, -1 unknown, drawn in grey; `names` has each level's
     and those of its classes, none for their numbers. The title gets how they became points (see `embed`), and how many
-    of how many: above `max_points` a random part. `palette` is "hls" (evenly spaced hues) or a map of matplotlib's.
-
-    Raises:
-        UserError: an unknown palette, or fewer than two rows.
+    of how many: above `max_points` a random part. `palette` is "hls" (evenly spaced hues) or a map of matplotlib's; a
+    `UserError` for another one, and for fewer than two rows.
     """
     from solo.analysis.drawing import draw
 
@@ -138,10 +136,7 @@ def embed(features: Array, embedding: Embedding, seed: int) -> Array:
     """Points (n, 2) of features (n, d): PCA, t-SNE (perplexity 30) or UMAP (15 neighbours), less where n is small.
 
     McInnes, Healy, Melville: UMAP, https://arxiv.org/abs/1802.03426; van der Maaten, Hinton: Visualizing data using
-    t-SNE, JMLR 2008.
-
-    Raises:
-        UserError: fewer than two rows, or features that aren't finite.
+    t-SNE, JMLR 2008. A `UserError` for fewer than two rows, or features that aren't finite.
     """
     count = len(features)
     if count < 2 or not np.isfinite(features).all():

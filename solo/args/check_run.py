@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
+from solo.args.compose import check_source
 from solo.args.fields import ParseError, Problem, Values, get, unknown
 from solo.data.catalogue.registry import DATASETS, DatasetSpec, check_path, is_here, is_there, obtain, validation_path
 from solo.data.catalogue.rows import wrong_statistics
@@ -16,8 +17,8 @@ from solo.hex.catalogue import policy_facts, whom_shown
 from solo.methods.catalogue import facts_of
 
 
-def check_data(values: Values) -> Iterator[Problem]:
-    """The data set's name, shares and statistics of a checked config, where a refused value is None."""
+def _data(values: Values) -> Iterator[Problem]:
+    """The data set's name, shares and statistics."""
     data, entries = values["data"], values.get("augmentations") or []
     dataset, fraction, classes, spec = data["dataset"], data["fraction"], data["num_classes"], spec_of(values)
     if dataset is not None and spec is None:
@@ -140,7 +141,7 @@ def check_folders(values: Values) -> Iterator[Problem]:
                 if own and (key == "train_path" or must_validate):
                     yield f"data.{key}", " is missing; give the folder that holds the images"
                 continue
-            if "://" in data[key]:  # `check_data` has said so
+            if "://" in data[key]:  # `_data` has said so
                 continue
             try:
                 check_path(spec, data[key], bool(data.get("no_labels")), data["format"])
@@ -181,6 +182,8 @@ _UNITS = ("weeks", "days", "hours", "minutes", "seconds")
 
 def check_run(values: Values) -> Iterator[Problem]:
     """Settings of a checked config, where a refused value is None, that can't be what is meant."""
+    yield from check_source(values)
+    yield from _data(values)
     devices, name = values.get("devices"), values.get("name")
     text = str(devices).strip("[]")
     several = isinstance(devices, list) or "," in text
@@ -260,7 +263,8 @@ def _finetuning(values: Values) -> Iterator[Problem]:
 
 
 def check_files(values: Values) -> Iterator[Problem]:
-    """Checkpoints and weights that a real run reads, by their names, and a package that it needs."""
+    """Images, checkpoints and weights that a real run reads, by their names, and a package that it needs."""
+    yield from check_folders(values)
     for package, name in (("mlflow", "MLflow"), ("trackio", "Trackio")):
         if package in (values.get("logger") or ()) and importlib.util.find_spec(package) is None:
             yield "logger", f"=[{package}] needs {name}, which isn't installed; pip install {package}, or leave it out"

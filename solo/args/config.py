@@ -15,7 +15,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from solo import plugin
 from solo.args.eval_schema import AnalyzeCfg, EvaluateCfg, KnnCfg, UmapCfg
-from solo.args.fields import LISTS, Problem, add_keys, check, extra_keys_of, idle_keys, keys_of, with_own_keys
+from solo.args.fields import LISTS, Problem, add_keys, check, extra_keys_of, get, idle_keys, keys_of, with_own_keys
 from solo.args.schema import LinearCfg, PretrainCfg, TrainerCfg
 from solo.compat.keys import modernise
 from solo.data.catalogue.registry import get_spec
@@ -93,9 +93,12 @@ def fill_defaults(cfg: DictConfig, schema: type, *names: str) -> DictConfig:
     values = modernise(to_plain(cfg), own=keys_of(schema)).values
     for name in names:
         found = keys_of(schema)[name]
-        inner = keys_of(found.section).values() if found.section else ()
-        defaults = {key.name: copy.deepcopy(key.default) for key in inner if not key.required}
-        values[name] = {**defaults, **(values.get(name) or {})} if found.section else values.get(name, found.default)
+        if found.section is None:
+            values.setdefault(name, found.default)
+        else:
+            inner = keys_of(found.section).values()
+            defaults = {key.name: copy.deepcopy(key.default) for key in inner if not key.required}
+            values[name] = defaults | (values.get(name) or {})
     write_back(cfg, values)
     return cfg
 
@@ -105,8 +108,7 @@ NOT_SET = "(not set)"
 
 def never_matters() -> list[str]:
     """Keys and sections of any command that don't change what it computes; each says so where it is declared."""
-    schemas = (PretrainCfg, LinearCfg, EvaluateCfg, KnnCfg)
-    return [*dict.fromkeys(name for schema in schemas for name in idle_keys(schema)), "wandb_run_id"]
+    return [*dict.fromkeys(name for schema in _SCHEMAS.values() for name in idle_keys(schema)), "wandb_run_id"]
 
 
 class Difference(NamedTuple):
@@ -176,29 +178,25 @@ def check_outside(values: dict[str, Any], typed: Callable[[str], bool] | None) -
     else:
         plugin.permit(named)
 
-    def refused(key: str, path: str, meaning: Callable[[str], Any]) -> list[Problem]:
+    paths = [(key, get(values, key), meaning) for key, meaning in _MEANING.items()]
+    for i, entry in enumerate(values.get("augmentations") or ()):
+        key = f"augmentations[{i}].transforms"
+        load = partial(plugin.load_callable, key=key, makes="an image of Pillow")
+        paths += [(key, path, load) for path in entry.get("transforms") or ()]
+    for key, path, meaning in paths:
+        if not plugin.is_path(path):
+            if key not in _MEANING:
+                yield key, f" has {path!r}, which is no import path; give module:function"
+            continue
         if typed is None or typed(key):
             plugin.permit([path])
         try:
             meaning(path)
         except UserError as error:
-            return [(key, f"={path}{str(error).partition(path)[2]}")]
-        return []
-
-    for key, meaning in _MEANING.items():
-        place, _, last = key.rpartition(".")
-        section = values.get(place) if place else values
-        if isinstance(section, dict) and plugin.is_path(section.get(last)):
-            if problems := refused(key, section[last], meaning):
-                yield from problems
-                section[last] = None
-    for i, entry in enumerate(values.get("augmentations") or ()):
-        key = f"augmentations[{i}].transforms"
-        for path in entry.get("transforms") or ():
-            if plugin.is_path(path):
-                yield from refused(key, path, partial(plugin.load_callable, key=key, makes="an image of Pillow"))
-            else:
-                yield key, f" has {path!r}, which is no import path; give module:function"
+            yield key, f"={path}{str(error).partition(path)[2]}"
+            if key in _MEANING:
+                place, _, last = key.rpartition(".")
+                (values[place] if place else values)[last] = None
     hex_ = values.get("hex") or {}
     facts, given = policy_facts(hex_.get("policy")), hex_.get("policy_kwargs") or {}
     if plugin.is_path(hex_.get("policy")) or (facts.kwargs and given):
@@ -208,14 +206,8 @@ def check_outside(values: dict[str, Any], typed: Callable[[str], bool] | None) -
         yield from (p for p in problems if p[0] != "hex.policy_kwargs.warm_epoch" or "warm_epoch" in given)
 
 
-_SCHEMAS: dict[str, type] = {
-    "pretrain": PretrainCfg,
-    "linear": LinearCfg,
-    "evaluate": EvaluateCfg,
-    "analyze": AnalyzeCfg,
-    "knn": KnnCfg,
-    "umap": UmapCfg,
-}
+_COMMANDS = (PretrainCfg, LinearCfg, EvaluateCfg, AnalyzeCfg, KnnCfg, UmapCfg)
+_SCHEMAS: dict[str, type] = {schema.__name__.removesuffix("Cfg").lower(): schema for schema in _COMMANDS}
 
 
 def declare_keys(keys: type, section: str = "", command: str = "pretrain") -> None:

@@ -3,6 +3,7 @@
 Defaults are filled in, what is obvious is converted, and all problems are found in one go.
 """
 
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -17,8 +18,7 @@ from typing import Any, Literal, Union
 
 from typing_extensions import dataclass_transform
 
-from solo.errors import ConfigError, UserError, printable
-from solo.suggest import did_you_mean
+from solo.errors import ConfigError, UserError, did_you_mean, printable
 
 REQUIRED = dataclasses.MISSING
 LISTS = (list, tuple)  # what is a list in YAML; schemas say `tuple[int, ...]`
@@ -26,13 +26,13 @@ LISTS = (list, tuple)  # what is a list in YAML; schemas say `tuple[int, ...]`
 
 @dataclass(frozen=True)
 class Key:
-    """One declared key. `bounds` maps `>=`, `>`, `<=`, `<` to numbers; `open`: programs may give other names, too."""
+    """One declared key. `bounds` maps `ge gt le lt` to numbers; `open`: programs may give other names, too."""
 
     name: str
     type: Any
     default: Any
-    help: str
-    bounds: dict[str, float]
+    help: str = ""
+    bounds: dict[str, float] = dataclasses.field(default_factory=dict)
     open: bool = False
     matters: bool = True
 
@@ -58,8 +58,6 @@ def key(default: Any, help: str, open: bool = False, matters: bool = True, **bou
 
     With `matters=False` it is `idle`.
     """
-    signs = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
-    bounds = {signs.get(name, name): bound for name, bound in bounds.items()}
     metadata = {"help": help, "bounds": bounds, "open": open, "matters": matters}
     if default is REQUIRED:
         return dataclasses.field(metadata=metadata)
@@ -93,10 +91,7 @@ class Section:
 
 def keys_of(schema: type) -> dict[str, Key]:
     """The keys of a schema in the order of their declaration; those that a user has declared come last."""
-    schema = with_own_keys(schema)
-    if schema not in _KEYS:
-        _KEYS[schema] = _read_keys(schema)
-    return _KEYS[schema]
+    return _read_keys(with_own_keys(schema))
 
 
 def extra_keys_of(schema: type) -> dict[str, Key]:
@@ -104,6 +99,7 @@ def extra_keys_of(schema: type) -> dict[str, Key]:
     return keys_of(getattr(schema, "EXTRA", Section))
 
 
+@functools.cache
 def _read_keys(schema: type) -> dict[str, Key]:
     hints = typing.get_type_hints(schema)
     keys = {}
@@ -112,7 +108,7 @@ def _read_keys(schema: type) -> dict[str, Key]:
             continue
         factory = field.default_factory
         default = None if dataclasses.is_dataclass(factory) else field.default if factory is REQUIRED else factory()
-        keys[field.name] = Key(field.name, hints[field.name], default, **{"help": "", "bounds": {}, **field.metadata})
+        keys[field.name] = Key(field.name, hints[field.name], default, **field.metadata)
     return keys
 
 
@@ -145,7 +141,6 @@ def declarations() -> int:
 
 _OWN: dict[type, type] = {}
 _ADDED: dict[tuple[type, type], bool] = {}
-_KEYS: dict[type, dict[str, Key]] = {}
 
 
 def idle_keys(schema: type, prefix: str = "") -> Iterator[str]:
@@ -190,7 +185,7 @@ Values = Mapping[str, Any]  # a config, or a section of one
 _UNIONS = (Union, types.UnionType)
 _NOTHING = (None, "None", "null", "")
 _TRUE, _FALSE = (True, 1, "true", "yes", "on"), (False, 0, "false", "no", "off")
-_SIGNS = {">=": operator.ge, ">": operator.gt, "<=": operator.le, "<": operator.lt}
+_SIGNS = {"ge": ">=", "gt": ">", "le": "<=", "lt": "<"}
 
 # Keys that people look for -> why there are none.
 _ABSENT = {
@@ -208,12 +203,13 @@ class ParseError(ConfigError, AssertionError):
 
 
 def check(
-    values: Mapping[str, Any], schema: type, path: str = "", open_names: bool = False
+    values: Mapping[str, Any], schema: type, path: str = "", own: dict[str, Any] | None = None
 ) -> tuple[dict[str, Any], list[Problem]]:
     """Compare a section of plain dicts, lists and numbers with its schema.
 
-    `path` says where it stands, `""` or ending in a dot. With `open_names` names that a program may add to, such as
-    `optimizer.name`, pass. Returns all keys of the schema (a wrong or missing value is `None`), and the problems.
+    `path` says where it stands, `""` or ending in a dot. `own` is for what a program adds: keys that are none are put
+    there instead of being problems, and other names of an optimizer, of a scheduler, ... pass. Returns all keys of the
+    schema (a wrong or missing value is `None`), and the problems.
     """
     problems: list[Problem] = []
     leaves = [name for name, _ in walk(schema, path)]
@@ -227,6 +223,8 @@ def check(
         for name in values:
             if name in extra:
                 checked[name] = value_of(values, extra[name], path)
+            elif name not in known and own is not None:
+                own[f"{path}{name}"] = values[name]
             elif name not in known:
                 advice = _advice(str(name), [*known, *extra], leaves, path) if len(problems) < MOST_SHOWN else ""
                 problems.append((printable(f"{path}{name}"), f" is not a key{advice}"))
@@ -235,13 +233,13 @@ def check(
     def value_of(values: Mapping[str, Any], found: Key, path: str) -> Any:
         name, value = path + found.name, values.get(found.name, "???")
         if found.section:
-            return section({} if value == "???" or value is None else value, found.section, name + ".")
+            return section({} if value in ("???", None) else value, found.section, name + ".")
         if value == "???" or (found.required and value in (*_NOTHING, [])):
             if found.required:
                 problems.append((name, f" is missing; give {describe_type(found.type)}: {found.help}"))
                 return None
-            return type(found.default)(found.default) if isinstance(found.default, (list, dict)) else found.default
-        if found.open and open_names and isinstance(value, str):
+            return copy.copy(found.default)
+        if found.open and own is not None and isinstance(value, str):
             return value
         if found.item and isinstance(value, LISTS):
             return [section(entry, found.item, f"{name}[{i}].") for i, entry in enumerate(value)]
@@ -252,8 +250,9 @@ def check(
             converted = convert(value, found.type)
             entries = converted if isinstance(converted, list) else [converted]
             numbers = [entry for entry in entries if isinstance(entry, (int, float))]
-            if not all(_SIGNS[sign](number, bound) for number in numbers for sign, bound in found.bounds.items()):
-                allowed = " and ".join(f"{sign} {bound}" for sign, bound in found.bounds.items())
+            bounds = found.bounds.items()
+            if not all(getattr(operator, name)(number, bound) for number in numbers for name, bound in bounds):
+                allowed = " and ".join(f"{_SIGNS[name]} {bound}" for name, bound in bounds)
                 raise _Refused(f"={short(value)} is out of range; give a number {allowed}")
             if converted == [] and isinstance(found.default, LISTS) and found.default:
                 raise _Refused(f"=[] is empty; give at least one: {found.help}")
@@ -336,34 +335,28 @@ def convert(value: Any, kind: Any) -> Any:
             return [convert(value, args[0])]  # a list of one
         except _Refused as refused:
             raise refused if typing.get_origin(args[0]) is Literal else _wrong(value, kind) from None
-    if origin is dict:
-        if value in _NOTHING:
-            return {}
-        if isinstance(value, Mapping):
-            return {str(name): entry for name, entry in value.items()}
-        raise _wrong(value, kind)
-    return value if kind is Any else _convert_scalar(value, kind)
-
-
-def _convert_scalar(value: Any, kind: type) -> Any:
+    if origin is dict and value in _NOTHING:
+        return {}
+    if origin is dict and isinstance(value, Mapping):
+        return {str(name): entry for name, entry in value.items()}
+    if kind is Any:
+        return value
     if kind is bool:
         word = value.lower() if isinstance(value, str) else value
-        if isinstance(word, (str, bool, int)) and word in _TRUE + _FALSE:
+        if isinstance(word, (str, int)) and word in _TRUE + _FALSE:
             return word in _TRUE
+    elif isinstance(value, bool):
         raise _wrong(value, kind)
-    if kind is str:
-        if isinstance(value, (str, int, float)) and not isinstance(value, bool):
-            return str(value)
-        raise _wrong(value, kind)
-    try:
-        number = float("nan") if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = float("nan")
-    if not math.isfinite(number) or (kind is int and number != int(number)):
-        raise _wrong(value, kind)
-    if kind is int and abs(number) >= 2**63:
-        raise _Refused(f"={short(value)} is out of range; give a number below 2**63")
-    return int(value) if kind is int and isinstance(value, int) else kind(number)
+    elif kind is str and isinstance(value, (str, int, float)):
+        return str(value)
+    elif kind in (int, float):
+        with contextlib.suppress(TypeError, ValueError, OverflowError):
+            number = float(value)
+            if kind is int and abs(number) >= 2**63 and math.isfinite(number):
+                raise _Refused(f"={short(value)} is out of range; give a number below 2**63")
+            if math.isfinite(number) and (kind is float or number == int(number)):
+                return int(value) if kind is int and isinstance(value, int) else kind(number)
+    raise _wrong(value, kind)
 
 
 def _wrong(value: Any, kind: Any) -> _Refused:

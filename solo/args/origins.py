@@ -74,7 +74,7 @@ def read_part(file: Path, row: str | None = None) -> Part | None:
         return None
     values, node, package = _recipe_once(file, file.stat().st_mtime_ns)
     if row is not None:
-        if row not in values:
+        if row not in read_table(file):
             return None
         values = {} if values[row] is None else values[row]
         if not isinstance(values, dict):
@@ -100,13 +100,11 @@ def read_table(file: Path) -> dict[str, Any]:
 
 @functools.lru_cache(maxsize=256)
 def _recipe_once(file: Path, changed: int) -> tuple[Any, yaml.Node | None, str]:
-    """Values, lines, and the section that its header names."""
-    content, node, text = _read(file, lambda text: OmegaConf.to_container(OmegaConf.create(text)))
-    header = re.search(r"\A(?:#.*\n)*# *@package +(\S+)", text)
-    return content, node, header[1] if header else ""
+    return _read(file, lambda text: OmegaConf.to_container(OmegaConf.create(text)))
 
 
 def _read(file: Path, load: Callable[[str], Any]) -> tuple[Any, yaml.Node | None, str]:
+    """Values, lines, and the section that its header names."""
     shown = display(file)
     try:
         size = regular(file).stat().st_size
@@ -118,7 +116,8 @@ def _read(file: Path, load: Callable[[str], Any]) -> tuple[Any, yaml.Node | None
             _count(node, shown, {}, [])
         if node is not None and node.tag.rpartition(":")[2] not in ("map", "seq", "null"):
             raise ConfigError(f"{shown}: it is no recipe; give lines of the form key: value")
-        return load(text), node, text
+        header = re.search(r"\A(?:#.*\n)*# *@package +(\S+)", text)
+        return load(text), node, header[1] if header else ""
     except ConfigError:
         raise
     except (yaml.MarkedYAMLError, RecursionError) as error:

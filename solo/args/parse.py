@@ -11,36 +11,18 @@ import copy
 import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from solo.args.check_method import check_labels_of_method, check_method, count_views, unread_keys
-from solo.args.check_run import (
-    check_data,
-    check_files,
-    check_folders,
-    check_levels,
-    check_run,
-    obtain_all,
-    spec_of,
-    to_fetch,
-)
-from solo.args.compose import check_source
+from solo.args.check_run import check_files, check_levels, check_run, obtain_all, spec_of, to_fetch
 from solo.args.config import check_outside, freeze
-from solo.args.fields import ParseError, Problem, check, declarations, keys_of, walk
+from solo.args.fields import ParseError, Problem, check, declarations, get, keys_of, walk
 from solo.args.origins import COMMAND_LINE, Origins
-from solo.args.schema import HexCfg
 from solo.compat.keys import Modern, modernise
 from solo.cores import usable_cores
-from solo.data.catalogue.registry import (
-    DatasetSpec,
-    count_classes,
-    get_spec,
-    resolve_spec,
-    unseen_classes,
-    validation_path,
-)
-from solo.data.catalogue.rows import SMALL
+from solo.data.catalogue.registry import count_classes, get_spec, resolve_spec, unseen_classes, validation_path
+from solo.data.catalogue.rows import SMALL, DatasetSpec
 from solo.errors import UserError
 from solo.hex.catalogue import policy_facts
 from solo.methods.catalogue import facts_of
@@ -98,17 +80,14 @@ class _Settings:
         self.origins: dict[str, str] = {}
 
     def put(self, dotted: str, value: Any, origin: str) -> None:
-        *path, last = dotted.split(".")
-        section = self.values
-        for part in path:
-            section = section[part]
+        place, _, last = dotted.rpartition(".")
+        section = get(self.values, place) if place else self.values
         if last not in section or section[last] != value:
             section[last] = value
             self.origins[dotted] = origin
 
     def fill(self, dotted: str, value: Any, origin: str) -> None:
-        section, name = dotted.split(".")
-        if self.values[section].get(name) is None:
+        if get(self.values, dotted) is None:
             self.put(dotted, value, origin)
 
 
@@ -141,8 +120,8 @@ def resolve(values: Mapping[str, Any], found: DatasetSpec) -> tuple[dict[str, An
         if found.reading.range is not None:
             settings.fill("data.range", list(found.reading.range), "found in a sample of data.train_path")
         _images(settings, spec)
-        hex_ = freeze(settings.values["hex"], HexCfg)
-        settings.fill("hex.warm_epoch", hex_.warm_up(), f"default of {hex_.policy}")
+        policy = values["hex"]["policy"]
+        settings.fill("hex.warm_epoch", policy_facts(policy).warm_up, f"default of {policy}")
     for name in ("tensorboard", "wandb") if values.get("logger") is not None else ():
         settings.put(f"{name}.enabled", name in values["logger"], "logger")
     if "optimizer" in values:
@@ -231,6 +210,7 @@ class Parsed:
     # what the run has to call first, where its data aren't on this machine: fetches them, and gives the config that
     # knows them; `None` where they are here
     fetch: Callable[[], Parsed] | None = None
+    own: Mapping[str, Any] = field(default_factory=dict)  # dotted keys of a program's own config that no schema has
 
 
 def parse(
@@ -257,11 +237,10 @@ def parse(
 
     declared = -1
     while declared != declarations():  # a plug-in that was imported just now has keys of its own
-        declared = declarations()
-        checked, problems = check(modern.values, schema, open_names=from_code)
+        declared, own = declarations(), dict[str, Any]() if from_code else None
+        checked, problems = check(modern.values, schema, own=own)
         problems += check_outside(checked, None if origins is None else typed)
-    problems = [*modern.problems, *problems, *check_method(checked, from_code), *check_source(checked)]
-    problems += [*check_data(checked), *check_run(checked)]
+    problems = [*modern.problems, *problems, *check_method(checked, own), *check_run(checked)]
     if from_code:  # what models and programs ask for themselves, after parsing
         late = ("method_kwargs.", "pretrained_feature_extractor")
         problems = [
@@ -285,7 +264,7 @@ def parse(
     idle = list(unread_keys(checked, schema, typed))
     problems += [problem for typed, problem in idle if typed]
     if for_run:
-        problems += [*check_folders(checked), *check_files(checked), *count_views(checked)]
+        problems += [*check_files(checked), *count_views(checked)]
     features = bool(checked.get("features"))  # a file with everything in it
     if not problems and not features and wrong:
         problems = [wrong]
@@ -306,7 +285,7 @@ def parse(
         notes.append(f"data.dataset={checked['data']['dataset']} is not in {where}; the run begins by fetching it")
     data, facts = {**resolved["data"], "resolved": spec}, facts_of(resolved.get("method"))
     config: Any = freeze({**resolved, "data": data}, schema, facts.kwargs if facts else None)
-    return Parsed(resolved, config, _origins(places, modern, derived), notes, again)
+    return Parsed(resolved, config, _origins(places, modern, derived), notes, again, own or {})
 
 
 def _data_problem(error: UserError) -> Problem:

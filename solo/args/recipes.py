@@ -14,16 +14,15 @@ from typing import Any
 
 import solo
 from solo.args.origins import Part, display, read_part, read_table
-from solo.data.catalogue.registry import DATASETS, DatasetSpec
-from solo.errors import ConfigError
+from solo.data.catalogue.registry import DATASETS
+from solo.data.catalogue.rows import SMALL, DatasetSpec
+from solo.errors import ConfigError, did_you_mean
 from solo.methods.catalogue import CATALOGUE, USUAL
-from solo.suggest import did_you_mean
 
 FOLDERS = {"linear": ("linear", "finetune")}  # of `scripts`, in which a command looks for a data set's recipes
 _NOT_RECIPES = ("data", "methods", "paper")
 _PAPER = "table_6.yaml"  # what `paper_METHOD` sets
 _TYPES = {"hex": "HEX_adaptive", "relatives": "HEX"}  # how the name of a recipe starts -> its `type`
-_SMALL = 64  # pixels: of smaller images a blur leaves little
 _LARGE = 128  # pixels: from here on the settings in large/ count
 # What evaluation takes over from the run that made a checkpoint; size and statistics come with the network.
 OF_THE_IMAGES = ("train_path", "val_path", "format", "levels", "taxonomy", "path_column", "label_columns")
@@ -140,18 +139,15 @@ def names_in(folder: Path) -> list[str]:
 
 def _make(folder: Path, name: str) -> Part | None:
     group, _, row = name.rpartition("/")
-    if group == "methods" and row in read_table(folder.parent / "methods.yaml"):
-        found = read_part(folder.parent / "methods.yaml", row)
-        return replace(found, package="_global_") if found else None
+    if group == "methods" and (found := read_part(folder.parent / "methods.yaml", row)):
+        return replace(found, package="_global_")
     if (folder / "data.yaml").is_file() and (folder.parent / "methods").is_dir():
         return _pretraining(folder, name)
     return _offline(folder, name) if has_own_name(folder) else None
 
 
 def _pretraining(folder: Path, name: str) -> Part | None:
-    above = folder.parent
-    full = f"{name}-{folder.name}"
-    rows = read_table(folder / "methods.yaml")
+    above, full, rows = folder.parent, f"{name}-{folder.name}", read_table(folder / "methods.yaml")
     start, _, rest = name.partition("_")
     if start == "paper":
         kind, _, method = rest.partition("_")
@@ -167,7 +163,7 @@ def _pretraining(folder: Path, name: str) -> Part | None:
         return None
     base, _, part = name.rpartition("_")
     pixels = _of_images(folder)[1]
-    small = pixels <= _SMALL
+    small = pixels <= SMALL
     if base and small and (above / "parts" / f"{part}.yaml").is_file():
         return _composed(folder, name, [base, {"parts": part}], {"name": full}) if _is_recipe(folder, base) else None
     if rows.get(name) == f"paper_{name}":
@@ -237,7 +233,7 @@ def _views(folder: Path, method: str, multicrop: bool) -> str | None:
     if multicrop:
         view = table.get("multicrop", {}).get(view, view)
     spec, pixels = _of_images(folder)
-    kind = "grey" if spec is not None and spec.channels == 1 else "small" if pixels <= _SMALL else ""
+    kind = "grey" if spec is not None and spec.channels == 1 else "small" if pixels <= SMALL else ""
     view = table.get(kind, {}).get(view, view)
     return None if view is None else str(view)
 
@@ -288,23 +284,24 @@ def find_recipe(places: Sequence[str], command: str = "pretrain") -> Path:
     """
     if not places:
         raise ConfigError(f"no recipe is named; give a data set and a recipe, for example: solo {command} digits hex")
-    if len(places) == 1 and not any(os.path.isdir(folder) for folder in find_folders(places[0], command)):
-        first, last = Path(places[0]).parent, Path(places[0]).name
-        places = [str(first), last] if places[0] != last or last.endswith((".yaml", ".yml")) else [last, ""]
-    name = places[1] if len(places) > 1 else ""
-    folders = find_folders(places[0], command)
-    if not name:
-        name = next((folder.parent.name for folder in folders if has_own_name(folder)), "")
-    name = name if not name or Path(name).suffix in (".yaml", ".yml") else f"{name}.yaml"
+    place, name = places[0], places[1] if len(places) > 1 else ""
+    path = Path(place)
+    if not name and not any(map(os.path.isdir, find_folders(place, command))):
+        if place != path.name or path.suffix in (".yaml", ".yml"):
+            place, name = str(path.parent), path.name
+    folders = find_folders(place, command)
+    name = name or next((folder.parent.name for folder in folders if has_own_name(folder)), "")
+    if name and Path(name).suffix not in (".yaml", ".yml"):
+        name += ".yaml"
     files = [folder.resolve() / name for folder in folders if name]
     for file in filter(os.path.isfile, files):
         if name.endswith(".yml"):
-            raise ConfigError(f"{places[0]}/{name}: Hydra reads .yaml files only; rename it")
+            raise ConfigError(f"{place}/{name}: Hydra reads .yaml files only; rename it")
         return file
     for file in files:
         if (found := find_part(file.parent, file.stem)) and found.made_of:
             return file
-    raise ConfigError(_not_there(places[0], name, folders))
+    raise ConfigError(_not_there(place, name, folders))
 
 
 def recipes_of(place: str, command: str) -> list[str]:

@@ -9,15 +9,12 @@ from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
 
 from solo.args.data_schema import AugmentationCfg, DataCfg, LinearDataCfg
-from solo.args.fields import REQUIRED, Section, derived, idle, key, keys_of
+from solo.args.fields import REQUIRED, Section, derived, idle, key
 from solo.hex.catalogue import policy_facts, shown
 
 _Bits = Literal["auto", 16, 32, 64, "16", "32", "64", "bf16"]
 _Mixed = Literal["16-mixed", "bf16-mixed", "16-true", "bf16-true", "32-true", "64-true"]
 Precision = Literal[_Bits, _Mixed, "transformer-engine", "transformer-engine-float16"]
-
-# Parameters of the Trainer which a program sets itself.
-SET_BY_PROGRAM = ("logger", "callbacks", "enable_checkpointing")
 
 
 class TrainerCfg(Section):
@@ -60,11 +57,6 @@ class TrainerCfg(Section):
     default_root_dir: str | None = idle(None, "Lightning's own folder")
     enable_autolog_hparams: bool = key(True, "log hyper-parameters by itself")
     model_registry: str | None = key(None, "where Lightning uploads checkpoints")
-
-
-# Keys of the schema that are parameters of the Trainer as well.
-RUN_KEYS = ("max_epochs", "accelerator", "devices", "num_nodes", "strategy", "accumulate_grad_batches")
-TRAINER_KEYS = (*RUN_KEYS, *keys_of(TrainerCfg))
 
 
 class OnlineCfg(Section):
@@ -238,9 +230,7 @@ class HexCfg(Section):
 
     def warm_up(self) -> int:
         """`warm_epoch`, or what it is where it is null."""
-        if self.warm_epoch is not None:
-            return self.warm_epoch
-        return policy_facts(self.policy).warm_up
+        return policy_facts(self.policy).warm_up if self.warm_epoch is None else self.warm_epoch
 
 
 class LinearOptimizerCfg(Section):

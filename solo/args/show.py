@@ -4,7 +4,7 @@ import json
 import os
 import shlex
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,12 +20,11 @@ from solo.args.parse import BASE_BATCH, Parsed, exact_parts, global_batch
 from solo.args.recipes import data_sets, find_recipe, recipes_of
 from solo.compat.keys import MOVED
 from solo.data.catalogue.registry import DATASETS
-from solo.errors import ConfigError
+from solo.errors import ConfigError, did_you_mean
 from solo.files import write_text
 from solo.hex.catalogue import POLICIES, policy_facts
 from solo.methods.catalogue import CATALOGUE, facts_of
 from solo.screen import shown
-from solo.suggest import did_you_mean
 
 _TAKE: dict[str, type] = {"embed": EmbedCfg, "search": SearchCfg, "predict": PredictCfg, "export": ExportCfg}
 _TAKE |= {"experiment": ExperimentCfg, "benchmark": BenchmarkCfg}
@@ -122,11 +121,9 @@ def _choices(kind: Any) -> Iterator[Any]:
 
 def resolved_text(parsed: Parsed) -> str:
     """Every value of a config and where it came from, one key a line."""
-    rows = [(key, _as_yaml(value), parsed.origins.get(key, "default")) for key, value in flat(parsed.values)]
-    left = [shown(f"{key}: {value}") for key, value, _ in rows]
-    width = min(56, max(map(len, left)))
     head = [f"# {shown(line)}" for line in [*describe(parsed.values), *parsed.notes]]
-    return "\n".join([*head, *(f"{text:<{width}}  # {shown(row[2])}" for text, row in zip(left, rows, strict=True))])
+    rows = [(key, shown(f"{key}: {_as_yaml(value)}")) for key, value in flat(parsed.values)]
+    return "\n".join([*head, *_with_places([(line, parsed.origins.get(key, "default")) for key, line in rows])])
 
 
 def recipe_text(values: Mapping[str, Any], origins: Origins) -> str:
@@ -134,13 +131,17 @@ def recipe_text(values: Mapping[str, Any], origins: Origins) -> str:
     plain = json.loads(json.dumps(values).replace("${", "\\\\${"))  # when it is read again nothing is filled in
     text = OmegaConf.to_yaml(OmegaConf.create(plain))
     keys = {line: key for key, line, _ in lines_of(yaml.compose(text, Loader=yaml.SafeLoader))}
-    lines = text.splitlines()
-    width = min(56, max(map(len, lines), default=0))
+    lines, rows = text.splitlines(), []
     for number, line in enumerate(lines, start=1):
         whole = number in keys and (number + 1 in keys or number == len(lines))  # not a part of a long text
-        if whole and not line.endswith(":") and (place := origins.place(keys[number])):
-            lines[number - 1] = f"{line:<{width}}  # {shown(place)}"
-    return "\n".join(lines)
+        rows.append((line, origins.place(keys[number]) if whole and not line.endswith(":") else ""))
+    return "\n".join(_with_places(rows))
+
+
+def _with_places(rows: Sequence[tuple[str, str]]) -> list[str]:
+    """Lines, each with its place behind it where it has one."""
+    width = min(56, max((len(line) for line, _ in rows), default=0))
+    return [f"{line:<{width}}  # {shown(place)}" if place else line for line, place in rows]
 
 
 def help_text(schema: type, method: str | None = None) -> str:
@@ -165,7 +166,7 @@ def _key_lines(schema: type, prefix: str = "") -> Iterator[str]:
 
 def _as_yaml(value: Any) -> str:
     if isinstance(value, bool) or value is None:
-        return {True: "true", False: "false", None: "null"}[value]
+        return "null" if value is None else str(value).lower()
     if isinstance(value, list):
         return f"[{', '.join(map(_as_yaml, value))}]"
     return "''" if value == "" else f"{value:.6g}" if isinstance(value, float) else str(value)
@@ -196,13 +197,11 @@ def negatives(cfg: Mapping[str, Any]) -> list[str]:
     if against is None:
         return []
     views = cfg["data"]["num_large_crops"] + cfg["data"]["num_small_crops"]
+    rows, text = views * total, f"{total - 1} = {total} - 1"
     if against == "rows":
-        row, text = views * total, f"{views * total - views} = {views} views x {total} - {views}"
-    elif against == "view":
-        row, text = total, f"{total - 1} = {total} - 1"
-    else:
-        row = cfg["method_kwargs"]["queue_size"]
-        text = f"{row}, the queue"
+        text = f"{rows - views} = {views} views x {total} - {views}"
+    elif against == "queue":
+        text = f"{cfg['method_kwargs']['queue_size']}, the queue"
     lines = [f"negatives per anchor {text}"]
     if parts > 1:
         lines[0] += f"; accumulate=exact: one loss sees {parts} batches, {total} images"
@@ -217,9 +216,9 @@ def negatives(cfg: Mapping[str, Any]) -> list[str]:
     elif against == "rows" and changed and 2 * (total - 1) < classes:
         own = 2 * (total - 1) / classes
         lines.append(f"a batch has {own:.2g} other views of an anchor's class: most anchors find none of it there")
-    if policy == "adaptive" and against == "rows" and round(quantile * (row - 1)) == row - 1:
+    if policy == "adaptive" and against == "rows" and round(quantile * (rows - 1)) == rows - 1:
         lines.append(
-            f"HEX_adaptive selects nothing here: among {row} rows the {quantile:g} quantile of an anchor's cosines is "
+            f"HEX_adaptive selects nothing here: among {rows} rows the {quantile:g} quantile of an anchor's cosines is "
             "its own, 1; use a larger batch or a smaller hex.quantile"
         )
     return lines

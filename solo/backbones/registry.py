@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from solo import plugin
 from solo.backbones import resnet
-from solo.errors import UserError, explained, reason
-from solo.suggest import did_you_mean
+from solo.errors import UserError, did_you_mean, explained
 
 # Called as `constructor(method, *args, **kwargs)`: `method` chooses the variant of some backbones, or is None.
 Constructor = Callable[..., nn.Module]
@@ -100,9 +99,8 @@ def build_backbone(
     ours = name not in table or made_in.startswith("solo.backbones.")
     given = checked_kwargs(kwargs or {}) if ours else dict(kwargs or {})
     if ours and not (name in table and name.startswith("resnet")):
-        if plugin.is_path(name) or name in BACKBONES:
-            fixed = plugin.is_path(name) or name.startswith(("vit_", "swin_"))
-        else:
+        fixed = plugin.is_path(name) or name.startswith(("vit_", "swin_"))
+        if not plugin.is_path(name) and name not in BACKBONES:
             from solo.backbones.from_timm import timm
 
             config = timm.get_pretrained_cfg(name)
@@ -242,11 +240,9 @@ def check_sizes(backbone: nn.Module, name: str, sizes: Mapping[int, str], channe
                 near = " or ".join(str(count * side) for count in (size // side, size // side + 1) if count)
                 what = f"{key}={size} is no multiple of the {side} pixels of a patch of backbone.name={name!r}"
                 raise UserError(f"{what}; choose {near}, or another backbone.kwargs.patch_size")
-            try:
+            what, kinds = f"{key}={size} doesn't fit backbone.name={name!r}", (ValueError, TypeError, IndexError)
+            with explained(what, "choose another size, or other backbone.kwargs", RuntimeError, AssertionError, *kinds):
                 features = backbone(torch.zeros(1, channels, size, size, device=device))
-            except (RuntimeError, AssertionError, ValueError, TypeError, IndexError) as error:
-                what = f"{key}={size} doesn't fit backbone.name={name!r} ({reason(error)[:160]})"
-                raise UserError(f"{what}; choose another size, or other backbone.kwargs") from error
             if not isinstance(features, Tensor) or features.ndim != 2:
                 shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
                 raise UserError(f"backbone.name={name!r} gives {shape} for one image; it must give features (N, width)")

@@ -211,8 +211,7 @@ class Checkpointer(Callback):
     def on_step_boundary(self, trainer: Trainer) -> None:
         """Save if it is time to, or if the run shall stop; between two batches, after an optimizer step."""
         due = bool(self.every_steps and trainer.global_step % self.every_steps == 0)
-        if self.every_minutes is not None:
-            due |= time.monotonic() - self._saved_at >= 60 * self.every_minutes
+        due |= self.every_minutes is not None and time.monotonic() - self._saved_at >= 60 * self.every_minutes
         found = distributed.any_process(self._stop.pending() or int(due))  # an exit code is larger than 1
         if found:
             self._write_last(trainer, inside=True)
@@ -256,14 +255,14 @@ class Checkpointer(Callback):
         if states is None:  # of an earlier version
             rng = self._loaded.get("rng")
             return {"rng": rng} if rng and trainer.world_size == 1 else None
-        if len(states) == trainer.world_size:
-            mine: dict[str, Any] = states[trainer.global_rank]
-            return mine
-        rank_zero_warn(
-            f"the checkpoint holds the states of {len(states)} processes and this run has {trainer.world_size}: "
-            "random streams, memories of a process and means of the running epoch start anew"
-        )
-        return None
+        if len(states) != trainer.world_size:
+            rank_zero_warn(
+                f"the checkpoint holds the states of {len(states)} processes and this run has {trainer.world_size}: "
+                "random streams, memories of a process and means of the running epoch start anew"
+            )
+            return None
+        mine: dict[str, Any] = states[trainer.global_rank]
+        return mine
 
 
 def _not_finite(trainer: Trainer) -> list[str]:

@@ -11,7 +11,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import WandbLogger
@@ -150,14 +149,12 @@ class AutoUMAP(Callback):
         features, targets = gather_no_grad(features).cpu(), gather_no_grad(targets)
         if not trainer.is_global_zero or len(features) < 2:
             return
-        module: Any = pl_module
-        if (label_paths := getattr(module, "label_paths", None)) is not None:
+        if label_paths := getattr(pl_module, "label_paths", None):
             targets = label_paths(targets)
         pdf = self.path / self.umap_placeholder.format(trainer.current_epoch)
         files = [pdf, pdf.with_suffix(".png")]
         title = f"{self.name}, epoch {trainer.current_epoch}, validation"
-        how = {"palette": self.color_palette, "embedding": self.embedding}
-        _draw(features, targets, files, title, getattr(module, "taxonomy", None), **how)
+        _draw(self, features, targets, files, title, getattr(pl_module, "taxonomy", None))
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image("validation_umap", [str(files[1])])
@@ -180,8 +177,7 @@ class OfflineUMAP:
         """Draw features (B, D) of batches `(X, targets)`, in eval mode, as PNG and PDF, or what `plot_path` ends in."""
         features, targets = _features(model.to(device).eval(), dataloader, torch.device(device))
         path = Path(plot_path)
-        files = list(dict.fromkeys([path, path.with_suffix(".png")]))
-        _draw(features.cpu(), targets, files, path.stem, None, palette=self.color_palette, embedding=self.embedding)
+        _draw(self, features.cpu(), targets, [*dict.fromkeys([path, path.with_suffix(".png")])], path.stem, None)
 
 
 @torch.no_grad()
@@ -191,11 +187,14 @@ def _features(forward: Callable[[Tensor], Tensor], batches: Iterable[Any], devic
     return torch.cat([row for row, _ in found]), torch.cat([row for _, row in found])
 
 
-def _draw(features: Tensor, targets: Tensor, files: list[Path], title: str, taxonomy: Any, **how: Any) -> None:
-    labels = np.asarray(targets.cpu()).reshape(len(targets), -1)
+def _draw(
+    look: AutoUMAP | OfflineUMAP, features: Tensor, targets: Tensor, files: list[Path], title: str, taxonomy: Any
+) -> None:
+    labels = targets.cpu().numpy().reshape(len(targets), -1)
     fits = taxonomy is not None and len(taxonomy.levels) == labels.shape[1]
     names = list(zip(taxonomy.levels, taxonomy.names, strict=True)) if fits else None
-    draw_embedding(features.numpy(), labels, files, names=names, title=title, max_points=2000, **how)
+    how: Any = {"palette": look.color_palette, "embedding": look.embedding, "max_points": 2000}
+    draw_embedding(features.numpy(), labels, files, names=names, title=title, **how)
 
 
 class StepProfile(Callback):

@@ -5,34 +5,34 @@ an epoch has gathered so far (means, the bank of the online k-NN). A module or c
 `process_state()`, plain values and tensors, and `load_process_state(state)`, called in the same process of a later run.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
+from lightning.fabric.utilities import move_data_to_device
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.connectors.logger_connector.result import _ResultCollection, _ResultMetric
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 from solo import distributed
-from solo.errors import UserError, reason
+from solo.errors import explained
 from solo.rng import rng_state, set_rng_state
 
 State = dict[str, Any]
+_MISFIT = "the states of processes in the checkpoint don't fit this run", "start a new run"  # somebody else's
 
 
 def capture(trainer: Trainer, module: LightningModule, inside: bool) -> State:
     """The state of this process; inside an epoch with its means, which go on. Every process has to call this."""
-
-    def kept(metric: Metric) -> State:  # by default no checkpoint has it
-        return dict(on_cpu({name: getattr(metric, name) for name in metric._defaults}))
-
+    metrics: State = {}
+    for name, metric in _metrics(module).items():  # by default no checkpoint has these
+        values = {key: getattr(metric, key) for key in metric._defaults}
+        metrics[name] = {"count": metric._update_count, "states": on_cpu(values)}
     named = module.named_buffers() if distributed.is_distributed() else ()  # those that differ from the first process's
     state: State = {
         "rng": rng_state(),
         "buffers": {name: x.detach().cpu() for name, x in named if not torch.equal(x, distributed.of_first(x))},
-        "metrics": {name: {"count": m._update_count, "states": kept(m)} for name, m in _metrics(module).items()},
+        "metrics": metrics,
         "logged": {key: on_cpu(value) for key, value in trainer.callback_metrics.items()},
         "owners": {name: on_cpu(owner.process_state()) for name, owner in _owners(trainer, module).items()},
     }
@@ -48,7 +48,7 @@ def capture(trainer: Trainer, module: LightningModule, inside: bool) -> State:
 
 def restore(trainer: Trainer, module: LightningModule, state: State) -> None:
     """Take over a captured state, but for the random streams; when training starts, after everything else is set up."""
-    state = _each_tensor(state, lambda x: x.to(module.device))
+    state = move_data_to_device(state, module.device)
     buffers = dict(module.named_buffers())
     for name, value in state["buffers"].items():
         buffers[name].copy_(value)
@@ -84,7 +84,7 @@ class GoingOn(Callback):
         """Continue the random streams before a loader draws from them."""
         self._state = self.owner.loaded_state(trainer)
         if self._state is not None:
-            with _fitting():
+            with explained(*_MISFIT):
                 set_rng_state(self._state["rng"])
         groups = trainer.optimizers[0].param_groups if trainer.optimizers else []
         self._groups = [{key: value for key, value in group.items() if key != "params"} for group in groups]
@@ -97,7 +97,7 @@ class GoingOn(Callback):
         if hasattr(pl_module, "keep_own_settings"):  # solo's own modules
             pl_module.keep_own_settings(self._groups)  # type: ignore[operator]
         if "buffers" in self._state:
-            with _fitting():
+            with explained(*_MISFIT):
                 restore(trainer, pl_module, self._state)
         self._steps_logged = trainer.fit_loop.epoch_loop._batches_that_stepped
         self._state = None
@@ -120,16 +120,6 @@ class GoingOn(Callback):
         # Lightning counts a step twice when a run goes on where a validation inside the epoch has just been.
         trainer.fit_loop.epoch_loop._batches_that_stepped = self._steps_logged
         return True
-
-
-@contextmanager
-def _fitting() -> Iterator[None]:
-    """States that somebody else has made are refused in one line."""
-    try:
-        yield
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
-        text = f"the states of processes in the checkpoint don't fit this run ({reason(error)}); start a new run"
-        raise UserError(text) from error
 
 
 class _ContinuedMeans(_ResultCollection):
@@ -156,12 +146,8 @@ def _owners(trainer: Trainer, module: LightningModule) -> dict[str, Any]:
 
 def on_cpu(value: Any) -> Any:
     """Detached copies on the CPU of all tensors in dictionaries, lists and tuples; the containers become plain ones."""
-    return _each_tensor(value, lambda x: x.detach().cpu().clone())
-
-
-def _each_tensor(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     if isinstance(value, Tensor):
-        return change(value)
+        return value.detach().cpu().clone()
     if isinstance(value, dict):
-        return {key: _each_tensor(part, change) for key, part in value.items()}
-    return [_each_tensor(part, change) for part in value] if isinstance(value, (list, tuple)) else value
+        return {key: on_cpu(part) for key, part in value.items()}
+    return [on_cpu(part) for part in value] if isinstance(value, (list, tuple)) else value

@@ -36,9 +36,8 @@ class Work(NamedTuple):
     flops: int
     peak: float | None = None
 
-    def rates(self, images_per_second: float | None) -> dict[str, float | None]:
-        """Views a second, operations an image, and model FLOPs utilisation (Chowdhery et al., 2022) in percent."""
-        speed = images_per_second
+    def rates(self, speed: float | None) -> dict[str, float | None]:
+        """Of images a second: views a second, FLOPs an image, model FLOPs utilisation in % (Chowdhery et al., 2022)."""
         found = {"views_per_second": speed and speed * self.views, "model_flops_per_image": self.flops}
         return found | ({"mfu": 100 * speed * self.flops / self.peak} if speed and self.peak else {})
 
@@ -59,10 +58,9 @@ def summarize(rows: Sequence[Row], facts: Facts, run_id: str, status: str) -> di
     """Flat numbers of the last epoch, if measured, null if not finite; means over the run for the speed."""
     last = rows[-1] if rows else {}
     policy = (facts.cfg.get("hex") or {}).get("policy")  # None where there is none, as in linear evaluation
-    plain = ("val_acc1", "val_acc5", "val_knn_acc1", "val_knn_acc5", "loss", "train_class_loss", "val_loss")
-    of_hex = ("hex/threshold", "hex/hierarchy_negatives", "hex/superclass_share")
-    named = {key.removeprefix("hex/").replace("val_knn", "knn"): key for key in (*plain, *of_hex)}
-    numbers = {name: _number(last[key]) for name, key in named.items() if key in last}
+    keys = ["val_acc1", "val_acc5", "val_knn_acc1", "val_knn_acc5", "loss", "train_class_loss", "val_loss"]
+    keys += ["hex/threshold", "hex/hierarchy_negatives", "hex/superclass_share"]
+    numbers = {key.removeprefix("hex/").replace("val_knn", "knn"): _number(last[key]) for key in keys if key in last}
     numbers |= {key: _number(value) for key, value in last.items() if key.startswith("online/")}
     for name in ("images_per_second", "data_wait"):  # without the first epoch, which pays for the start
         values = [row[name] for row in rows if name in row]
@@ -124,12 +122,11 @@ def _levels(last: Row, levels: Sequence[str]) -> dict[str, dict[str, float | Non
 
 def _hex_did(last: Row) -> dict[str, Any]:
     """What HEX did in the last epoch: numbers and a line of text, see `solo.hex.objective`; empty if it did nothing."""
-    if not {"hex/with_relatives", "hex/gradient_cosine", "hex/shown_with_relatives"} & last.keys():
-        return {}
     bands = {"": "relatives", "kin_": "kin that is weighed", "shown_": "relatives that are shown"}
     names = ("with_relatives", "mass", "own_class", "siblings", "strangers")
     keys = ("gradient_cosine", *(f"{band}{name}" for band in bands for name in names))
-    found = {key: last[f"hex/{key}"] for key in keys if f"hex/{key}" in last}
+    if not (found := {key: last[f"hex/{key}"] for key in keys if f"hex/{key}" in last}):
+        return {}
     said = []
     for band, whom in bands.items():
         share = {name: f"{found[band + name]:.1%}" for name in names if band + name in found}
@@ -138,8 +135,7 @@ def _hex_did(last: Row) -> dict[str, Any]:
         if "mass" in share:
             said.append(f"holding {share['mass']} of the denominator")
         if "own_class" in share:
-            parts = share["own_class"], share["siblings"], share["strangers"]
-            said.append("{} own class, {} siblings, {} strangers".format(*parts))
+            said.append("{own_class} own class, {siblings} siblings, {strangers} strangers".format(**share))
     if "gradient_cosine" in found:
         said.append(f"cosine of the gradient to InfoNCE's {found['gradient_cosine']:.4f}")
     return {**{name: _number(value) for name, value in found.items()}, "text": ", ".join(said)}

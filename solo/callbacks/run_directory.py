@@ -18,8 +18,9 @@ from lightning.pytorch.loggers import WandbLogger
 from omegaconf import DictConfig
 
 from solo.args.config import Difference, differences, fill_defaults, may_change, to_plain
+from solo.args.fields import get
 from solo.args.schema import PretrainCfg
-from solo.errors import UserError
+from solo.errors import UserError, explained
 from solo.files import clean
 from solo.untrusted import parse_json, plain_values
 
@@ -33,10 +34,8 @@ _held: dict[Path, int] = {}  # by this process, whose locks don't exclude each o
 def acquire(folder: Path) -> None:
     """Take the folder by POSIX's lock (where there is one) until `release`, or until this process ends; twice = once.
 
-    So a dead process holds nothing, and workers inherit nothing.
-
-    Raises:
-        UserError: another process has it; says which one, where and since when. Or the folder can't be written.
+    So a dead process holds nothing, and workers inherit nothing. A `UserError` says which process has it, where and
+    since when, or that the folder can't be written.
     """
     path = folder.resolve() / NAME
     while sys.platform != "win32" and path not in _held:
@@ -54,17 +53,14 @@ def acquire(folder: Path) -> None:
             raise UserError(
                 f"{folder} is in use by {holder}; wait until it ends, stop it, or start a new run"
             ) from None
-        try:
-            is_current = os.path.samestat(os.fstat(file), os.stat(path))
-        except FileNotFoundError:  # its last holder has just removed it
-            is_current = False
-        if is_current:
-            os.ftruncate(file, 0)
-            since = time.strftime("%Y-%m-%d %H:%M:%S")
-            os.write(file, f"process {os.getpid()} on {socket.gethostname()}, since {since}".encode())
-            _held[path] = file
-        else:
-            os.close(file)
+        with contextlib.suppress(FileNotFoundError):  # its last holder has just removed it
+            if os.path.samestat(os.fstat(file), os.stat(path)):
+                os.ftruncate(file, 0)
+                since = time.strftime("%Y-%m-%d %H:%M:%S")
+                os.write(file, f"process {os.getpid()} on {socket.gethostname()}, since {since}".encode())
+                _held[path] = file
+                return
+        os.close(file)
 
 
 def release(folder: Path) -> None:
@@ -125,14 +121,13 @@ class RunDirectory:
     def open(self, trainer: Trainer) -> Path:
         """Agree on the id, create the folder, take it for this run, return it. Every process has to call this.
 
-        Raises:
-            UserError: the folder can't be created, or another program is at work in it; in all processes.
+        A `UserError`, in all processes: the folder can't be created, or another program is at work in it.
         """
         if self.is_open:
             return self.path
         wandb = next((logger for logger in trainer.loggers if isinstance(logger, WandbLogger)), None)
-        logger = wandb or trainer.logger
-        version = None if logger is None or logger.version in (None, "") else str(logger.version)
+        version = getattr(wandb or trainer.logger, "version", None)
+        version = None if version in (None, "") else str(version)
         ids = self.run_id or version or f"offline-{random_string()}", version if wandb is not None else None
         self.run_id, self.wandb_run_id = trainer.strategy.broadcast(ids)
         problem = None
@@ -144,10 +139,10 @@ class RunDirectory:
                 clean(self.path)  # what a killed process left half written
             except UserError as error:
                 problem = str(error)
-        problem = trainer.strategy.broadcast(problem)
-        self.is_open = problem is None
-        if problem is not None:
+        if problem := trainer.strategy.broadcast(problem):
+            self.is_open = False
             raise UserError(problem)
+        self.is_open = True
         return self.path
 
     def close(self) -> None:
@@ -158,12 +153,8 @@ class RunDirectory:
     def open_alone(self) -> Path:
         """`open` for a command of one process that has no trainer."""
         self.run_id = self.run_id or f"offline-{random_string()}"
-        try:
+        with explained(f"the folder {self.path} can't be written", "choose another checkpoint.dir", OSError):
             self.path.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(
-                f"the folder {self.path} can't be written ({error.strerror}); choose another checkpoint.dir"
-            ) from error
         self.is_open = True
         return self.path
 
@@ -197,29 +188,27 @@ class AutoResumer:
             if file is not None and not finished:
                 candidates.append((file.stat().st_mtime, file, args))
         for modified, file, args in sorted(candidates, reverse=True):
-            stored = _read(args)
-            hours = (time.time() - modified) / 3600
+            stored, hours = _read(args), (time.time() - modified) / 3600
             if stored is None:
-                self.passed_over.append(f"{file} is not continued: {args.name} beside it can't be read")
+                why = "args.json beside it can't be read"
             elif stored.get("name") != wanted.get("name"):
                 continue
             elif other := self._mismatches(wanted, stored):
-                self.passed_over.append(f"{file} is not continued: it has other settings ({', '.join(other)})")
+                why = f"it has other settings ({', '.join(other)})"
             elif hours > self.max_hours:
-                self.passed_over.append(
-                    f"{file} is not continued: it is {hours:.1f} h old (auto_resume.max_hours={self.max_hours}); "
-                    f"resume_from_checkpoint={file} continues it"
-                )
+                old = f"it is {hours:.1f} h old (auto_resume.max_hours={self.max_hours})"
+                why = f"{old}; resume_from_checkpoint={file} continues it"
             else:
                 return file, stored.get("wandb_run_id")
+            self.passed_over.append(f"{file} is not continued: {why}")
         return None, None
 
     def _mismatches(self, wanted: dict[str, Any], stored: dict[str, Any]) -> list[str]:
         """The settings that make it another run, `key: old -> new`."""
-        also = [key for key in self.ALSO_MATCH if _value(stored, key) is not None]
+        also = [key for key in self.ALSO_MATCH if get(stored, key) is not None]
         found = []
         for key in [*self.SHOULD_MATCH, *also]:
-            old, new = _value(stored, key), _value(wanted, key)
+            old, new = get(stored, key), get(wanted, key)
             if old != new:
                 changes = differences({key: old}, {key: new}) or [Difference(key, old, new)]
                 found += [str(one) for one in changes if not may_change(one.key, wanted.get("resume_allow") or [])]
@@ -243,9 +232,3 @@ def _read(file: Path) -> dict[str, Any] | None:
     with contextlib.suppress(OSError, ValueError):
         return dict(plain_values(parse_json(file.read_bytes()), mapping=True))
     return None
-
-
-def _value(values: Any, key: str) -> Any:
-    for part in key.split("."):
-        values = values.get(part) if isinstance(values, dict) else None
-    return values

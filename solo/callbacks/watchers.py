@@ -83,12 +83,11 @@ class TrainingDiagnosis:
         if not math.isfinite(loss):
             return None
         self._losses.append(loss)
-        patience = max(5, (self.max_epochs or 0) // 10)
+        patience = max(5, self.max_epochs // 10)
         before, recent = self._losses[:-patience], self._losses[-patience:]
-        # At the end of a schedule a loss comes to rest, as it should.
-        if self.flat or self.collapsed or not before or rate < 0.5 * self._peak_lr:
+        if self.flat or self.collapsed or not before or min(recent) < min(before) - 1e-3 * abs(min(before)):
             return None
-        if min(recent) < min(before) - 1e-3 * abs(min(before)):
+        if rate < 0.5 * self._peak_lr:  # at the end of a schedule a loss comes to rest, as it should
             return None
         self.flat = True
         alignment = row.get("online/alignment/projection", math.nan)
@@ -106,8 +105,7 @@ class TrainingDiagnosis:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of it, in plain values."""
-        names = ("collapsed", "flat", "_suspect", "_losses", "_peak_lr", "messages")
-        return {name: list(value) if isinstance(value := getattr(self, name), list) else value for name in names}
+        return {one.name: getattr(self, one.name) for one in dataclasses.fields(self) if not one.init}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take over what `state` gave; lists in place, so that whoever holds them sees it."""
@@ -116,7 +114,7 @@ class TrainingDiagnosis:
             if not (type(value) is type(own) or {type(value), type(own)} <= {int, float}):
                 raise TypeError(f"{name} is {value!r:.60}")
             if isinstance(value, list):
-                getattr(self, name)[:] = value
+                own[:] = value
             else:
                 setattr(self, name, value)
 
@@ -130,7 +128,7 @@ class FeatureQueue:
 
     def is_due(self, done: int, batches: float, batch_size: int, processes: int) -> bool:
         """Whether the batch after `done` of `batches` (inf: nobody knows) will still be there when the epoch ends."""
-        return done >= batches - self._kept(batch_size, processes) if batches != float("inf") else True
+        return batches == math.inf or done >= batches - self._kept(batch_size, processes)
 
     def add(self, batch: Rows, processes: int) -> None:
         """Keep a batch: name -> (B, ...), detached; forget the oldest ones."""
@@ -183,8 +181,8 @@ class EmbeddingMonitor(Callback):
             return
         rows = self.queue.read()
         if not rows or len(rows["features/0"]) < 2:
-            missing = "the method keeps no features of its views (`last_views`), so nothing can be measured"
             if not self._warned:
+                missing = "the method keeps no features of its views (`last_views`), so nothing can be measured"
                 rank_zero_warn(f"online: {missing}")
             self._warned = True
             return
@@ -192,11 +190,10 @@ class EmbeddingMonitor(Callback):
         found = trainer.strategy.broadcast(found)
         pl_module.log_dict(found)
         if self.diagnosis is not None:
-            loss = trainer.strategy.broadcast({} if self.meter is None else {"loss": self.meter.loss})  # one verdict
-            rate = {"lr": float(trainer.optimizers[0].param_groups[0]["lr"])}
-            # A handful of rows always lies on a line, or in a plane.
-            judged = found if len(rows["features/0"]) >= 8 else {}
-            seen = {"epoch": float(trainer.current_epoch), **judged, **loss, **rate}
+            seen = {"epoch": float(trainer.current_epoch), "lr": float(trainer.optimizers[0].param_groups[0]["lr"])}
+            seen |= trainer.strategy.broadcast({} if self.meter is None else {"loss": self.meter.loss})  # one verdict
+            if len(rows["features/0"]) >= 8:  # a handful of rows always lies on a line, or in a plane
+                seen |= found
             messages = self.diagnosis.judge(seen, trainer.current_epoch + 1 == trainer.max_epochs)
             bar = trainer.progress_bar_callback
             show = bar.print if bar is not None else Console(soft_wrap=True, highlight=False, markup=False).print
@@ -218,8 +215,7 @@ class EmbeddingMonitor(Callback):
         return {} if self.diagnosis is None else self.diagnosis.state()
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on watching: what was said isn't said again."""
-        if self.diagnosis is not None and state_dict:
+        if self.diagnosis is not None and state_dict:  # what was said isn't said again
             self.diagnosis.load(state_dict)
 
     def _is_measured(self, trainer: Trainer) -> bool:

@@ -12,15 +12,15 @@ from typing import Any, TypeVar
 
 from solo.analysis.comparison import COST, Report, compare_arms, write_arms
 from solo.args.compose import as_word, compose, read_word
-from solo.args.config import flat, freeze, may_change, never_matters
+from solo.args.config import flat, may_change, never_matters
 from solo.args.eval_schema import ArmCfg, EvaluateCfg, ExperimentCfg, ExperimentFile
-from solo.args.fields import check, keys_of, unknown
+from solo.args.fields import keys_of, unknown
 from solo.args.origins import read_yaml
 from solo.args.parse import parse
 from solo.args.recipes import find_recipe
 from solo.args.schema import PretrainCfg
 from solo.callbacks import run_directory
-from solo.cli import read_words
+from solo.cli import read_words, settings_of
 from solo.errors import ConfigError, UserError
 from solo.experiment.runs import NAME, Choice, Row, Task, add_row, perform_all, probe, read_rows
 from solo.files import output_file
@@ -173,10 +173,7 @@ def _digest(recipe: tuple[str, ...], words: tuple[str, ...], evaluate: tuple[str
 def _checked(values: Any, schema: type[Schema], where: str) -> Schema:
     if not isinstance(values, dict):
         raise ConfigError(f"{where.rstrip('. :')} is no section; give keys and values, see docs/experiment.md")
-    checked, problems = check(values, schema)
-    if problems:
-        raise ConfigError("\n".join(f"{where}{key}{text}" for key, text in problems))
-    return freeze(checked, schema)
+    return settings_of(schema, values, where)
 
 
 def _listed(seeds: Sequence[int] | int) -> list[int]:

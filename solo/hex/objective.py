@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,17 +18,16 @@ from solo import distributed
 from solo.args.schema import HexCfg
 from solo.errors import UserError
 from solo.hex.catalogue import named, policy_class, policy_facts
-from solo.hex.loss import HexDenominator, hex_nce
+from solo.hex.loss import HexDenominator
 from solo.hex.policy import Policy, Selector, WarmUp, WithNamed
 from solo.hex.relatives import Bank, FromTable, kinship, shares
-from solo.hex.rows import RELEASE, Action, Elsewhere, Stats, means
+from solo.hex.rows import RELEASE, Action, Elsewhere, HexRows, Stats, means
 from solo.losses.hierarchical_rows import Denominator
-from solo.losses.info_nce import MaskedSoftmax, Positives, info_nce
+from solo.losses.info_nce import MaskedSoftmax, Positives, blockwise, info_nce
 from solo.losses.pairs import Pairs
 
 Base = Tensor | Callable[[], Tensor]
 Compared = Sequence[Tensor] | Callable[[], Pairs]
-_PROBE = 100  # steps from one look at what HEX does to the next
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,6 @@ class Hex:
     found: Stats = field(default_factory=dict, init=False)
     whom: Stats = field(default_factory=dict, init=False)  # what is known of the relatives that are shown
     _step: Step | None = field(default=None, init=False)
-    _calls: int = field(default=0, init=False)
 
     @property
     def stats(self) -> Stats:
@@ -139,42 +136,41 @@ class Hex:
                 complete=False,
             )
             loss = (1 - share) * loss + share * self._contrast(relatives, step, None)[0]
-        self._calls = self._calls + 1 if step is self._step else 1
-        self._step = step
-        self.seen = {name: value + self.seen[name] for name, value in seen.items()} if self._calls > 1 else seen
-        if self._calls == 1:
-            looks = step.index is not None and not step.index % _PROBE and step.epoch >= self.settings.warm_up()
-            looks &= not pairs.ring  # it compares with all keys
-            self.found = self._probe(pairs, step, None if fixed else drawn) if looks else {}
+        if step is self._step:
+            self.seen = {name: value + self.seen[name] for name, value in seen.items()}
+            return loss
+        self._step, self.seen = step, seen
+        looks = step.index is not None and not step.index % 100 and step.epoch >= self.settings.warm_up()
+        looks &= not pairs.ring  # it compares with all keys
+        self.found = self._probe(pairs, step, None if fixed else drawn) if looks else {}
         return loss
 
     def _probe(self, pairs: Pairs, step: Step, drawn: Elsewhere | None) -> Stats:
-        temperature = self._temperature(step.epoch)
-        cosine = gradient_cosine(
-            lambda copy: self._contrast(copy, step, drawn)[0],
-            lambda copy: info_nce(copy, temperature, self.positives),
-            pairs,
-        )
+        temperature, labels = self._temperature(step.epoch), None
+        plain = partial(info_nce, temperature=temperature, positives=self.positives)
+        cosine = gradient_cosine(lambda copy: self._contrast(copy, step, drawn)[0], plain, pairs)
         found: Stats = {"gradient_cosine": cosine}
-        labels = None
         if isinstance(targets := getattr(step, "targets", None), Tensor):
             views = len(pairs.anchors) // len(targets)
             labels = targets.repeat(views), step.groups.repeat(views)  # type: ignore[attr-defined]
-        for name, policy in (("", self.policy), ("kin_", self.kin)):
-            selector = policy and policy.selector(pairs, step.epoch, step.max_epochs)
-            whom = {} if selector is None else whom_it_found(pairs, selector, temperature, labels)  # type: ignore[arg-type]
+        for name, selector in zip(("", "kin_"), self._selectors(pairs, step), strict=True):
+            whom = {} if selector is None else whom_it_found(pairs, selector, temperature, labels)
             found |= {f"{name}{key}": value for key, value in whom.items()}
         if drawn is not None and self.bank is not None:
             found |= {"with_relatives": drawn.known.any(dim=1).float().mean(), **self.bank.found}
         return found
 
+    def _selectors(self, pairs: Pairs, step: Step) -> list[Selector | None]:
+        """That of the policy, and that of the kin."""
+        policies = (self.policy, self.kin)
+        return [None if x is None else x.selector(pairs, step.epoch, step.max_epochs) for x in policies]
+
     def _contrast(self, pairs: Pairs, step: Step, elsewhere: Elsewhere | None) -> tuple[Tensor, Stats]:
-        assert self.policy is not None
-        of = self.settings
-        words: dict[str, Any] = {"beta": of.beta, "tau_plus": of.tau_plus, "relative": of.variant == "relative"}
-        words |= {"positives": of.positives, "epoch": step.epoch, "max_epochs": step.max_epochs, "own": True}
-        words |= {"action": self.action, "kin": self.kin, "elsewhere": elsewhere}
-        return hex_nce(pairs, self.policy, temperature=self._temperature(step.epoch), **words)
+        found, kin = self._selectors(pairs, step)
+        of, temperature = self.settings, self._temperature(step.epoch)
+        settings = (of.beta, of.tau_plus, of.variant == "relative", self.action, of.positives)
+        rows = HexRows(pairs, found, temperature, *settings, kin, elsewhere)
+        return blockwise(rows), rows.seen()
 
     def _temperature(self, epoch: int) -> float:
         """The temperature of an epoch: Kukleva et al., ICLR 2023, equation 2."""

@@ -182,16 +182,15 @@ def drawn_alike(labels: Tensor, number: int, generator: torch.Generator, purity:
 
 def both(table: Tensor, other: Tensor) -> Tensor:
     """Those of a table (n, K) that another one (n, K') has in the same row, -1 for the rest."""
-    parts = zip(torch.split(table, 4096), torch.split(other, 4096), strict=True)
-    kept = torch.cat([(a[:, :, None] == b[:, None]).any(dim=2) for a, b in parts])
+    kept = torch.stack([(column[:, None] == other).any(dim=1) for column in table.T], dim=1)
     return table.masked_fill(~kept, -1)
 
 
 def reciprocal(table: Tensor) -> Tensor:
     """Neighbours (n, K) without those, -1 instead, that don't have the image among theirs."""
-    rows = torch.arange(len(table), device=table.device)[:, None, None]
-    parts = zip(torch.split(table, 4096), torch.split(rows, 4096), strict=True)
-    return table.masked_fill(~torch.cat([(table[part] == row).any(dim=2) for part, row in parts]), -1)
+    own = torch.arange(len(table), device=table.device)[:, None]
+    kept = torch.stack([(table[column] == own).any(dim=1) for column in table.T], dim=1)
+    return table.masked_fill(~kept, -1)
 
 
 def whom(table: Tensor, known: Tensor) -> dict[str, Tensor]:

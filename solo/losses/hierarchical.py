@@ -19,9 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from solo import distributed
-from solo.losses.blockwise import RowLoss, blockwise
 from solo.losses.hierarchical_rows import Denominator, HierarchicalRows, LabelLevels, hierarchical_rows_loss, numbered
-from solo.losses.info_nce import MaskedSoftmax
+from solo.losses.info_nce import MaskedSoftmax, RowLoss, blockwise
 from solo.losses.pairs import Pairs
 
 Kind = Literal["himulcon", "hicone", "himulcone"]

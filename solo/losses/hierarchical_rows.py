@@ -18,8 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from solo import distributed
-from solo.losses.blockwise import RowLoss, blockwise
-from solo.losses.info_nce import MaskedSoftmax
+from solo.losses.info_nce import MaskedSoftmax, RowLoss, blockwise
 from solo.losses.pairs import Pairs, listed
 
 Rows = slice | Tensor

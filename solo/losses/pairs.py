@@ -20,13 +20,10 @@ from torch import Tensor
 from solo import distributed
 from solo.precision import at_least_float32
 
-Join = Callable[[Tensor, Tensor], Tensor]
-
 # Elements of one block of similarities: small enough for a CPU's cache, large enough to fill a GPU.
 BLOCK_ELEMENTS = {"cpu": 2**20, "cuda": 2**26}
 
-# Where a list of the few pairs that matter is faster than whole rows: where their number is known without waiting for
-# a device.
+# Where a list of the few pairs that matter is faster than whole rows: where their number is known without waiting.
 LISTED = {"cpu": True}
 
 
@@ -253,10 +250,10 @@ class RingPairs(Pairs):
                 carried.copy_(distributed.pass_on([carried])()[0])
         vars(self).update(zip(names, own, strict=True), offset=0)
 
-    def per_row(self, part: Callable[[Tensor], Tensor], join: Join) -> Tensor:
-        """A function of a row's cosines, (R, N) -> (R, ...), of all keys: that of each turn, joined."""
-        parts = (torch.cat([part(self.similarity(rows)) for rows in self.blocks()]) for _ in self.turns())
-        return reduce(join, parts)
+    def per_row(self, keep: Callable[[Tensor], Tensor]) -> Tensor:
+        """What is kept of rows of cosines, (R, N) -> (R, K), of all keys: of each turn, and of that of two of them."""
+        parts = (torch.cat([keep(self.similarity(rows)) for rows in self.blocks()]) for _ in self.turns())
+        return reduce(lambda one, other: keep(torch.cat([one, other], dim=1)), parts)
 
 
 Later = Callable[[], Pairs]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from solo import distributed
-from solo.losses.blockwise import RowLoss, blockwise
+from solo.losses.info_nce import RowLoss, blockwise
 from solo.losses.pairs import BLOCK_ELEMENTS, Pairs, listed, unit
 from solo.losses.targets import cross_entropy_loss_func
 from solo.precision import full_precision
@@ -40,29 +40,21 @@ class TreeLoss(nn.Module):
         self.width = tree.num_classes if width is None else width
         places = [(level, node) for level, names in enumerate(tree.names) for node in range(len(names))]
         paths = torch.tensor([tree.node_path(*place) for place in places])
-        starts = torch.tensor([0, *self.sizes[:-1]]).cumsum(0)
-        classes, levels = torch.tensor(tree.path_table()), torch.tensor([level for level, _ in tree.leaves])
-        deepest = torch.zeros(len(paths), dtype=torch.long)  # level of the deepest class below
-        for start, way in zip(starts, classes.T, strict=True):
-            deepest.scatter_reduce_(0, (start + way)[way >= 0], levels[way >= 0], "amax")
-        height = deepest - torch.tensor([level for level, _ in places])
-        rows = [(levels.max() + 1).repeat(len(paths))]
-        for level in range(tree.num_levels):
-            known = paths[:, level] >= 0
-            rows.append(torch.where(known, height[starts[level] + paths[:, level].clamp(min=0)], height))
+        way = F.pad(paths, (1, 0))  # from the root
+        heights = torch.from_numpy(tree.tables[2])[torch.arange(way.shape[1]), way.clamp(min=0)]
+        own = heights.gather(1, (way >= 0).sum(dim=1, keepdim=True) - 1)
         for name, value in {
-            "classes": classes,
+            "classes": torch.tensor(tree.path_table()),
             "paths": paths,
-            "starts": starts,
-            "heights": torch.stack(rows, dim=1),
+            "starts": torch.tensor([0, *self.sizes[:-1]]).cumsum(0),
+            "heights": heights.where(way >= 0, own),
             "ends": torch.tensor([not tree.children[level][node] for level, node in places]),
         }.items():
             self.register_buffer(name, value, persistent=False)
 
     def nodes(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The deepest known node of each image (N,), 0 where nothing is known, and whether something is (N,)."""
-        levels = torch.arange(1, labels.shape[1] + 1, device=labels.device)
-        deepest = ((labels >= 0) * levels).amax(dim=1)
+        deepest = ((labels >= 0) * torch.arange(1, labels.shape[1] + 1, device=labels.device)).amax(dim=1)
         at = (deepest - 1).clamp(min=0)
         return self.starts[at] + labels.gather(1, at[:, None])[:, 0].clamp(min=0), deepest > 0
 

@@ -5,7 +5,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,6 @@ from torch.utils.data import Dataset
 
 from solo.analysis.analyze import RunSource, SnapshotSource, analyze
 from solo.analysis.drawing import Images
-from solo.analysis.numbers import Options
 from solo.args.eval_schema import AnalyzeCfg
 from solo.callbacks import run_directory
 from solo.checkpoint import load_checkpoint
@@ -43,8 +42,7 @@ def run(cfg: AnalyzeCfg) -> Path:
         folder = chosen or open_folder(cfg, "analyze")
         of = cfg.data.dataset or "saved features"
         title = cfg.title or f"{' · '.join(run.name for run in found)} on {of}"
-        options = Options(**{item.name: getattr(cfg, item.name) for item in fields(Options)} | {"title": title})
-        outcome = analyze(found, folder, options, pictures(cfg), say)
+        outcome = analyze(found, folder, replace(cfg, title=title), pictures(cfg), say)
     size = outcome.files[0].stat().st_size / 2**20
     say(f"report: {outcome.files[0]} ({size:.1f} MiB, opens without a network)")
     say(f"files in {folder}: report.html, analysis.json{', figures/*.png' if cfg.png else ''}")
@@ -89,28 +87,27 @@ def runs(cfg: AnalyzeCfg, device: torch.device, scratch: Path) -> list[RunSource
 
 
 def _run_of(cfg: AnalyzeCfg, kind: str, source: str, device: torch.device, scratch: Path) -> RunSource:
-    def snapshot(
-        path: str, facts: Mapping[str, Any], kinds: Sequence[str] = ("backbone",), epoch: int | None = None
-    ) -> SnapshotSource:
+    kinds, augmentations = ["backbone"], list[Mapping[str, Any]]()
+
+    def snapshot(path: str, facts: Mapping[str, Any], epoch: int | None = None) -> SnapshotSource:
         changed: Any = {kind: path}
         alone = replace(cfg, **changed)  # the config of one source, as the other commands have it
         seen = partial(load_views, alone, kinds, device, augmentations) if augmentations else None
         return SnapshotSource(lambda: load_features(alone, kinds, device)[0], epoch, facts, seen)
 
-    augmentations: Sequence[Mapping[str, Any]] = ()
     if kind != "pretrained_feature_extractor":
         return RunSource(Path(source).stem if kind == "features" else source, (snapshot(source, {kind: source}),))
     last = saved_run(source)
     saved, method = last.cfg, last.cfg.get("method")
-    augmentations = _views(cfg, saved)
-    projects = method in METHODS and METHODS[str(method)].heads is not BaseMethod.heads
-    kinds = ["backbone", "projector"] if projects else ["backbone"]
+    augmentations += _views(cfg, saved)
+    if method in METHODS and METHODS[str(method)].heads is not BaseMethod.heads:
+        kinds.append("projector")
     policy = (saved.get("hex") or {}).get("policy", "standard")
     objective = f"{method}{'' if policy == 'standard' else f', HEX {policy}'}"
-    facts = {"objective": objective, "batch_size": (saved.get("optimizer") or {}).get("batch_size")}
-    facts["seed"] = saved.get("seed")
+    batch_size = (saved.get("optimizer") or {}).get("batch_size")
+    facts = {"objective": objective, "batch_size": batch_size, "seed": saved.get("seed")}
     snapshots = [
-        snapshot(str(path), {"checkpoint": "initial weights" if epoch == 0 else str(path), **facts}, kinds, epoch)
+        snapshot(str(path), {"checkpoint": "initial weights" if epoch == 0 else str(path), **facts}, epoch)
         for path, epoch in _snapshots(cfg, Path(source).expanduser(), last, scratch)
     ]
     return RunSource(str(saved.get("name") or method or last.file.parent.name), tuple(snapshots))
@@ -160,7 +157,7 @@ def load_views(
     ]
     views = AugmentedViews(stored_images(data), rows, pipelines, count, cfg.seed)
     found = extract(network.module, eval_loader(views, cfg.batch_size, data.workers), device, "augmented").features
-    return {kind: found[:, part].reshape(len(rows), count, -1) for kind, part in network.columns.items()}
+    return {kind: found[:, part].reshape(len(rows), count, -1) for kind, (part, _) in network.kinds.items()}
 
 
 @dataclass(eq=False)

@@ -11,8 +11,6 @@ from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
-from rich.console import Console
-from rich.progress import track
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
@@ -36,6 +34,7 @@ from solo.eval.features import Features, FeatureTable, read_features, write_feat
 from solo.files import output_file, user_cache, write_text
 from solo.run.report import say
 from solo.run.source import pretrained_method, source_backbone
+from solo.screen import progress
 from solo.taxonomy import Taxonomy
 
 Cfg = TypeVar("Cfg", bound=FeatureCfg)
@@ -83,9 +82,7 @@ def extract(backbone: nn.Module, loader: DataLoader[Any], device: torch.device, 
     started = time.perf_counter()
     backbone = backbone.to(device).eval()
     features, targets, row = torch.empty(0), [], 0
-    for images, target in track(
-        loader, f"features of the {what} images", transient=True, disable=not Console().is_terminal
-    ):
+    for images, target in progress(loader, f"features of the {what} images"):
         out = backbone(images.to(device, non_blocking=True))
         part = (torch.cat([out["feats"], out["z"]], dim=1) if isinstance(out, dict) else out).float()
         if not row:  # all of it at once: collecting the parts would take the memory twice
@@ -124,10 +121,8 @@ def load_features(cfg: Cfg, kinds: Sequence[str], device: torch.device) -> tuple
     if cfg.features:
         found = read_features(cfg.features)
         if "projector" in kinds and list(kinds) != [found.kind]:
-            raise UserError(
-                f"features={cfg.features} are of the {found.kind} only, not of {' and '.join(kinds)}; "
-                f"set feature_type={found.kind}"
-            )
+            what = f"features={cfg.features} are of the {found.kind} only, not of {' and '.join(kinds)}"
+            raise UserError(f"{what}; set feature_type={found.kind}")
         if cfg.data.unseen_classes:
             found = replace(found, unseen=_drawn(cfg, found))
         say(f"{cfg.features}: {found.val.features.shape[0]:,} features of {found.val.features.shape[1]} numbers")
@@ -135,19 +130,17 @@ def load_features(cfg: Cfg, kinds: Sequence[str], device: torch.device) -> tuple
     network, cfg = find_network(cfg, kinds)
     train, val = plain_images(cfg)
     tree = _tree(cfg, val)
-    tables = {"val": _tables(cfg, network, val, tree, device, "validation")}
-    if not cfg.data.val_only:
-        tables["train"] = _tables(cfg, network, train, tree, device, "training")
+    measured = _tables(cfg, network, val, tree, device, "validation")
+    learnt = {} if cfg.data.val_only else _tables(cfg, network, train, tree, device, "training")
     spec, unseen, facts = cfg.data.spec, cfg.data.unseen_classes, _facts(cfg)
-    paths = next(iter(tables["val"].values())).paths
+    paths = next(iter(measured.values())).paths
     asking = query_images(spec, cfg.data.val_path) if spec.layout and paths else None  # the others are the gallery
     shared: dict[str, Any] = {"levels": tree.levels if tree else (), "tree": tree}
     shared["queries"] = torch.tensor([path in asking for path in paths]) if asking else None
     shared["unseen"] = unseen if isinstance(unseen, tuple) else ()
-    train_tables = tables.get("train", {})
     loaded = {
-        kind: Features(_name(cfg), kind, val, train_tables.get(kind), **shared, facts={**facts, "feature_type": kind})
-        for kind, val in tables["val"].items()
+        kind: Features(_name(cfg), kind, table, learnt.get(kind), **shared, facts={**facts, "feature_type": kind})
+        for kind, table in measured.items()
     }
     names = layout_of(spec).several if spec.layout else ()
     return {kind: _with_labels(one, names) for kind, one in loaded.items()} if names else loaded, cfg
@@ -167,21 +160,19 @@ class Network:
     """What computes all kinds at once; for each kind which outputs it is, and the module that it depends on."""
 
     module: nn.Module
-    columns: dict[str, slice]
-    parts: dict[str, nn.Module]
+    kinds: dict[str, tuple[slice, nn.Module]]
 
 
 def find_network(cfg: Cfg, kinds: Sequence[str]) -> tuple[Network, Cfg]:
     """The network of a checkpoint or a published model, and the config with what it says about backbone and images."""
     backbone, cfg = source_backbone(cfg)
     if "projector" not in kinds:
-        return Network(backbone, {"backbone": slice(None)}, {"backbone": backbone}), cfg
+        return Network(backbone, {"backbone": (slice(None), backbone)}), cfg
     if cfg.model:
         raise UserError(f"model={cfg.model} has no projector; set feature_type=backbone")
     width, method = features_dim(backbone), pretrained_method(cfg)
-    columns = {"backbone": slice(0, width), "projector": slice(width, None)}
-    chosen = {kind: columns[kind] for kind in dict.fromkeys(kinds)}
-    return Network(method, chosen, {"backbone": backbone, "projector": method}), cfg
+    known = {"backbone": (slice(0, width), backbone), "projector": (slice(width, None), method)}
+    return Network(method, {kind: known[kind] for kind in kinds}), cfg
 
 
 def _tables(
@@ -192,17 +183,18 @@ def _tables(
     settings = {name: data.get(name) for name in _DATA}
     settings |= {"backbone": cfg.backbone.name, "kwargs": dict(cfg.backbone.kwargs)}
     folder = Path(cfg.cache_dir).expanduser() if cfg.cache_dir else user_cache() / "features"
-    files, tables = {}, {}
-    for kind in network.columns if cfg.cache else ():
-        file = files[kind] = folder / f"{digest(network.parts[kind], images, settings)}-{kind}.safetensors"
-        try:
-            if file.is_file():
-                tables[kind] = read_features(file).val
-        except UserError as error:
-            say(f"computed anew: {error}")
-    if tables and len(tables) == len(files):
-        say(f"features of the {what} images: {tuple(next(iter(tables.values())).features.shape)} from {folder}")
-        return {kind: tables[kind] for kind in network.columns}
+    files = {
+        kind: folder / f"{digest(part, images, settings)}-{kind}.safetensors"
+        for kind, (_, part) in network.kinds.items()
+        if cfg.cache
+    }
+    try:
+        if files and all(file.is_file() for file in files.values()):
+            tables = {kind: read_features(file).val for kind, file in files.items()}
+            say(f"features of the {what} images: {tuple(next(iter(tables.values())).features.shape)} from {folder}")
+            return tables
+    except UserError as error:
+        say(f"computed anew: {error}")
     found = extract(network.module, eval_loader(images, cfg.batch_size, cfg.data.workers), device, what)
     labels = found.targets.reshape(len(found), -1)
     if tree is None:  # nothing is known of any
@@ -211,14 +203,13 @@ def _tables(
     if skipped:
         say(f"{len(skipped)} {what} images can't be read and are left out of every level: {', '.join(skipped[:3])}")
     paths, name, levels = _paths(images), f"{_name(cfg)}, {what} images", tree.levels if tree else ()
-    for kind, part in network.columns.items():
-        tables[kind] = FeatureTable(found.features[:, part], labels, paths)
-        try:
-            if cfg.cache:
-                write_features(files[kind], Features(name, kind, tables[kind], levels=levels, tree=tree))
-        except (UserError, OSError) as error:
-            say(f"the features are not kept: {error}; cache_dir=FOLDER takes another place, cache=false is silent")
-    return {kind: tables[kind] for kind in network.columns}
+    tables = {kind: FeatureTable(found.features[:, part], labels, paths) for kind, (part, _) in network.kinds.items()}
+    try:
+        for kind, file in files.items():
+            write_features(file, Features(name, kind, tables[kind], levels=levels, tree=tree))
+    except (UserError, OSError) as error:
+        say(f"the features are not kept: {error}; cache_dir=FOLDER takes another place, cache=false is silent")
+    return tables
 
 
 def _paths(images: Any) -> tuple[str, ...]:
@@ -265,12 +256,6 @@ def _facts(cfg: FeatureCfg) -> dict[str, Any]:
     return {**facts, "data": {name: plain["data"][name] for name in (*_DATA, "fraction") if plain["data"].get(name)}}
 
 
-def facts_of(cfg: FeatureCfg, kind: str, **more: Any) -> dict[str, Any]:
-    """What the JSON file of a command holds beside its results."""
-    of = {"kind": kind, "name": cfg.name, "dataset": cfg.data.dataset}
-    return {**of, **more, "config_hash": config_hash(to_plain(cfg)), "versions": versions()}
-
-
 def will_write(cfg: FeatureCfg, command: str) -> None:
     """Make sure, before hours of computing, that `open_folder` will work: else a `UserError`."""
     output_file(Path(cfg.checkpoint.dir) / command / "config.yaml")
@@ -281,3 +266,12 @@ def open_folder(cfg: FeatureCfg, command: str) -> Path:
     folder = RunDirectory(Path(cfg.checkpoint.dir).expanduser() / command).open_alone()
     write_text(folder / "config.yaml", to_yaml(cfg))
     return folder
+
+
+def write_results(cfg: FeatureCfg, command: str, results: Sequence[Any], **more: Any) -> tuple[Path, dict[str, Any]]:
+    """Write `<command>.json` into `open_folder`; the folder, and what it holds."""
+    facts = {"kind": command, "name": cfg.name, "dataset": cfg.data.dataset, **more}
+    facts |= {"config_hash": config_hash(to_plain(cfg)), "versions": versions(), "results": results}
+    folder = open_folder(cfg, command)
+    write_text(folder / f"{command}.json", json.dumps(facts, indent=2) + "\n")
+    return folder, facts

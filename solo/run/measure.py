@@ -1,6 +1,5 @@
 """`solo evaluate`, `knn` and `umap`, of features, and `solo linear`, of a classifier on them or a finetuned network."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 from pathlib import Path
@@ -11,7 +10,7 @@ from lightning.pytorch import seed_everything
 from torch import Tensor, nn
 from torch.utils.data import BatchSampler, DataLoader
 
-from solo.analysis.pages import words_of
+from solo.analysis.figure import words_of
 from solo.analysis.plots import draw_embedding
 from solo.args.config import to_plain
 from solo.args.eval_schema import EvaluateCfg, KnnCfg, UmapCfg
@@ -30,7 +29,7 @@ from solo.eval.suite import MEASURES, Protocol
 from solo.eval.suite import evaluate as measure
 from solo.files import csv_text, write_text
 from solo.methods import LinearModel
-from solo.run.features import FeatureSet, extract, facts_of, load_features, open_folder, plain_images, will_write
+from solo.run.features import FeatureSet, extract, load_features, open_folder, plain_images, will_write, write_results
 from solo.run.machine import compute_device, tune
 from solo.run.report import say, show_levels, show_table
 from solo.run.source import pretrained_backbone
@@ -50,30 +49,26 @@ def evaluate(cfg: EvaluateCfg) -> dict[str, Any]:
     if "linear" in cfg.measures and first.train is None:
         say("no training images: the linear classifier is left out, and neighbours are the other validation images")
     protocol = Protocol(**{item.name: getattr(cfg, item.name) for item in fields(Protocol)})
-    shown: dict[str, str] = {}
-    for name, text in words["levels"].items():
-        shown |= {f"{name}{k}": text.format(k=k) for k in protocol.top_k} if name == "retrieval_top" else {name: text}
     results: list[Row] = []
     for kind, features in found.items():
         if bool((features.val.features == features.val.features[:1]).all()):
             say("note: all images have the same features; what is nearest is then the order of the images")
         for result in measure(features, protocol, device):
             results.append({"feature_type": kind, **result})
-            _show(result, features, protocol, words, shown)
-    folder = open_folder(cfg, "evaluate")
+            _show(result, features, protocol, words)
     left_out = {*MEASURES} - {*protocol.measures} | (set() if protocol.intervals else {"_ci"})
     told = {name: text for name, text in words["protocol"].items() if name not in left_out}
     told = {name: text.format(close=CLOSE, **vars(protocol)) for name, text in told.items()}
-    facts = facts_of(cfg, "evaluate", seed=cfg.seed, source=dict(first.facts), protocol=told) | {"results": results}
-    write_text(folder / "evaluate.json", json.dumps(facts, indent=2) + "\n")
+    folder, facts = write_results(cfg, "evaluate", results, seed=cfg.seed, source=dict(first.facts), protocol=told)
     say(f"files in {folder}: evaluate.json, config.yaml")
     return facts
 
 
-def _show(
-    result: Row, features: Features, protocol: Protocol, words: Mapping[str, Any], shown: Mapping[str, str]
-) -> None:
+def _show(result: Row, features: Features, protocol: Protocol, words: Mapping[str, Any]) -> None:
     """The tables of one kind of features: levels, mistakes of each classifier, a line on the embedding's tree."""
+    shown: dict[str, str] = {}
+    for name, text in words["levels"].items():
+        shown |= {f"{name}{k}": text.format(k=k) for k in protocol.top_k} if name == "retrieval_top" else {name: text}
     which = "" if result["classes"] == "all" else f", {result['classes']} classes only"
     title = f"{features.name}, {features.kind}{which}: {result['images']['val']:,} images"
     if several := result.get("several"):  # a column for each of many labels is too wide
@@ -104,15 +99,13 @@ def knn(cfg: KnnCfg) -> None:
     found, cfg = load_features(cfg, cfg.feature_type, device)
     rows = [{"feature_type": kind, **row} for kind, features in found.items() for row in _votes(cfg, features, device)]
     last = next(reversed(found.values()))
-    folder = open_folder(cfg, "knn")
     protocol = (
         f"bank: {len(last.train or ()):,} plain training images without augmentation; all {len(last.val):,} validation "
         "images; votes weighted by exp(cosine / temperature) or 1 / (euclidean distance + 1e-5)"
     )
     source = {"method": cfg.pretrain_method, "backbone": cfg.backbone.name, "features": cfg.features}
     source["checkpoint"] = cfg.pretrained_feature_extractor
-    facts = {**facts_of(cfg, "knn", **source, protocol=protocol), "results": rows}
-    write_text(folder / "knn.json", json.dumps(facts, indent=2) + "\n")
+    folder, _ = write_results(cfg, "knn", rows, **source, protocol=protocol)
     write_text(folder / "knn.csv", csv_text(rows))
     short = {"feature_type": "features", "distance_function": "distance", "temperature": "T"}
     shown = [{short.get(name, name): value for name, value in row.items()} for row in rows]
@@ -123,10 +116,8 @@ def knn(cfg: KnnCfg) -> None:
 def _votes(cfg: KnnCfg, features: Features, device: torch.device) -> Iterator[Row]:
     bank, queries = features.train, features.val
     if bank is None:
-        raise UserError(
-            f"solo knn needs training images, and {features.name} has none; a file of features takes them as "
-            "train_features and train_labels"
-        )
+        cure = "a file of features takes them as train_features and train_labels"
+        raise UserError(f"solo knn needs training images, and {features.name} has none; {cure}")
     if not features.levels:
         raise UserError(f"solo knn needs labels, and {features.name} has none")
     say(f"{features.kind} features, {bank.features.shape[1]} numbers each")
@@ -274,7 +265,7 @@ def _facts(cfg: LinearCfg) -> Facts:
     images = "cached features of plain images" if cfg.data.cache_features else "augmented images"
     text = f"{what}, trained offline on {images} for {cfg.max_epochs} epochs; all validation images, last validation"
     extra = {name: getattr(cfg, name) for name in ("pretrained_feature_extractor", "pretrain_method")}
-    extra["backbone"] = cfg.backbone.name
+    extra |= {"backbone": cfg.backbone.name}
     protocol = {"val_acc1": text, "val_acc5": text}
     if cfg.data.cache_features:
         protocol["images_per_second"] = "cached features, without the backbone"

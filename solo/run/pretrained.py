@@ -1,38 +1,125 @@
 """A trained backbone in one's own code: features of whatever holds images, exports, and the Hugging Face hub."""
 
 import copy
-import dataclasses
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from numbers import Integral
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
-from solo.args.config import freeze
+from solo.args.compose import SOURCES
 from solo.args.data_schema import EvalDataCfg
-from solo.args.eval_schema import EvaluateCfg
 from solo.args.fields import check
 from solo.backbones import build_backbone, features_dim
 from solo.backbones.registry import published_model
-from solo.data.catalogue.registry import DATASETS, get_spec
+from solo.data.storage.facts import Problems, image_folders
 from solo.data.storage.reading import ImageReading
 from solo.data.views.pipelines import build_eval_pipeline
-from solo.errors import UserError, reason
+from solo.errors import UserError, explained
+from solo.eval.predictions import expected_heights
 from solo.export.folder import DESCRIPTION, Bundle, Network, facts_of, model_card, read_exported
 from solo.export.targets import Exported, export
-from solo.run.inference import Predictions, as_image, each_image, predictions
-from solo.run.source import READING, SavedRun, pretrained_backbone, saved_run
+from solo.run.source import SavedRun, described_backbone, saved_run
 from solo.taxonomy import Taxonomy
 from solo.weights import load_weights
 
-_OF_THE_HUB = ("revision", "token", "cache_dir", "force_download", "local_files_only")
-_STATISTICS = ("image_size", "channels", "mean", "std")
+
+def image_files(place: str | Path, problems: Problems) -> list[Path]:
+    """The images below a folder, sorted, at least one, or one image; `problems` decides about folders not readable."""
+    path = Path(place).expanduser()
+    if not path.exists():
+        raise UserError(f"{place} doesn't exist; give an image, or a folder of images")
+    if not path.is_dir():
+        return [path]
+    found = [path.joinpath(*parts, name) for parts, names in image_folders(path, problems) for name in names]
+    if not found:
+        nothing = f"{path} holds no images, neither directly nor in its folders"
+        raise UserError("; ".join([nothing, *problems.found[:1]]))
+    return found
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a classifier says of N images."""
+
+    probabilities: Tensor  # (N, C) of the classes; each row sums to 1
+    tree: Taxonomy  # of the classes
+    level: str | None = None  # which level `best` names; None: the classes
+    k: int = 5  # how many it names
+    careful: bool = False  # whether `best` have the least `expected_heights` (CRM), not the highest probability
+
+    def __len__(self) -> int:
+        return len(self.probabilities)
+
+    def at(self, level: str) -> Tensor:
+        """(N, nodes): the probability of a node is the sum of those of the classes below it."""
+        place = self.tree.levels.index(level)
+        paths = torch.tensor(self.tree.path_table())[:, place]
+        known = paths >= 0  # classes that end above this level are below none of its nodes
+        summed = self.probabilities.new_zeros(len(self), len(self.tree.names[place]))
+        return summed.index_add_(1, paths[known], self.probabilities[:, known])
+
+    @property
+    def best(self) -> list[list[tuple[str, float]]]:
+        """For each image the `k` most probable names with their probabilities, the best first; see `careful`."""
+        names, liking = self.tree.class_names, self.probabilities
+        if self.level is not None:
+            names, liking = self.tree.names[self.tree.levels.index(self.level)], self.at(self.level)
+        table = liking
+        if self.careful and self.level is None:
+            expected = torch.from_numpy(expected_heights(self.tree, table.double().numpy()))
+            liking = -expected.masked_fill(table == 0, torch.inf)
+        columns = liking.topk(min(self.k, table.shape[1]), dim=1).indices
+        pairs = zip(columns.tolist(), table.gather(1, columns).tolist(), strict=True)
+        return [[(names[c], v) for c, v in zip(*row, strict=True)] for row in pairs]
+
+    def paths(self) -> Iterator[tuple[str, ...]]:
+        """For each image the way down the tree by the best child at each step; its end may not be the best class."""
+        tables = [self.at(level).tolist() for level in self.tree.levels]
+        for row in range(len(self)):
+            path: list[str] = []
+            nodes = tuple(range(len(self.tree.names[0])))
+            while nodes:
+                level = len(path)
+                best = max(nodes, key=tables[level][row].__getitem__)
+                path.append(self.tree.names[level][best])
+                nodes = self.tree.children[level][best] if level + 1 < self.tree.num_levels else ()
+            yield tuple(path)
+
+
+def predictions(
+    logits: Tensor, tree: Taxonomy, k: int = 5, level: str | None = None, within: str | None = None
+) -> Predictions:
+    """Softmax of logits (N, C) over the classes, or those below one node, `within`; or a `UserError`."""
+    if k < 1:
+        raise UserError(f"k={k} must be at least 1")
+    if level is not None and level not in tree.levels:
+        raise UserError(f"level={level!r} is unknown; choose one of {', '.join(tree.levels)}")
+    logits = logits.float()
+    if within is not None:
+        outside = torch.ones(logits.shape[1], dtype=torch.bool)
+        outside[list(_below(tree, within))] = False
+        logits = logits.masked_fill(outside, -torch.inf)
+    return Predictions(logits.softmax(dim=1), tree, level, k)
+
+
+def _below(tree: Taxonomy, name: str) -> tuple[int, ...]:
+    """The classes below the node of this name; of several the coarsest, or with `LEVEL:NAME` that one."""
+    level, _, rest = name.partition(":")
+    wanted = [(level, rest)] if level in tree.levels and rest else [(known, name) for known in tree.levels]
+    for known, node in wanted:
+        place = tree.levels.index(known)
+        if node in tree.names[place]:
+            return tree.leaves_under(place, tree.names[place].index(node))
+    raise UserError(f"within={name!r} is no node of the label tree; its coarsest are {', '.join(tree.names[0][:10])}")
 
 
 @dataclass(frozen=True)
@@ -85,7 +172,7 @@ class PretrainedModel:
         if not (isinstance(batch_size, Integral) and batch_size >= 1):
             raise UserError(f"batch_size={batch_size} must be a whole number of at least 1")
         self.backbone.eval()
-        inputs, parts = map(self.read, each_image(images, self.channels)), []
+        inputs, parts = map(self.read, self._each(images)), []
         while batch := list(islice(inputs, min(batch_size, sys.maxsize))):
             if len({image.shape for image in batch}) > 1:
                 shapes = " and ".join(sorted({str(tuple(image.shape)) for image in batch})[:3])
@@ -123,18 +210,48 @@ class PretrainedModel:
             tree = Taxonomy.flat([str(index) for index in range(logits.shape[1])])
         return predictions(logits, tree, k, level, within)
 
+    def _each(self, images: Any) -> Iterable[Any]:
+        if isinstance(images, (str, Path)):
+            return image_files(images, Problems())
+        if isinstance(images, Tensor):
+            alone = images.ndim < 4
+        elif isinstance(images, np.ndarray):
+            alone = images.ndim < 3 or (images.ndim == 3 and images.shape[2] in (1, 3, 4, self.channels))
+        else:
+            alone = isinstance(images, Image.Image)
+        if not alone and not isinstance(images, Iterable):
+            raise UserError(f"a {type(images).__name__} holds no images; give PIL images, arrays, tensors or paths")
+        return [images] if alone else images
+
     def read(self, image: Any) -> Tensor:
         """What the backbone sees of one image (path, `PIL.Image`, array, ready tensor): (C, H, W); or a `UserError`."""
+        if isinstance(image, (str, Path)):
+            return self.transform(self.reading.read(Path(image).expanduser()))
+        if isinstance(image, (np.ndarray, Image.Image)):
+            return self.transform(self._as_from_file(image))
         if not isinstance(image, Tensor):
-            return self.transform(as_image(image, self.reading))
+            raise UserError(f"a {type(image).__name__} is no image; give PIL images, arrays, tensors or paths")
         if image.ndim != 3 or not image.is_floating_point() or len(image) != self.channels:
-            raise UserError(
-                f"a tensor {image.dtype} of shape {tuple(image.shape)} is no input; give float ({self.channels}, "
-                "H, W) as `transform` makes it, or the image as PIL.Image, array or path"
-            )
+            cure = f"give float ({self.channels}, H, W) as `transform` makes it, or a PIL.Image, an array or a path"
+            raise UserError(f"a tensor {image.dtype} of shape {tuple(image.shape)} is no input; {cure}")
         if not image.isfinite().all():
             raise UserError("a tensor holds values that are infinite or no numbers")
         return image.float()
+
+    def _as_from_file(self, image: Any) -> Any:
+        """What the transform takes, of an array or picture: a `PIL.Image`, or an array of more channels."""
+        pictures = self.channels in (1, 3)
+        try:
+            if isinstance(image, Image.Image):
+                return self.reading.picture(image) if pictures else image
+            if image.ndim not in (2, 3):
+                raise ValueError(f"its shape is {image.shape}, not (H, W) or (H, W, C)")
+            image = self.reading.eight_bits(image)
+            plane = image[..., 0] if image.ndim == 3 and image.shape[2] == 1 else image
+            return self.reading.flat(Image.fromarray(plane)) if pictures else image
+        except (ValueError, TypeError, OSError) as error:
+            what = "an array" if isinstance(image, np.ndarray) else "a picture"
+            raise UserError(f"{what} can't be read as an image: {error}") from error
 
     @property
     def card(self) -> str:
@@ -152,18 +269,14 @@ class PretrainedModel:
         backbone = copy.deepcopy(self.backbone).cpu().eval()
         return Bundle(backbone=backbone, classifier=weights, facts=self.facts, **known)
 
-    def _save(self, folder: str | Path) -> None:
-        """What a repository holds: the form that transformers reads, or solo's where it knows no such network."""
-        try:
-            self.export("hf", folder)
-        except UserError:  # a network that only solo knows
-            self.export("safetensors", folder)
-
     def save_pretrained(
         self, save_directory: str | Path, *, repo_id: str | None = None, push_to_hub: bool = False, **options: Any
     ) -> str | None:
         """Write what `push_to_hub` uploads, and upload it if that is wanted; `solo.load(FOLDER)` reads it."""
-        self._save(save_directory)
+        try:
+            self.export("hf", save_directory)
+        except UserError:  # a network that only solo knows
+            self.export("safetensors", save_directory)
         return self.push_to_hub(repo_id or Path(save_directory).name, **options) if push_to_hub else None
 
     def push_to_hub(self, repo_id: str, *, branch: str | None = None, **options: Any) -> str:
@@ -176,14 +289,11 @@ class PretrainedModel:
         options = {"commit_message": "Backbone, label tree and card, written by solo", **options}
         options |= {"revision": branch} if branch is not None else {}
         with tempfile.TemporaryDirectory() as folder:
-            self._save(folder)
-            try:
+            self.save_pretrained(folder)
+            with explained(f"{repo_id} can't be written to the hub", "log in with `hf auth login`"):
                 api = HfApi(token=options.pop("token", None))
                 api.create_repo(repo_id, private=options.pop("private", None), exist_ok=True)
                 return str(api.upload_folder(repo_id=repo_id, folder_path=folder, **options))
-            except Exception as error:  # whatever the hub and the way there raise
-                text = f"{repo_id} can't be written to the hub ({reason(error)}); log in with `hf auth login`"
-                raise UserError(text) from error
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **data: Any) -> "PretrainedModel":
@@ -191,7 +301,8 @@ class PretrainedModel:
 
         Arguments are those of `huggingface_hub.ModelHubMixin.from_pretrained` and those of `solo.load`, as are errors.
         """
-        name, options = str(pretrained_model_name_or_path), {key: data.pop(key) for key in _OF_THE_HUB if key in data}
+        of_the_hub = {"revision", "token", "cache_dir", "force_download", "local_files_only"}
+        name, options = str(pretrained_model_name_or_path), {key: data.pop(key) for key in of_the_hub & set(data)}
         if not Path(name).expanduser().exists() and name.removeprefix("hf://").partition("://")[2] == "":
             name = str(fetch(name.removeprefix("hf://"), **options))
         return load_pretrained(name, **data)
@@ -203,16 +314,14 @@ def fetch(repo: str, **options: Any) -> Path:
 
     name, _, revision = repo.partition("@")
     options["revision"] = options.get("revision") or revision or None
-    try:
+    with explained(f"hf://{repo} can't be fetched", "check the name and the network"):
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.md", "*.py"], **options))
-    except Exception as error:  # whatever the hub and the way there raise
-        raise UserError(f"hf://{repo} can't be fetched ({reason(error)}); check the name and the network") from error
 
 
 def load_pretrained(source: str | Path, device: str | torch.device | None = None, **data: Any) -> PretrainedModel:
     """Backbone, transform, label tree and what else is known of a model, see `solo.load`."""
     given: dict[str, Any] = {key: list(x) if isinstance(x, tuple) else x for key, x in data.items() if x is not None}
-    if unknown := sorted(set(given) - {"dataset", *_STATISTICS}):
+    if unknown := sorted(set(given) - {"dataset", "image_size", "channels", "mean", "std"}):
         raise UserError(f"{unknown[0]!r} can't be set; choose dataset, image_size, channels, mean, std")
     if problems := check({**given, "dataset": "custom"}, EvalDataCfg)[1]:
         raise UserError("; ".join(f"{key}{text}" for key, text in problems))
@@ -224,19 +333,15 @@ def load_pretrained(source: str | Path, device: str | torch.device | None = None
         raise UserError(f"device={device} can't be used ({why}); leave it out, or give cpu") from error
     if str(source).startswith("hf://"):
         source = fetch(str(source).removeprefix("hf://"))
-    changed = {("size" if k == "image_size" else k): x for k, x in given.items() if k in ("image_size", "mean", "std")}
+    published, folder = str(source).startswith(("timm/", "torchvision/")), Path(source).expanduser()
     settings: dict[str, Any] = {}
-    if str(source).startswith(("timm/", "torchvision/")):
-        name, channels = str(source), given.get("channels", 3)
-        found = published_model(name, channels=channels)
-        backbone, size = found.network, round(found.size / 0.875)
-        network = Network(name, {}, None, False, channels, found.size, size, found.mean, found.std)
-        network = dataclasses.replace(network, **changed)
-        known: dict[str, Any] = {"taxonomy": None, "facts": {"name": name, "dataset": "see its publisher"}}
-        weights: Mapping[str, Tensor | None] = {}
-    elif (Path(source).expanduser() / DESCRIPTION).is_file():
-        known, state = read_exported(Path(source).expanduser())
-        network, weights = dataclasses.replace(known["network"], **changed), known["classifier"]
+    weights: Mapping[str, Tensor | None]
+    if not published and (folder / DESCRIPTION).is_file():
+        known, state = read_exported(folder)
+        network, weights = known["network"], known["classifier"]
+        if size := given.pop("image_size", None):
+            network = replace(network, size=size, resize=network.resize and round(network.resize * size / network.size))
+        network = replace(network, **{key: given[key] for key in ("mean", "std") if key in given})
         how: dict[str, Any] = {"channels": network.channels, "kwargs": network.kwargs}
         if "/" in network.name:
             backbone = published_model(network.name, fetch=False, **how).network
@@ -245,44 +350,19 @@ def load_pretrained(source: str | Path, device: str | torch.device | None = None
             backbone = build_backbone(network.name, network.method, **how)
         load_weights(backbone, state, path=source, name=network.name)
     else:
-        run = saved_run(source)
+        run = SavedRun(folder, {}, {}, {}, None) if published else saved_run(source)
         settings = run.cfg
-        backbone, network, tree = _trained(run, given)
-        known = {"taxonomy": tree, "facts": facts_of(run.file.parent, settings)}
+        backbone, network, tree = described_backbone("model" if published else SOURCES[0], str(source), run, given)
+        facts = {"name": network.name, "dataset": "see its publisher"}
+        known = {"taxonomy": tree, "facts": facts if published else facts_of(run.file.parent, settings)}
         weights = {key: run.state.get(f"classifier.{key}") for key in ("weight", "bias")}
     classifier, weight, bias = None, weights.get("weight"), weights.get("bias")
     if weight is not None and bias is not None and len(weight) > 1:  # one class: a run without labels
-        classifier = nn.Linear(weight.shape[1], len(weight))
+        classifier = nn.Linear(weight.shape[1], len(weight), device=where)
         classifier.load_state_dict({"weight": weight, "bias": bias})
-        classifier.to(where).eval()
     transform = build_eval_pipeline(network.size, network.mean, network.std, network.channels, network.resize)
     seen, tree = cast(Callable[[Any], Tensor], transform), known["taxonomy"]
     return PretrainedModel(backbone.to(where).eval(), seen, tree, settings, where, network, classifier, known["facts"])
-
-
-def _trained(run: SavedRun, data: Mapping[str, Any]) -> tuple[nn.Module, Network, Taxonomy | None]:
-    """The backbone of a checkpoint, how it was built, and its label tree; `data` is what the caller knows better."""
-    name = data.get("dataset") or run.data.get("dataset")
-    given: dict[str, Any] = {key: data.get(key) for key in _STATISTICS}
-    given["dataset"] = name if name in DATASETS else "custom"
-    values, _ = check({"pretrained_feature_extractor": str(run.file), "data": given}, EvaluateCfg)
-    values["data"]["resolved"] = spec = get_spec(given["dataset"])
-    backbone, cfg = pretrained_backbone(freeze(values, EvaluateCfg))  # which fills in what is left open
-    images, size = cfg.data, cfg.data.image_size or spec.size
-    network = Network(
-        name=str(cfg.backbone.name),
-        kwargs=cfg.backbone.kwargs,
-        method=cfg.pretrain_method,
-        small_stem=spec.small_stem if run.small_stem is None else run.small_stem,
-        channels=images.channels or 3,
-        size=size,
-        resize=round(spec.resize * size / spec.size) if spec.resize else None,
-        mean=images.mean or spec.mean,
-        std=images.std or spec.std,
-        reading={key: run.data[key] for key in READING if run.data.get(key) is not None},
-    )
-    tree = run.data.get("taxonomy")
-    return backbone, network, Taxonomy.from_dict(tree) if tree else spec.taxonomy
 
 
 def mteb_encoder(model: PretrainedModel, name: str = "solo/backbone") -> Any:

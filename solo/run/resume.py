@@ -43,10 +43,8 @@ class ResumeOrder(Callback):
         """Whether the optimizers' and schedulers' states are of this run's: PyTorch takes what it is given."""
         saved, self._saved = self._saved, None
         if saved is not None and (found := _of_other_optimizers(trainer, saved)):
-            raise UserError(
-                f"the checkpoint's state of the optimizer or scheduler is not of this run: {found}; start a new run "
-                "from its weights with finetune_from"
-            )
+            what = f"the checkpoint's state of the optimizer or scheduler is not of this run: {found}"
+            raise UserError(f"{what}; start a new run from its weights with finetune_from")
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: Mapping[str, Any]) -> None:
         """The resumed run starts with the batch after the last one that is done."""
@@ -63,21 +61,20 @@ class ResumeOrder(Callback):
 
 def find_resume(cfg: RunCfg, root: Path) -> tuple[Path | None, str | None, Mapping[str, Any] | None]:
     """The checkpoint to continue, named or found below `root`, its W&B run's id and settings; or a `UserError`."""
+    found = None
     if cfg.resume_from_checkpoint:
         named = Path(cfg.resume_from_checkpoint).expanduser()
         wanted = checkpoint_file(named)
-        file, checkpoint = _readable(wanted, others=named.is_dir() or wanted.name == "last.ckpt")
-    else:  # a job that SLURM has put back into its queue looks for its work in any case
-        if not cfg.auto_resume.enabled and os.environ.get("SLURM_RESTART_COUNT", "0") == "0":
-            return None, None, None
+        found = _readable(wanted, others=named.is_dir() or wanted.name == "last.ckpt")
+    elif cfg.auto_resume.enabled or os.environ.get("SLURM_RESTART_COUNT", "0") != "0":  # it is back from SLURM's queue
         resumer = AutoResumer(root, max_hours=cfg.auto_resume.max_hours)
-        found, _ = resumer.find_checkpoint(cfg)
-        if found is None:
-            for line in resumer.passed_over:
-                say(f"auto_resume: {line}")
-            return None, None, None
-        file, checkpoint = _readable(found, others=True)
-        say(f"auto_resume: continuing {file}")
+        newest, _ = resumer.find_checkpoint(cfg)
+        found = None if newest is None else _readable(newest, others=True)
+        for line in [f"continuing {found[0]}"] if found else resumer.passed_over:
+            say(f"auto_resume: {line}")
+    if found is None:
+        return None, None, None
+    file, checkpoint = found
     stored = saved_settings(checkpoint, file)["cfg"]
     _check_settings(cfg, stored, file)
     _check_progress(checkpoint, file)
@@ -123,10 +120,9 @@ def _of_other_optimizers(trainer: Trainer, checkpoint: Mapping[str, Any]) -> str
                 if plain is not None and (found := misfit(plain, like, f"state.{number}.{name}")):
                     return found
     schedulers = [config.scheduler.state_dict() for config in trainer.lr_scheduler_configs]
-    try:
+    had_none = False
+    with contextlib.suppress(LookupError, TypeError):
         had_none = checkpoint["solo"]["cfg"]["scheduler"]["name"] == "none"
-    except (LookupError, TypeError):
-        had_none = False
     if not schedulers or (had_none and not checkpoint["lr_schedulers"]):
         return None  # resume_allow has the key
     return misfit(checkpoint["lr_schedulers"], schedulers, "lr_schedulers")
@@ -145,17 +141,16 @@ def _check_progress(checkpoint: Mapping[str, Any], file: Path) -> None:
         counts = [epochs["started"], epochs["processed"], batches["completed"], *counters(loops)]
         counts += [checkpoint["epoch"], checkpoint["global_step"]]
         counts += [scheduler["last_epoch"] for scheduler in checkpoint["lr_schedulers"]]
-        sound = all(type(count) is int and 0 <= count < _MOST for count in counts)
+        sound = isinstance(checkpoint["pytorch-lightning_version"], str)
+        sound &= all(type(count) is int and 0 <= count < _MOST for count in counts)
         sound &= all(isinstance(part, dict) for part in [*checkpoint.get("callbacks", {}).values(), *optimizers])
         # Without any, the run would go on with an optimizer that knows of nothing.
         sound &= bool(optimizers) and all({"state", "param_groups"} <= part.keys() for part in optimizers)
     except (LookupError, TypeError, AttributeError):
         sound = False
     if not sound:
-        raise UserError(
-            f"{file} doesn't say where its run was, or holds something else in that place, so nothing can go on from "
-            f"it; start a new run from its weights with finetune_from={file}"
-        )
+        what = "doesn't say where its run was, or holds something else in that place, so nothing can go on from it"
+        raise UserError(f"{file} {what}; start a new run from its weights with finetune_from={file}")
 
 
 def _check_settings(cfg: RunCfg, stored: Mapping[str, Any], file: Path) -> None:
@@ -168,21 +163,15 @@ def _check_settings(cfg: RunCfg, stored: Mapping[str, Any], file: Path) -> None:
         raise ConfigError(f"resume_allow has {names}, which is no setting; give keys as --cfg resolved prints them")
     if not stored:
         return
-    told, refused = [], []
-    for change in differences(stored, current):
-        if may_change(change.key, allowed):
-            told.append(change)
-        elif not may_change(change.key, never_matters()):
-            refused.append(change)
-    if refused:
+    changes = list(differences(stored, current))
+    if refused := [change for change in changes if not may_change(change.key, [*allowed, *never_matters()])]:
         listed = "".join(f"\n  {change}" for change in refused)
         keys = ",".join(change.key for change in refused)
-        raise UserError(
-            f"{file} is of a run with other settings:{listed}\n"
-            f"take them back, allow them with 'resume_allow=[{keys}]', or start a new run"
-        )
-    for change in told:
-        say(f"resumed with {change}")
+        cure = f"take them back, allow them with 'resume_allow=[{keys}]', or start a new run"
+        raise UserError(f"{file} is of a run with other settings:{listed}\n{cure}")
+    for change in changes:
+        if may_change(change.key, allowed):
+            say(f"resumed with {change}")
 
 
 _KEY, _LIST, _LONGEST = "training_data", "training_data.txt.gz", 200_000  # lines of a list that is kept
@@ -193,11 +182,7 @@ class SameData(Callback):
 
     def __init__(self, run: RunDirectory, resumed: Path | None, allowed: Sequence[str]) -> None:
         self.run, self.resumed, self.allowed = run, resumed, may_change("data.train_path", allowed)
-        self.found: Fingerprint | None = None
-
-    def look_at(self, images: Any) -> None:
-        """Take the fingerprint of a loader's data set."""
-        self.found = fingerprint(images)
+        self.found: Fingerprint | None = None  # of the images, once there is a loader of them
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: Mapping[str, Any]) -> None:
         """Refuse other images or labels than those of the run, with a list of what changed."""
@@ -210,10 +195,8 @@ class SameData(Callback):
                 lines = stream.read(2**28).decode(errors="surrogateescape").split("\n")
         what = self.found.changes(dict(stored.get("classes") or {}), lines)
         if not self.allowed:
-            raise UserError(
-                f"the training data are not those that the run was started with: {what}; bring them back, allow it "
-                "with 'resume_allow=[data.train_path]', or start a new run"
-            )
+            cure = "bring them back, allow it with 'resume_allow=[data.train_path]', or start a new run"
+            raise UserError(f"the training data are not those that the run was started with: {what}; {cure}")
         say(f"resumed with other training data: {what}")
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -9,18 +9,22 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from solo.args.eval_schema import FeatureCfg
+from solo.args.config import freeze
+from solo.args.eval_schema import EvaluateCfg, FeatureCfg
+from solo.args.fields import check
 from solo.args.schema import LinearCfg
 from solo.backbones import build_backbone
 from solo.backbones.registry import check_sizes, published_model
 from solo.checkpoint import checkpoint_file, load_checkpoint, saved_settings
 from solo.data.catalogue.registry import DATASETS, get_spec
 from solo.errors import UserError
+from solo.export.folder import Network
 from solo.methods import METHODS
 from solo.methods.base import BaseMethod
 from solo.methods.catalogue import vit_variant
 from solo.nn.networks import freeze_layers
 from solo.nn.vit import add_adapters
+from solo.taxonomy import Taxonomy
 from solo.weights import load_weights
 
 Cfg = TypeVar("Cfg", bound=LinearCfg | FeatureCfg)
@@ -94,6 +98,32 @@ def pretrained_backbone(cfg: Cfg) -> tuple[nn.Module, Cfg]:
     return backbone, cfg
 
 
+def described_backbone(
+    key: str, source: str, run: SavedRun, data: Mapping[str, Any]
+) -> tuple[nn.Module, Network, Taxonomy | None]:
+    """A backbone by the setting that names it, how it was built, and its label tree; `data` is known better."""
+    name = data.get("dataset") or run.data.get("dataset")
+    given = {**data, "dataset": name if name in DATASETS else "custom"}
+    values, _ = check({key: source, "data": given}, EvaluateCfg)
+    values["data"]["resolved"] = spec = get_spec(given["dataset"])
+    backbone, cfg = source_backbone(freeze(values, EvaluateCfg))  # which fills in what is left open
+    images, size = cfg.data, cfg.data.image_size or spec.size
+    network = Network(
+        name=str(cfg.backbone.name),
+        kwargs=cfg.backbone.kwargs,
+        method=cfg.pretrain_method,
+        small_stem=spec.small_stem if run.small_stem is None else run.small_stem,
+        channels=images.channels or 3,
+        size=size,
+        resize=round(spec.resize * size / spec.size) if spec.resize else None,
+        mean=images.mean or spec.mean,
+        std=images.std or spec.std,
+        reading={key: run.data[key] for key in READING if run.data.get(key) is not None},
+    )
+    tree = run.data.get("taxonomy")
+    return backbone, network, Taxonomy.from_dict(tree) if tree else spec.taxonomy
+
+
 def _adopt(cfg: Cfg, run: SavedRun) -> Cfg:
     trained = run.cfg.get("backbone") or {}
     backbone = _filled(cfg.backbone, {"name": trained.get("name")})
@@ -120,10 +150,9 @@ def pretrained_method(cfg: FeatureCfg) -> nn.Module:
     run = saved_run(str(cfg.pretrained_feature_extractor))
     name = run.cfg.get("method")
     if name is None or name not in METHODS:
-        raise UserError(
-            f"projector features need the method's settings, and {run.file} has none (method={name!r}); put the "
-            "args.json of its run beside it, or leave projector out of feature_type"
-        )
+        cure = "put the args.json of its run beside it, or leave projector out of feature_type"
+        what = f"projector features need the method's settings, and {run.file} has none (method={name!r})"
+        raise UserError(f"{what}; {cure}")
     if METHODS[name].heads is BaseMethod.heads:
         raise UserError(f"method {name!r} of {run.file} has no projector; use feature_type=backbone")
     settings = OmegaConf.create(run.cfg)
@@ -160,7 +189,5 @@ def adapt(model: BaseMethod, rank: int) -> None:
     """Freeze the backbone but for `finetune_layers`, and train adapters of its attention (timm's) instead."""
     model.frozen_layers = freeze_layers(model.backbone, model.config.finetune_layers or ())
     if not add_adapters(model, "backbone", rank):
-        raise UserError(
-            f"finetune_lora={rank} needs a backbone with attention (a ViT, Swin, ... of timm); "
-            f"{model.backbone_name!r} has none, take finetune_layers or leave it out"
-        )
+        cure = f"{model.backbone_name!r} has none, take finetune_layers or leave it out"
+        raise UserError(f"finetune_lora={rank} needs a backbone with attention (a ViT, Swin, ... of timm); {cure}")

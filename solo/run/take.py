@@ -5,23 +5,22 @@ import importlib.util
 import json
 import math
 import re
-import sys
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from io import BytesIO
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageOps
-from rich.console import Console
-from rich.progress import Progress
 from torch import Tensor
 from torch.nn import functional as F
 
-from solo.analysis.pages import embedded, render
+from solo.analysis.figure import embedded, render
 from solo.args.eval_schema import EmbedCfg, ExportCfg, PredictCfg, SearchCfg
 from solo.callbacks import run_directory
 from solo.data.storage.facts import Problems
@@ -29,9 +28,9 @@ from solo.data.storage.reading import ImageReading, as_picture
 from solo.errors import BrokenImageError, UserError, reason
 from solo.eval.knn import nearest
 from solo.files import cell, clean, csv_text, output_file, replacing
-from solo.run.inference import Predictions, image_files
-from solo.run.pretrained import PretrainedModel, load_pretrained
+from solo.run.pretrained import Predictions, PretrainedModel, image_files, load_pretrained
 from solo.run.report import say, show_table
+from solo.screen import progress
 from solo.untrusted import check_zip
 
 Row = dict[str, Any]
@@ -44,44 +43,48 @@ _WIDE = 10  # pictures in a row of a .png
 
 
 class FileFeatures:
-    """Runs a model over image files, which threads decode meanwhile; `problems` has a line on each that is skipped."""
+    """Runs a model, by default that of `cfg.run`, over image files, which threads decode meanwhile."""
 
-    def __init__(self, model: PretrainedModel, batch_size: int, problems: Problems) -> None:
-        self.model, self.batch_size, self.problems = model, batch_size, problems
+    def __init__(self, cfg: EmbedCfg | SearchCfg | PredictCfg, model: PretrainedModel | None = None) -> None:
+        self.problems, self.batch_size = Problems(cfg.on_error == "skip", "on_error"), cfg.batch_size
+        self.model = model or load_pretrained(cfg.run, cfg.device)
+
+    def files(self, place: str) -> list[Path]:
+        """The images below a folder, or one image."""
+        return image_files(place, self.problems)
 
     def features(self, files: Sequence[Path], what: str) -> tuple[list[Path], Tensor]:
-        """Those of the files that can be read, and their features (n, F)."""
-        read, features = list[Path](), [torch.empty(0, self.model.features_dim)]
-        screen = Console(file=sys.stderr)
-        with ThreadPoolExecutor(_THREADS) as pool, Progress(console=screen, disable=not screen.is_terminal) as bar:
-            task = bar.add_task(what, total=len(files))
-            waiting = [files[start : start + self.batch_size] for start in range(0, len(files), self.batch_size)]
-            ready = [pool.submit(self._decode, file) for file in files[: self.batch_size]]
-            for batch, following in zip(waiting, [*waiting[1:], []], strict=False):
-                images, ready = ready, [pool.submit(self._decode, file) for file in following]
-                found = [(file, image.result()) for file, image in zip(batch, images, strict=True)]
-                kept = [(file, image) for file, image in found if isinstance(image, Tensor)]
-                self.problems.found += [image for _, image in found if isinstance(image, str)]
-                read += [file for file, _ in kept]
-                features.append(self.model.embed([image for _, image in kept], self.batch_size))
-                bar.advance(task, len(batch))
-        return read, torch.cat(features)
+        """Those of the files that can be read, and their features (n, F); the others are `problems`."""
+        read: list[Path] = []
 
-    def _decode(self, file: Path) -> Tensor | str:
-        try:
-            return self.model.read(file)
-        except BrokenImageError as error:
-            if not self.problems.skip:
-                raise
-            return str(error)
+        def images() -> Iterator[Tensor]:
+            with ThreadPoolExecutor(_THREADS) as pool:
+                ahead = deque(pool.submit(self.model.read, file) for file in files[: self.batch_size])
+                for file, later in zip_longest(progress(files, what), files[self.batch_size :]):
+                    image = ahead.popleft()
+                    if later is not None:
+                        ahead.append(pool.submit(self.model.read, later))
+                    try:
+                        ready = image.result()
+                    except BrokenImageError as error:
+                        if not self.problems.skip:
+                            raise
+                        self.problems.found.append(str(error))
+                    else:
+                        read.append(file)
+                        yield ready
 
-    def say_skipped(self) -> None:
-        """Name what was left out: the first ones, and how many."""
+        return read, self.model.embed(images(), self.batch_size)
+
+    def say_skipped(self, read: int) -> None:
+        """Name what was left out: the first ones, and how many; a `UserError` if that is everything."""
         skipped = self.problems.found
         if skipped:
             shown = "\n".join(f"  {line}" for line in skipped[:5])
             more = f"\n  and {len(skipped) - 5} more" if len(skipped) > 5 else ""
             say(f"{len(skipped)} files or folders were skipped:\n{shown}{more}")
+        if not read:
+            raise UserError("; ".join(["none of the images can be read", *skipped[:1]]))
 
 
 def fingerprint(model: PretrainedModel) -> str:
@@ -99,9 +102,9 @@ def embed(cfg: EmbedCfg) -> Path:
     if out.suffix and out.suffix not in _ENDINGS:
         raise UserError(f"out={cfg.out} has another ending than {', '.join(_ENDINGS)}; without one it is a folder")
     if out.suffix == ".parquet":
-        _import_parquet()
-    problems = Problems(cfg.on_error == "skip", "on_error")
-    files, model = image_files(cfg.images, problems), load_pretrained(cfg.run, cfg.device)
+        _need("pyarrow", ".parquet", "'solo-hex[parquet]'")
+    engine = FileFeatures(cfg)
+    files = engine.files(cfg.images)
     parts = out.with_name(f".{out.name}.parts") if out.suffix else out
     if out.suffix:
         output_file(out)
@@ -109,26 +112,26 @@ def embed(cfg: EmbedCfg) -> Path:
     try:
         with run_directory.held(parts):
             clean(parts, "[0-9]*.npz.*")
-            return _written(cfg, out, parts, files, FileFeatures(model, cfg.batch_size, problems))
+            return _written(out, parts, [files[i : i + cfg.shard] for i in range(0, len(files), cfg.shard)], engine)
     finally:
         if out.suffix and parts.is_dir() and not any(parts.iterdir()):
             parts.rmdir()
 
 
-def _written(cfg: EmbedCfg, out: Path, parts: Path, files: Sequence[Path], engine: FileFeatures) -> Path:
+def _written(out: Path, parts: Path, shards: Sequence[Sequence[Path]], engine: FileFeatures) -> Path:
     width, key = engine.model.features_dim, fingerprint(engine.model)
-    shards = [files[start : start + cfg.shard] for start in range(0, len(files), cfg.shard)]
-    done, count = [], 0
-    for i, shard in enumerate(shards):
-        done.append(parts / f"{i:05}.npz")
-        _write_part(engine, done[-1], shard, key, f"part {i + 1} of {len(shards)}")
-        count += len(np.load(done[-1])["paths"])
+    done, count = [parts / f"{i:05}.npz" for i in range(len(shards))], 0
+    for i, (file, shard) in enumerate(zip(done, shards, strict=True), start=1):
+        dated = "\0".join(f"{path} {path.stat().st_mtime_ns}" for path in shard).encode(errors="surrogateescape")
+        mark = f"{key} {hashlib.sha256(dated).hexdigest()[:16]}"
+        if _mark_of(file) != mark:
+            paths, features = engine.features(shard, f"part {i} of {len(shards)}")
+            _save(file, features.numpy(), paths, mark)
+        count += len(np.load(file)["paths"])
     for left in set(parts.glob("[0-9]*.npz")) - set(done):  # of an earlier command on more images
         if _mark_of(left):
             left.unlink()
-    engine.say_skipped()
-    if not count:
-        raise UserError(f"none of {len(files)} images can be read")
+    engine.say_skipped(count)
     if out.suffix:
         _join(done, out, count, width, key)
         for file in done:
@@ -137,15 +140,9 @@ def _written(cfg: EmbedCfg, out: Path, parts: Path, files: Sequence[Path], engin
     return out
 
 
-def _write_part(engine: FileFeatures, file: Path, shard: Sequence[Path], key: str, what: str) -> None:
-    images = "\0".join(f"{path} {path.stat().st_mtime_ns}" for path in shard).encode(errors="surrogateescape")
-    mark = f"{key} {hashlib.sha256(images).hexdigest()[:16]}"
-    if file.is_file() and _mark_of(file) == mark:
-        return
-    paths, features = engine.features(shard, what)
-    names = np.array([str(path) for path in paths], dtype=str)
+def _save(file: Path, features: Any, paths: Iterable[object], mark: str) -> None:
     with replacing(file) as temporary, temporary.open("wb") as stream:
-        np.savez(stream, features=features.numpy(), paths=names, facts=np.array(mark))
+        np.savez(stream, features=features, paths=np.array(list(map(str, paths)), dtype=str), facts=np.array(mark))
 
 
 def _mark_of(file: Path) -> str:
@@ -160,13 +157,12 @@ def _mark_of(file: Path) -> str:
 def _join(files: Sequence[Path], out: Path, count: int, width: int, key: str) -> None:
     """One file of all parts; a part at a time is in memory, but for .npz, which holds all of it."""
     parts = ((held["features"], held["paths"].tolist()) for held in map(np.load, files))
+    if out.suffix == ".npz":
+        features, names = zip(*parts, strict=True)
+        _save(out, np.concatenate(features), chain(*names), key)
+        return
     with replacing(out) as temporary:
-        if out.suffix == ".npz":
-            features, names = zip(*parts, strict=True)
-            with temporary.open("wb") as stream:
-                paths = np.array([name for part in names for name in part], dtype=str)
-                np.savez(stream, features=np.concatenate(features), paths=paths, facts=np.array(key))
-        elif out.suffix == ".npy":
+        if out.suffix == ".npy":
             table = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=(count, width))
             lines = list[str]()
             for values, part in parts:
@@ -176,7 +172,9 @@ def _join(files: Sequence[Path], out: Path, count: int, width: int, key: str) ->
             text = "".join(f"{line}\n" for line in lines)
             out.with_suffix(".txt").write_text(text, encoding="utf-8", errors="surrogateescape")
         else:
-            pyarrow, parquet = _import_parquet()
+            import pyarrow
+            from pyarrow import parquet
+
             schema = pyarrow.schema([("path", pyarrow.string()), ("features", pyarrow.list_(pyarrow.float32(), width))])
             with parquet.ParquetWriter(temporary, schema) as writer:
                 for values, part in parts:
@@ -189,13 +187,9 @@ def _as_utf8(name: str) -> str:
     return name.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
-def _import_parquet() -> tuple[Any, Any]:
-    try:
-        import pyarrow
-        from pyarrow import parquet
-    except ImportError as error:
-        raise UserError(".parquet needs pyarrow; install it with pip install 'solo-hex[parquet]'") from error
-    return pyarrow, parquet
+def _need(package: str, what: str, cure: str) -> None:
+    if importlib.util.find_spec(package) is None:
+        raise UserError(f"{what} needs {package}; install it with pip install {cure}")
 
 
 @dataclass(frozen=True)
@@ -214,24 +208,21 @@ def search(cfg: SearchCfg, model: PretrainedModel | None = None) -> list[Found]:
     if cfg.out and not cfg.out.endswith(tuple(_WRITERS)):
         raise UserError(f"out={cfg.out} must end in {', '.join(_WRITERS)}")
     out, index = (output_file(name) if name else None for name in (cfg.out, cfg.index))
-    if cfg.index is not None and importlib.util.find_spec("faiss") is None:
-        raise UserError("index= needs faiss; install it with pip install faiss-cpu, or leave index out")
-    model = model or load_pretrained(cfg.run, cfg.device)
-    problems = Problems(cfg.on_error == "skip", "on_error")
-    engine = FileFeatures(model, cfg.batch_size, problems)
-    queries, asked = engine.features(image_files(cfg.query, problems), "queries")
+    if cfg.index is not None:
+        _need("faiss", "index=", "faiss-cpu, or leave index out")
+    engine = FileFeatures(cfg, model)
+    model = engine.model
+    queries, asked = engine.features(engine.files(cfg.query), "queries")
     if cfg.features is not None:
-        paths, keys = _saved(Path(cfg.features).expanduser(), asked.shape[1], model)
+        paths, keys = _saved(Path(cfg.features).expanduser(), model)
     else:
-        paths, keys = engine.features(image_files(str(cfg.among), problems), "images")
-    if not (queries and paths):
-        raise UserError(f"none of the images can be read: {problems.found[-1]}")
-    engine.say_skipped()
+        paths, keys = engine.features(engine.files(str(cfg.among)), "images")
+    engine.say_skipped(min(len(queries), len(paths)))
     similarity, places = nearest(asked.to(model.device), keys.to(model.device), min(cfg.k, len(keys)))
     near = [[paths[place] for place in row] for row in places.tolist()]
     found = [Found(*one) for one in zip(queries, near, similarity.tolist(), strict=True)]
-    first = enumerate(zip(found[0].paths[:_SHOWN], found[0].cosines, strict=False), start=1)
-    rows = [{"rank": rank, "cosine": f"{cosine:.4f}", "image": str(path)} for rank, (path, cosine) in first]
+    first = enumerate(_pairs(found[0])[:_SHOWN], start=1)
+    rows = [{"rank": rank, "cosine": cosine, "image": str(path)} for rank, (path, cosine) in first]
     show_table(f"most alike to {found[0].query}, of {len(paths):,} images", rows)
     if out is not None:
         with replacing(out) as temporary:
@@ -243,7 +234,7 @@ def search(cfg: SearchCfg, model: PretrainedModel | None = None) -> list[Found]:
     return found
 
 
-def _saved(file: Path, width: int, model: PretrainedModel) -> tuple[list[Path], Tensor]:
+def _saved(file: Path, model: PretrainedModel) -> tuple[list[Path], Tensor]:
     try:
         if not file.is_file():  # a pipe would be waited for
             raise FileNotFoundError("there is no such file")
@@ -253,11 +244,10 @@ def _saved(file: Path, width: int, model: PretrainedModel) -> tuple[list[Path], 
         made_by = re.match(r"[0-9a-f]{16}\b", str(held["facts"])) if "facts" in held else None
     except Exception as error:  # a broken file can make NumPy raise almost anything
         raise UserError(f"features={file} can't be read ({reason(error)}); give an .npz file of solo embed") from error
+    width = model.features_dim
     if features.ndim != 2 or features.shape != (len(paths), width) or not np.isfinite(features).all():
-        raise UserError(
-            f"features={file} holds {features.shape} numbers of {len(paths)} images, the model gives {width} each; "
-            "embed the images with it"
-        )
+        what = f"holds {features.shape} numbers of {len(paths)} images, the model gives {width} each"
+        raise UserError(f"features={file} {what}; embed the images with it")
     if made_by and made_by[0] != fingerprint(model):
         raise UserError(f"features={file} are of another model, or of other sizes; embed the images with this one")
     return paths, torch.from_numpy(features.astype(np.float32, copy=False))
@@ -278,11 +268,17 @@ def _write_index(keys: Tensor, paths: Sequence[Path], file: Path) -> None:
 
 def _csv(found: Sequence[Found], file: Path, _: ImageReading) -> None:
     rows = [
-        {"query": cell(str(one.query), "./"), "rank": rank, "image": cell(str(path), "./"), "cosine": f"{cosine:.6f}"}
+        {"query": str(one.query), "rank": rank, "image": str(path), "cosine": round(cosine, 6)}
         for one in found
         for rank, (path, cosine) in enumerate(zip(one.paths, one.cosines, strict=True), start=1)
     ]
-    file.write_text(csv_text(rows), encoding="utf-8", errors="surrogateescape", newline="")
+    _write_csv(rows, file)
+
+
+def _write_csv(rows: Sequence[Row], file: Path) -> None:
+    guards = dict.fromkeys(("query", "image", "path"), "./")
+    safe = [{cell(name): cell(value, guards.get(name, "'")) for name, value in row.items()} for row in rows]
+    file.write_text(csv_text(safe), encoding="utf-8", errors="surrogateescape", newline="")
 
 
 def _html(found: Sequence[Found], file: Path, reading: ImageReading) -> None:
@@ -332,26 +328,26 @@ def predict(cfg: PredictCfg) -> list[Row]:
     """Write the table and return its rows."""
     if not cfg.out.endswith((".csv", ".parquet")):
         raise UserError(f"out={cfg.out} must end in .csv or .parquet")
+    if cfg.out.endswith(".parquet"):
+        _need("pyarrow", ".parquet", "'solo-hex[parquet]'")
     if cfg.decision == "crm" and cfg.level is not None:
         raise UserError(f"level={cfg.level!r} has no use with decision=crm: it chooses classes; leave one of them out")
-    problems = Problems(cfg.on_error == "skip", "on_error")
-    files, model = image_files(cfg.images, problems), load_pretrained(cfg.run, cfg.device)
-    out = output_file(cfg.out)
-    engine = FileFeatures(model, cfg.batch_size, problems)
+    engine = FileFeatures(cfg)
+    files, out = engine.files(cfg.images), output_file(cfg.out)
     rows: list[Row] = []
     for start in range(0, len(files), _TOGETHER):
         paths, features = engine.features(files[start : start + _TOGETHER], "predictions")
-        found = replace(model.classify(features, cfg.k, cfg.level, cfg.within), careful=cfg.decision == "crm")
+        found = engine.model.classify(features, cfg.k, cfg.level, cfg.within)
+        found = replace(found, careful=cfg.decision == "crm")
         rows += ({"path": str(path), **row} for path, row in zip(paths, _rows_of(found), strict=True))
-    engine.say_skipped()
-    if not rows:
-        raise UserError(f"none of {len(files)} images can be read")
+    engine.say_skipped(len(rows))
     with replacing(out) as temporary:
         if out.suffix == ".csv":
-            safe = [{cell(k): cell(x, "./" if k == "path" else "'") for k, x in row.items()} for row in rows]
-            temporary.write_text(csv_text(safe), encoding="utf-8", errors="surrogateescape", newline="")
+            _write_csv(rows, temporary)
         else:
-            pyarrow, parquet = _import_parquet()
+            import pyarrow
+            from pyarrow import parquet
+
             named = [{**row, "path": _as_utf8(row["path"])} for row in rows]
             parquet.write_table(pyarrow.Table.from_pylist(named), temporary)
     shown = [{"image": Path(row["path"]).name, **dict(list(row.items())[1:7])} for row in rows[:_SHOWN]]
@@ -369,9 +365,10 @@ def _rows_of(found: Predictions) -> Iterator[Row]:
         for place, (name, probability) in enumerate(best, start=1):
             told |= {f"best{place}": name, f"probability{place}": probability}
         for place, (level, table) in enumerate(levels.items()):
-            node = found.tree.names[place].index(path[place]) if place < len(path) else None
-            told[level] = None if node is None else path[place]
-            told[f"{level}_probability"] = None if node is None else float(table[row, node])
+            told |= {level: None, f"{level}_probability": None}  # the path may end above
+            if place < len(path):
+                node = found.tree.names[place].index(path[place])
+                told |= {level: path[place], f"{level}_probability": float(table[row, node])}
         yield told
 
 

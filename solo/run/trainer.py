@@ -39,7 +39,7 @@ from solo.callbacks.watchers import EmbeddingMonitor, NonFiniteGuard, TrainingDi
 from solo.checkpoint import load_checkpoint
 from solo.data.batches.loaders import BatchLoader, end_workers
 from solo.data.sources.images import skipped_files
-from solo.errors import UserError, reason
+from solo.errors import UserError, explained
 from solo.files import file_name, write_text
 from solo.methods.catalogue import MethodFacts, facts_of
 from solo.run.machine import (
@@ -53,7 +53,7 @@ from solo.run.machine import (
     trainer_devices,
 )
 from solo.run.report import announce, explain, resume_command, say, show_result, watch_children
-from solo.run.resume import ResumeOrder, SameData, find_resume
+from solo.run.resume import ResumeOrder, SameData, find_resume, fingerprint
 
 _PATIENCE = 5.0  # seconds; W&B's own is two minutes
 
@@ -62,15 +62,8 @@ class SafeCheckpointIO(TorchCheckpointIO):
     """Lightning's reader without the part that can run code."""
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Read the tensors and plain values of a run's state into CPU memory; no weights alone."""
-        checkpoint = load_checkpoint(path)
-        missing = [key for key in ("pytorch-lightning_version", "loops", "optimizer_states") if key not in checkpoint]
-        if missing:
-            raise UserError(
-                f"{path} holds weights only and no state of a run ({', '.join(missing)} missing), so that it can't be "
-                "continued; give the last.ckpt of a run"
-            )
-        return checkpoint
+        """Read tensors and plain values into CPU memory; `find_resume` has seen that they are those of a run."""
+        return load_checkpoint(path)
 
 
 @dataclass
@@ -96,7 +89,7 @@ class Run:
         try:
             announce(self.trainer, model)
             self.order.loader = train
-            self.data.look_at(train.dataset)
+            self.data.found = fingerprint(train.dataset)
             self.trainer.fit(model, train, val, ckpt_path=str(self.resume) if self.resume else None)
         except BaseException as error:
             if isinstance(error, StopRunError):  # all processes stop together
@@ -180,13 +173,16 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: Lightn
     if strategy == "ddp":
         exact = isinstance(cfg, PretrainCfg) and cfg.accumulate == "exact"
         strategy = ddp_strategy(exact, ours=type(model).__module__.startswith("solo."))
+    loggers = [wandb_logger(cfg, root, wandb_id if continued else None)] if cfg.wandb.enabled else []
+    loggers += [_mlflow_logger(cfg, root, directory.run_id)] if "mlflow" in (cfg.logger or ()) else []
+    loggers += [TrackioLogger(cfg)] if "trackio" in (cfg.logger or ()) else []
     synced = [SyncedNorms(gpu=device.type != "cpu")] if cfg.trainer.get("sync_batchnorm") else []
     options = {
         **trainer_options(cfg),
         "devices": trainer_devices(cfg),
         "strategy": strategy,
         "plugins": [SafeCheckpointIO(), *synced],
-        "logger": loggers(cfg, root, directory.run_id, wandb_id if continued else None),
+        "logger": loggers,
         "callbacks": callbacks,
         "enable_checkpointing": False,
         "enable_progress_bar": cfg.progress != "off",
@@ -255,17 +251,9 @@ def watchers(cfg: RunCfg, run: RunDirectory, meter: Meter, facts: Facts) -> tupl
     return found, dataclasses.replace(facts, protocol={**facts.protocol, "online": how}, extra=extra)
 
 
-def loggers(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None, wandb_id: str | None) -> list[Logger]:
-    """Those besides files; `root` holds what stays here, the ids are of the run that is continued."""
-    asked = cfg.logger or ()
-    found = [wandb_logger(cfg, root, wandb_id)] if cfg.wandb.enabled else []
-    found += [_mlflow_logger(cfg, root, run_id)] if "mlflow" in asked else []
-    return [*found, *([TrackioLogger(cfg)] if "trackio" in asked else [])]
-
-
 def _mlflow_logger(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None) -> Logger:
     """Lightning's logger for MLflow; MLFLOW_TRACKING_URI says where, else below `root`."""
-    try:
+    with explained("logger=[mlflow] can't be used", "see MLFLOW_TRACKING_URI, or leave it out"):
         from lightning.pytorch.loggers import MLFlowLogger
 
         experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", "solo")
@@ -273,10 +261,7 @@ def _mlflow_logger(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None)
         logger = MLFlowLogger(experiment, run_name=str(cfg.name), save_dir=str(root / "mlruns"), run_id=known)
         if known is None:
             logger.log_hyperparams(to_plain(cfg))
-    except Exception as error:  # whatever MLflow raises: no package, no server
-        text = f"logger=[mlflow] can't be used ({reason(error)}); see MLFLOW_TRACKING_URI, or leave it out"
-        raise UserError(text) from error
-    return logger
+        return logger
 
 
 class TrackioLogger(DummyLogger):
@@ -287,18 +272,13 @@ class TrackioLogger(DummyLogger):
         self._cfg = cfg
         self._run: Any = None
 
-    @property
-    def name(self) -> str:
-        """The name of the run, as the config has it."""
-        return str(self._cfg.name)
-
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         if self._run is None:
             import trackio
 
             project = os.environ.get("TRACKIO_PROJECT", "solo")
-            self._run = trackio.init(project=project, name=self.name, config=to_plain(self._cfg))
+            self._run = trackio.init(project=project, name=str(self._cfg.name), config=to_plain(self._cfg))
         self._run.log(dict(metrics), step=step)
 
     @rank_zero_only
@@ -309,7 +289,8 @@ class TrackioLogger(DummyLogger):
 
 def wandb_logger(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None) -> Logger:
     """Weights & Biases, offline where nobody answers."""
-    try:
+    cure = "log in with `wandb login`, or set wandb.offline=True or wandb.enabled=False"
+    with explained("wandb.enabled=True, but W&B can't be used", cure):
         import wandb
         from lightning.pytorch.loggers import WandbLogger
 
@@ -323,12 +304,7 @@ def wandb_logger(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None) -
         offline = cfg.wandb.offline or why is not None
         logger = WandbLogger(offline=offline, save_dir=root, config=to_plain(cfg), **options)
         _ = logger.experiment  # signs in now, on the first process
-    except Exception as error:  # whatever W&B raises: no account, no package
-        raise UserError(
-            f"wandb.enabled=True, but W&B can't be used ({reason(error)}); "
-            "log in with `wandb login`, or set wandb.offline=True or wandb.enabled=False"
-        ) from error
-    return logger
+        return logger
 
 
 def out_of_reach(url: str) -> str | None:

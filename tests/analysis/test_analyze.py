@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from solo.analysis.analyze import Options, analyze
+from solo.analysis.analyze import Options, analyze, findings
 from solo.analysis.drawing import draw
-from solo.analysis.report import findings
 from solo.errors import UserError
 from solo.eval.classes import centroids, compare_with_labels, emergent_tree
 from solo.eval.embedding import effective_rank

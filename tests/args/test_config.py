@@ -85,7 +85,7 @@ class MarginKeys:
 
 @pytest.fixture
 def own_keys(monkeypatch: pytest.MonkeyPatch) -> None:
-    for table in ("_OWN", "_ADDED", "_KEYS"):
+    for table in ("_OWN", "_ADDED"):
         monkeypatch.setattr(fields, table, {})
     for section in ("", "data", "optimizer", "augmentations", "optimizer"):
         declare_keys(MarginKeys, section)

@@ -8,9 +8,14 @@ import lightning
 import pytest
 from lightning.pytorch import Trainer
 
+from solo.args.fields import keys_of
 from solo.args.parse import count_devices
-from solo.args.schema import SET_BY_PROGRAM, TRAINER_KEYS
+from solo.args.schema import TrainerCfg
 
+# Keys of the schema that are parameters of the Trainer as well, and those which a program sets itself.
+RUN_KEYS = ("max_epochs", "accelerator", "devices", "num_nodes", "strategy", "accumulate_grad_batches")
+TRAINER_KEYS = (*RUN_KEYS, *keys_of(TrainerCfg))
+SET_BY_PROGRAM = ("logger", "callbacks", "enable_checkpointing")
 # Not in every version that is supported.
 _NEWER = {"enable_autolog_hparams", "model_registry"}
 _KNOWN_MINOR = (2, 6)

@@ -148,10 +148,10 @@ def network(folder: Path, **changes: object) -> None:
 
 def test_a_published_model_without_a_run(monkeypatch):
     built = solo.backbones.registry.published_model
-    monkeypatch.setattr(
-        "solo.run.pretrained.published_model", lambda name, channels: built(name, False, channels=channels)
-    )
+    monkeypatch.setattr("solo.run.source.published_model", lambda name, _, **how: built(name, False, **how))
+    assert solo.load("timm/resnet10t").network.size == 176
     model = solo.load("timm/resnet10t", image_size=64)
+    assert model.network.resize == 73  # in proportion, as `solo evaluate` has it
     assert model.embed(PICTURES).shape == (5, 512) and model.taxonomy is None
     with pytest.raises(solo.UserError, match="no classifier"):
         model.predict(PICTURES)

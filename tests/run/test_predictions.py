@@ -9,7 +9,7 @@ import torch
 
 from solo.args.eval_schema import PredictCfg
 from solo.errors import UserError
-from solo.run.inference import predictions
+from solo.run.pretrained import predictions
 from solo.run.take import predict
 from solo.taxonomy import Taxonomy
 

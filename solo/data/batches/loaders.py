@@ -180,15 +180,14 @@ class BatchLoader:
         self._makers: list[BatchAugment] = [maker]
         if shown is not None:
             self._makers = [maker.only(lambda view: view != VIEW), maker.only(lambda view: view == VIEW)]
-        order: Any = self.sampler  # torch's stub knows batches of plain indexes only
-        self._share = BatchSampler(order, batch_size, drop_last=True)
+        share = BatchSampler(cast(Any, self.sampler), batch_size, drop_last=True)
         on_cpu = self.device.type == "cpu"
         batches = _Batches(images, [maker if on_cpu else maker.prepare for maker in self._makers], shown)
         options = worker_options(num_workers, self.sampler.seed)
-        self._loader: DataLoader[Any] = DataLoader(batches, batch_size=None, sampler=self._share, **options)
+        self._loader: DataLoader[Any] = DataLoader(batches, batch_size=None, sampler=share, **options)
 
     def __len__(self) -> int:
-        return len(self._share)
+        return len(self._loader)
 
     def __iter__(self) -> Iterator[list[Any]]:
         for indexes, found, targets, seeds in _timed(iter(self._loader), self):

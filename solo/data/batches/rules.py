@@ -15,9 +15,6 @@ import numpy as np
 
 from solo.errors import UserError
 
-# Images of groups lo to hi - 1 without those of groups a to b - 1.
-Ring = tuple[int, int, int, int]
-
 
 class Random:
     """Batches of some of `number` images, by chance."""
@@ -142,13 +139,14 @@ class Mixed:
         self.limit = f"{len(self.labelled)} images have labels and {len(self.others)} have none; {self.rule.limit}"
 
     def parts(self, size: int) -> tuple[int, int]:
-        """Images with and without labels in a batch."""
-        labelled = min(max(1, round(self.share * size)), size - 1)
+        """Images with and without labels in a batch; P x K takes whole groups of K."""
+        step = getattr(self.rule, "per_class", 1)
+        labelled = step * min(max(1, round(self.share * size / step)), (size - 1) // step)
         return labelled, size - labelled
 
     def count(self, size: int) -> int:
         labelled, others = self.parts(size)
-        if size < 2 or len(self.others) < others or self.rule.count(labelled) == 0:
+        if not labelled or len(self.others) < others or self.rule.count(labelled) == 0:
             return 0
         return (len(self.labelled) + len(self.others)) // size
 
@@ -228,21 +226,18 @@ def _runs(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(([0], np.flatnonzero(new) + 1)), np.concatenate(([0], np.cumsum(new)))
 
 
-def _rings(paths: np.ndarray) -> list[list[Ring]]:
-    """For each group where its partners are, the finest level first; rings without any group are left out."""
-    spans = []
+def _rings(paths: np.ndarray) -> list[list[tuple[int, int, int, int]]]:
+    """For each group where its partners are, the finest level first; rings without any group are left out.
+
+    A ring (low, high, a, b) are groups low to high - 1 without those of groups a to b - 1.
+    """
+    spans, rings = [], []
     for level in range(paths.shape[1]):
         starts, node = _runs(paths[:, : level + 1])
-        spans.append(np.stack((starts[node], np.append(starts, len(paths))[node + 1]), axis=1).tolist())
-    rings: list[list[Ring]] = []
+        spans.append([*zip(starts[node].tolist(), np.append(starts, len(paths))[node + 1].tolist(), strict=True)])
     for group, levels in enumerate((paths >= 0).sum(axis=1).tolist()):
-        inner, own = [0, 0], []
-        for level in range(levels - 1, -1, -1):
-            outer = spans[level][group]
-            if outer != inner:
-                own.append((*outer, *inner))
-            inner = outer
-        rings.append(own)
+        nodes = [*dict.fromkeys(spans[level][group] for level in reversed(range(levels)))]
+        rings.append([(*outer, *inner) for outer, inner in zip(nodes, [(0, 0), *nodes], strict=False)])
     return rings
 
 

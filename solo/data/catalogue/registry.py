@@ -13,25 +13,11 @@ from solo.data.catalogue.rows import ALIASES, ROWS
 from solo.data.catalogue.rows import DatasetSpec as DatasetSpec
 from solo.data.catalogue.rows import layout_of as layout_of
 from solo.data.labels.trees import folder_classes, from_columns, from_paths, read_tree
+from solo.data.storage import facts
 from solo.data.storage.containers import h5_images, is_h5, read_index
 from solo.data.storage.containers import is_here as is_here
-from solo.data.storage.facts import (
-    DEFAULT_ROOT,
-    TRAINING,
-    VALIDATION,
-    Problems,
-    ReadingKeys,
-    Stored,
-    class_folders,
-    existing_folder,
-    identity,
-    is_image_name,
-    of_split,
-    spread,
-)
 from solo.data.storage.listing import WITH_COLUMNS, Listing, Wanted, list_images
-from solo.errors import UserError, some
-from solo.suggest import did_you_mean
+from solo.errors import UserError, did_you_mean, some
 from solo.taxonomy import Taxonomy
 
 IMAGENET100 = Path(__file__).parent / "dataset_subset" / "imagenet100_classes.txt"
@@ -73,7 +59,7 @@ def count_classes(spec: DatasetSpec, train_path: str | None = None) -> int:
         return spec.num_classes
     if train_path and is_h5(train_path):
         return len(choose_classes(spec.name, list(read_index(Path(train_path)))))
-    return max(1, len(class_folders(of_split(existing_folder(train_path), train=True))))
+    return max(1, len(facts.class_folders(facts.training_folder(train_path))))
 
 
 def check_path(spec: DatasetSpec, path: str | None, no_labels: bool = False, data_format: str = "image_folder") -> None:
@@ -89,23 +75,21 @@ def check_path(spec: DatasetSpec, path: str | None, no_labels: bool = False, dat
         if not path or not is_h5(Path(path).expanduser()):
             problem = f"{path or 'nothing'} is no HDF5 file; data.format='h5' needs one in data.train_path"
             raise UserError(f"{problem} (and data.val_path), made by scripts/utils/convert_imgfolder_to_h5.py")
-        return
-    if not spec.folders:
-        if path and spec.downloads and spec.layout is None:
-            _check_target(spec, Path(path).expanduser())
-        return
-    folder = of_split(existing_folder(path), train=True)
-    with os.scandir(folder) as entries:
-        has_files = any(os.path.isfile(entry.path) and not entry.name.startswith(".") for entry in entries)
-    if (folder / "index.json").is_file() and not class_folders(folder):
-        text = "looks like shards of LitData or MosaicML, which are not read; write WebDataset's tar files"
-        raise UserError(f"{folder} {text} and set data.format=webdataset")
-    if no_labels and not has_files:
-        raise UserError(f"{folder} holds no files; data.no_labels=True expects the images directly in that folder")
-    if not no_labels and not class_folders(folder):
-        what = f"{folder} holds {'only files' if has_files else 'nothing'}; expected one folder per class with images"
-        advice = "Unlabelled images in one flat folder are for pretrain, evaluate and analyze"
-        raise UserError(f"{what} inside. {advice}: data.dataset=custom data.no_labels=True")
+    elif spec.folders:
+        folder = facts.training_folder(path)
+        classes = facts.class_folders(folder)
+        has_files = any(os.path.isfile(folder / name) and not name.startswith(".") for name in os.listdir(folder))
+        if (folder / "index.json").is_file() and not classes:
+            text = "looks like shards of LitData or MosaicML, which are not read; write WebDataset's tar files"
+            raise UserError(f"{folder} {text} and set data.format=webdataset")
+        if no_labels and not has_files:
+            raise UserError(f"{folder} holds no files; data.no_labels=True expects the images directly in that folder")
+        if not no_labels and not classes:
+            what = f"{folder} holds {'only files' if has_files else 'nothing'}; expected one folder per class with"
+            advice = "Unlabelled images in one flat folder are for pretrain, evaluate and analyze"
+            raise UserError(f"{what} images inside. {advice}: data.dataset=custom data.no_labels=True")
+    elif path and spec.downloads and spec.layout is None:
+        _check_target(spec, Path(path).expanduser())
 
 
 def _check_target(spec: DatasetSpec, folder: Path) -> None:
@@ -114,14 +98,14 @@ def _check_target(spec: DatasetSpec, folder: Path) -> None:
     def has_images(place: Path) -> bool:
         """Whether most of what lies there are images: a picture, or a data set in .npy, may lie beside any data."""
         names = os.listdir(place)[:100]
-        return 2 * sum(is_image_name(name) and not name.endswith(".npy") for name in names) > len(names)
+        return 2 * sum(facts.is_image_name(name) and not name.endswith(".npy") for name in names) > len(names)
 
     if folder.is_file() and spec.name != "cifar10c":
         raise UserError(f"{folder} is a file; {spec.name} needs the folder that holds its files, or will hold them")
-    if folder.is_dir() and spec.taxonomy and class_folders(folder) == list(spec.taxonomy.class_names):
+    if folder.is_dir() and spec.taxonomy and facts.class_folders(folder) == list(spec.taxonomy.class_names):
         return
-    for place in filter(Path.is_dir, (folder, folder / TRAINING[0])):
-        names = [name for name in class_folders(place) if has_images(place / name)]
+    for place in filter(Path.is_dir, (folder, folder / facts.TRAINING[0])):
+        names = [name for name in facts.class_folders(place) if has_images(place / name)]
         if has_images(place) or len(names) > 1:
             found = f"class folders ({names[0]}, {names[1]}, ..)" if len(names) > 1 else "images"
             what = f"{place} holds {found} and no {spec.name}; for these images use data.dataset=custom"
@@ -133,20 +117,20 @@ def validation_path(spec: DatasetSpec, train_path: str | None) -> str | None:
     if not train_path:
         return None
     train = Path(train_path).expanduser()
-    if spec.folders and (val := of_split(train, train=False)) != train:
+    if spec.folders and (val := facts.of_split(train, train=False)) != train:
         return str(val)
     if spec.layout is not None:
         both = layout_of(spec).root(train) or layout_of(spec).class_folder(train, train=False) not in (None, train)
         return train_path if both else None
-    if spec.name == "custom" and train.name in TRAINING and train.is_dir():
-        for folder in map(train.with_name, VALIDATION):
-            if folder.is_dir() and class_folders(folder) == class_folders(train) != []:
+    if spec.name == "custom" and train.name in facts.TRAINING and train.is_dir():
+        for folder in map(train.with_name, facts.VALIDATION):
+            if folder.is_dir() and facts.class_folders(folder) == facts.class_folders(train) != []:
                 return str(folder)
     return None
 
 
 def _place(path: str | os.PathLike[str] | None) -> Path:
-    return Path(path).expanduser() if path else DEFAULT_ROOT
+    return Path(path).expanduser() if path else facts.DEFAULT_ROOT
 
 
 def is_there(spec: DatasetSpec, path: str | None, download: bool) -> bool:
@@ -190,7 +174,7 @@ def resolve_spec(data: Mapping[str, Any], fetch: bool = True) -> DatasetSpec:
     there = bool(path) and Path(str(path)).expanduser().is_dir()
     given = {key: data[key] for key in ("on_error", "unknown_classes", "small_stem") if data.get(key) is not None}
     given["channels"] = spec.channels if data.get("channels") in (None, 1, 3) else int(data["channels"])
-    given["reading"] = ReadingKeys.of({**data, "channels": given["channels"]})
+    given["reading"] = facts.ReadingKeys.of({**data, "channels": given["channels"]})
     spec = with_tree(spec, path) if form == "image_folder" else spec
     spec = dataclasses.replace(spec, holdout=(float(data.get("holdout") or 0), path), **given)
     if form in WITH_COLUMNS:
@@ -213,33 +197,31 @@ def resolve_spec(data: Mapping[str, Any], fetch: bool = True) -> DatasetSpec:
     if no_labels and spec.folders and there:
         from solo.data.storage.reading import flat_images  # and with it Pillow
 
-        folder, problems = of_split(existing_folder(path), train=True), Problems()
+        folder, problems = facts.training_folder(path), facts.Problems()
         return _sampled(spec, [str(folder / name) for name in flat_images(folder, problems)], problems.notes())
     if not spec.folders or form != "image_folder" or no_labels:
         if taxonomy:
             what = f"data.taxonomy={taxonomy} needs class folders"
             raise UserError(f"{what}, and data.dataset={spec.name} is not read from any here")
         return spec
-    if spec.num_classes is not None and not taxonomy:
-        return spec
-    if data.get("num_classes") is not None and not there:
-        return spec  # a config that is only looked at, or own loaders
-    whole, levels = existing_folder(path), data.get("levels")
-    folder = of_split(whole, train=True)
+    if (spec.num_classes is not None and not taxonomy) or (data.get("num_classes") is not None and not there):
+        return spec  # these are known, or a config is only looked at, or loaders are the user's own
+    folder, levels = facts.training_folder(path), data.get("levels")
     levels = levels if levels is None or isinstance(levels, str) else tuple(levels)
     changed = os.stat(folder).st_mtime_ns
-    tree, nested, files, notes = _look_at_folder(str(folder), levels, taxonomy, spec.on_error == "skip", changed)
-    spec = dataclasses.replace(spec, source=_OWN, format=form, taxonomy=tree, num_classes=tree.num_classes)
-    split = [] if folder == whole else [f"{path} holds splits; {folder.name} is trained on"]
-    return _sampled(dataclasses.replace(spec, nested=nested), files, [*split, *notes])
+    tree, files, notes = _look_at_folder(str(folder), levels, taxonomy, spec.on_error == "skip", changed)
+    given = {"taxonomy": tree, "num_classes": tree.num_classes, "nested": tree.num_levels > 1 and not taxonomy}
+    spec = dataclasses.replace(spec, source=_OWN, format=form, **given)
+    split = [] if folder == Path(str(path)).expanduser() else [f"{path} holds splits; {folder.name} is trained on"]
+    return _sampled(spec, files, [*split, *notes])
 
 
-def _sampled(spec: DatasetSpec, sources: Sequence[str | Stored], notes: Sequence[str] = ()) -> DatasetSpec:
+def _sampled(spec: DatasetSpec, sources: Sequence[str | facts.Stored], notes: Sequence[str] = ()) -> DatasetSpec:
     """The row with what a sample of own images says."""
     from solo.data.storage.reading import look_at  # and with it Pillow, which a look at a config has no use for
 
-    chosen = spread(sources)
-    sample = look_at(tuple(chosen), spec.reading, "\n".join(map(identity, chosen)))
+    chosen = facts.spread(sources)
+    sample = look_at(tuple(chosen), spec.reading, "\n".join(map(facts.identity, chosen)))
     if spec.reading.range is None and sample.range is not None:
         spec = dataclasses.replace(spec, reading=dataclasses.replace(spec.reading, range=sample.range))
     return dataclasses.replace(spec, sample=sample, notes=(*notes, *sample.notes(spec.reading)))
@@ -248,14 +230,14 @@ def _sampled(spec: DatasetSpec, sources: Sequence[str | Stored], notes: Sequence
 @functools.lru_cache(maxsize=16)
 def _look_at_folder(
     root: str, levels: str | tuple[str, ...] | None, taxonomy: str | None, skip: bool, changed_ns: int
-) -> tuple[Taxonomy, bool, list[str], list[str]]:
-    """Tree of a folder of classes, whether nested folders are its levels, some of its files, and what to say."""
+) -> tuple[Taxonomy, list[str], list[str]]:
+    """Tree of a folder of classes, some of its files, and what to say."""
     names = levels if isinstance(levels, tuple) else None
     found = list_images("image_folder", root, Wanted(skip=skip))
-    folders, files = [parts for parts in dict.fromkeys(found.rows) if parts], spread(found.images)
+    folders, files = [parts for parts in dict.fromkeys(found.rows) if parts], facts.spread(found.images)
     notes = found.problems.notes()
     if taxonomy:
-        return read_tree(taxonomy, class_folders(root), names), False, files, notes
+        return read_tree(taxonomy, facts.class_folders(root), names), files, notes
     if levels is None:
         # A folder with images and with image folders may be a class with more of its images, or a node with children.
         deeper = {parts[0] for parts in folders if len(parts) > 1}
@@ -265,11 +247,10 @@ def _look_at_folder(
             more = "only the first folders are classes; data.levels=folders makes a label tree of all folders"
             notes.append(f"{what}, so that {more}")
     if levels != "flat" and (classes := folder_classes(folders)):
-        tree = from_paths(classes, names)
-        return tree, tree.num_levels > 1, files, notes
-    if not class_folders(root):
+        return from_paths(classes, names), files, notes
+    if not facts.class_folders(root):
         raise UserError(f"{root} holds no folder; expected one folder per class with images inside")
-    return Taxonomy.flat(class_folders(root)), False, files, notes
+    return Taxonomy.flat(facts.class_folders(root)), files, notes
 
 
 def _repeated(found: Listing) -> list[str]:

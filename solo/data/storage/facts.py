@@ -52,15 +52,15 @@ def is_ignored(name: str) -> bool:
     return name.startswith(".") or name.lower() in _SYSTEM_FOLDERS
 
 
-def existing_folder(path: str | None) -> Path:
-    """The path of a folder that is there. Raises a `UserError`: none is given, or it is no folder."""
+def training_folder(path: str | None) -> Path:
+    """The folder of the training images, `path` or one in it. Raises a `UserError`: none is given, or it is none."""
     if not path:
         raise UserError("data.train_path (or data.val_path) is not set; give the folder that holds the images")
     folder = Path(path).expanduser()
     if not folder.is_dir():
         what = "is a file" if folder.exists() else "does not exist"
         raise UserError(f"the data folder {folder} {what}; check data.train_path, data.val_path and data.format")
-    return folder
+    return of_split(folder, train=True)
 
 
 def class_folders(path: str | os.PathLike[str]) -> list[str]:

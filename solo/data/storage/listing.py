@@ -11,8 +11,7 @@ from typing import Any
 
 from solo.data.storage.containers import as_text, columns_of, h5_images, hub_bytes, label_table, read_hub, read_shards
 from solo.data.storage.facts import Parts, Problems, Stored, image_folders, is_image_name
-from solo.errors import UserError, explained, reason, some
-from solo.suggest import did_you_mean
+from solo.errors import UserError, did_you_mean, explained, reason, some
 from solo.untrusted import parse_json
 
 Table = dict[str, list[str]]

@@ -69,7 +69,10 @@ class ImageReading(ReadingKeys):
             else:
                 with _pillow(file, self.max_pixels) as image:
                     if pictures:
-                        return self._picture(image, file, at_least)
+                        if at_least is not None and min(image.size) > at_least:
+                            scale = at_least / min(image.size)
+                            image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
+                        return self.picture(image, file)
                     pages = [np.asarray(self._shallow(page)) for page in ImageSequence.Iterator(image)]
                 planes = np.concatenate([page[..., None] if page.ndim == 2 else page for page in pages], axis=2)
             if (found := planes.shape[2]) not in wanted:
@@ -120,13 +123,17 @@ class ImageReading(ReadingKeys):
             raise ValueError(f"{what}, they have to be in {low} to {high:,}, or give data.range=[BLACK,WHITE]")
         return np.rint((wide.clip(low, high) - low) * (255 / (high - low))).astype(np.uint8)
 
-    def picture(self, image: Image.Image) -> Image.Image:
-        """A picture that is open, as `read` gives that of a file; a `ValueError` where this can't be."""
+    def picture(self, image: Image.Image, file: BinaryIO | None = None) -> Image.Image:
+        """A picture that is open, of that `file` if any, as `read` gives it; a `ValueError` where this can't be."""
         _require_size(*image.size, image.width * image.height)
-        if self.range is not None and _deep_colours(image):
-            raise ValueError("of 16 bits a colour only 8 can be read here; store it as PNG or .npy")
         turn = _turn_of(image) if self.exif else None  # its EXIF is gone once it is another image
-        return self.flat(self._shallow(image), turn)
+        if self.range is None or not _deep_colours(image):
+            image = self._shallow(image)
+        elif file is not None and image.format == "PNG":
+            image = Image.fromarray(self.eight_bits(_png_values(file)))
+        else:
+            raise ValueError("of 16 bits a colour only 8 can be read here; store it as PNG or .npy")
+        return self.flat(image, turn)
 
     def flat(self, image: Image.Image, turn: Transpose | None = None) -> Image.Image:
         """RGB, with the background behind what is transparent, turned."""
@@ -134,16 +141,6 @@ class ImageReading(ReadingKeys):
             behind = Image.new("RGBA", image.size, (*self.background, 255))
             image = Image.alpha_composite(behind, image.convert("RGBA"))
         return image.convert("RGB") if turn is None else image.convert("RGB").transpose(turn)
-
-    def _picture(self, image: Image.Image, file: BinaryIO, at_least: int | None) -> Image.Image:
-        if at_least is not None and min(image.size) > at_least:
-            scale = at_least / min(image.size)
-            image.draft(None, (math.ceil(image.width * scale), math.ceil(image.height * scale)))
-        if self.range is None or image.format != "PNG" or not _deep_colours(image):
-            return self.picture(image)
-        turn = _turn_of(image) if self.exif else None
-        values = self.eight_bits(_png_values(file))
-        return self.flat(Image.fromarray(values, "LA" if values.shape[2] == 2 else None), turn)
 
     def _stored(self, source: File) -> Values:
         """The numbers of an image as they are stored, in any order."""
