@@ -221,10 +221,8 @@ def _sampled(spec: DatasetSpec, sources: Sequence[str | facts.Stored], notes: Se
     from solo.data.storage.reading import look_at  # and with it Pillow, which a look at a config has no use for
 
     chosen = facts.spread(sources)
-    sample = look_at(tuple(chosen), spec.reading, "\n".join(map(facts.identity, chosen)))
-    if spec.reading.range is None and sample.range is not None:
-        spec = dataclasses.replace(spec, reading=dataclasses.replace(spec.reading, range=sample.range))
-    return dataclasses.replace(spec, sample=sample, notes=(*notes, *sample.notes(spec.reading)))
+    side, reading, said = look_at(tuple(chosen), spec.reading, "\n".join(map(facts.identity, chosen)))
+    return dataclasses.replace(spec, side=side, reading=reading, notes=(*notes, *said))
 
 
 @functools.lru_cache(maxsize=16)
