@@ -201,8 +201,7 @@ def resolve_spec(data: Mapping[str, Any], fetch: bool = True) -> DatasetSpec:
         return _sampled(spec, [str(folder / name) for name in flat_images(folder, problems)], problems.notes())
     if not spec.folders or form != "image_folder" or no_labels:
         if taxonomy:
-            what = f"data.taxonomy={taxonomy} needs class folders"
-            raise UserError(f"{what}, and data.dataset={spec.name} is not read from any here")
+            raise UserError(f"data.taxonomy={taxonomy} needs class folders; data.dataset={spec.name} has none here")
         return spec
     if (spec.num_classes is not None and not taxonomy) or (data.get("num_classes") is not None and not there):
         return spec  # these are known, or a config is only looked at, or loaders are the user's own

@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import math
 import os
-import stat
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -25,6 +24,7 @@ from PIL.Image import Transpose
 
 from solo.data.storage.facts import Problems, ReadingKeys, Stored, is_ignored, is_image_name
 from solo.errors import BrokenImageError, printable, reason
+from solo.untrusted import regular
 
 File = str | Path | BytesIO | Stored
 Values = np.ndarray[Any, Any]
@@ -234,11 +234,7 @@ def _opened(source: File, name: str | None = None) -> Iterator[BinaryIO]:
         if not isinstance(source, (str, Path)):
             yield BytesIO(source.getvalue() if isinstance(source, BytesIO) else source.read())
             return
-        # Pipes wait for ever for someone who writes, and devices never end.
-        state = os.stat(source)
-        if not stat.S_ISREG(state.st_mode):
-            raise ValueError("it is a folder, pipe, socket or device")
-        if state.st_size == 0:
+        if regular(Path(source)).stat().st_size == 0:  # a pipe waits for ever for someone who writes
             raise ValueError("it is empty (0 bytes)")
         with open(source, "rb") as file:
             yield file
