@@ -29,13 +29,12 @@ from torch import Tensor
 from solo.data.labels.subsets import KnownLabels, Subset, level_targets
 from solo.data.sources.images import SkipBroken, image_sources, next_readable, not_an_image
 from solo.data.storage.facts import Source, identity
-from solo.data.storage.reading import ImageReading
+from solo.data.storage.reading import Array, ImageReading
 from solo.data.views.batched import BatchAugment
 from solo.errors import BrokenImageError, UserError, reason
 from solo.files import replacing, user_cache
 from solo.taxonomy import UNKNOWN
 
-Array = np.ndarray[Any, Any]
 # Above this the user decides: it is written to a disk that may be small or slow.
 UNASKED_BYTES = 2 * 2**30
 VERSION = 3
