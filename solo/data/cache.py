@@ -26,10 +26,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from solo.data.labels.subsets import KnownLabels, Subset, level_targets
+from solo.data.labels.subsets import Array, KnownLabels, Subset, level_targets
 from solo.data.sources.images import SkipBroken, image_sources, next_readable, not_an_image
 from solo.data.storage.facts import Source, identity
-from solo.data.storage.reading import Array, ImageReading
+from solo.data.storage.reading import ImageReading
 from solo.data.views.batched import BatchAugment
 from solo.errors import BrokenImageError, UserError, reason
 from solo.files import replacing, user_cache
