@@ -24,7 +24,7 @@ from solo.losses.views import (
 )
 from solo.methods import catalogue as of
 from solo.methods import lightly_losses
-from solo.methods.base import BaseMethod, MlpHeads, NeighbourQueue, Outputs, TrainStep
+from solo.methods.base import BaseMethod, MlpHeads, Outputs, QueueHeads, TrainStep
 from solo.methods.momentum import BaseMomentumMethod
 from solo.nn.networks import LateIterNorm, Whitening2d, mlp
 from solo.precision import at_least_float32, full_precision
@@ -37,7 +37,6 @@ class BYOL(MlpHeads, BaseMomentumMethod):
     """
 
     trainable = ("projector", "predictor")
-    averaged = ("projector",)
     metric = "train_neg_cos_sim"
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
@@ -47,7 +46,7 @@ class BYOL(MlpHeads, BaseMomentumMethod):
         return self.hex.blend(own, out["z"], step)
 
 
-class NNBYOL(NeighbourQueue, BYOL):
+class NNBYOL(QueueHeads, BYOL):
     """NNBYOL: BYOL whose target is the nearest neighbour, in the queue of NNCLR, of what the slow network says."""
 
     unit_targets = True
@@ -81,7 +80,7 @@ class SimSiam(MlpHeads, BaseMethod):
         return self.hex.blend(own, [z1, z2], step)
 
 
-class NNSiam(NeighbourQueue, SimSiam):
+class NNSiam(QueueHeads, SimSiam):
     """NNSiam: SimSiam whose target is the nearest neighbour, in the queue of NNCLR, of the other view."""
 
     unit_outputs = True
@@ -226,7 +225,6 @@ class Lightly(MlpHeads, BaseMomentumMethod):
     """
 
     trainable = ("projector", "predictor")
-    averaged = ("projector",)
     metric = "train_lightly_loss"
 
     def build(self, kw: lightly_losses.LightlyKwargs) -> None:
