@@ -35,7 +35,6 @@ class SoloModule(pl.LightningModule):
     _SCHEDULERS: ClassVar[list[str]] = ["reduce", "warmup_cosine", "step", "exponential", "none"]
     _SCHEDULER_CHOICES: ClassVar[tuple[str, ...]] = ("warmup_cosine", "step")
 
-    num_classes: int
     _leaf_paths: Tensor
 
     if TYPE_CHECKING:
@@ -67,7 +66,7 @@ class SoloModule(pl.LightningModule):
         self.scheduler_gamma = scheduler.gamma if isinstance(scheduler, LinearSchedulerCfg) else 1.0
         self.no_channel_last: bool = config.performance.disable_channel_last
         self.validation_step_outputs: list[dict[str, Any]] = []
-        self.num_classes = config.data.num_classes or 0
+        self.num_classes: int = config.data.num_classes or 0
         self._static_groups: list[int] = []
         self.classifier_loss: Tensor | None = None  # the online classifiers' part of the last step's loss
         self._counted: tuple[Tensor, int, Tensor] | None = None  # targets of a batch, their version, labelled rows
