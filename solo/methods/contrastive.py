@@ -61,10 +61,9 @@ class SupCon(SimCLR):
 class HiMulConE(SimCLR):
     """HiMulConE: contrastive with the labels of all levels; the views of an image meet at its leaf.
 
-    Zhang, Xu, Xiong, Ramaiah: Use All The Labels, https://arxiv.org/abs/2204.13207. Any image may have all, some or
-    none of its labels: what it has no label for, it is compared by itself, as in SimCLR. `type: HEX_adaptive` (or
-    another) takes the hierarchy from the batch where labels don't give it, see `solo/hex/loss.py`;
-    `hex.temperature` is then the temperature of the whole loss, as in the methods whose loss HEX replaces.
+    Zhang, Xu, Xiong, Ramaiah: Use All The Labels, https://arxiv.org/abs/2204.13207. What an image has no label for, it
+    is compared by itself, as in SimCLR. HEX takes the hierarchy from the batch where labels don't give it, see
+    `solo/hex/loss.py`; `hex.temperature` is then that of the whole loss, as in methods whose loss HEX replaces.
     """
 
     metric = "train_hierarchical_loss"

@@ -231,10 +231,8 @@ class DINOv2(DINO):
     Oquab et al.: DINOv2, learning robust visual features without supervision, https://arxiv.org/abs/2304.07193. The
     loss is DINO + ibot_weight * iBOT + koleo_weight * KoLeo. Targets are balanced by Sinkhorn and Knopp's algorithm, as
     in SwAV; patches have a head of their own. Registers (https://arxiv.org/abs/2309.16588) are
-    `backbone.kwargs.reg_tokens=4`.
-
-    Otherwise than there, every second image of a batch has the same share of its patches hidden, where blurred noise is
-    highest; there it is a tenth to half of them, in blocks.
+    `backbone.kwargs.reg_tokens=4`. Otherwise than there, every second image of a batch has the same share of its
+    patches hidden, where blurred noise is highest; there it is a tenth to half of them, in blocks.
     """
 
     trainable = ("head", "patch_head", "mask_token")

@@ -169,9 +169,8 @@ class IterNorm(nn.Module):
     """Whitening within groups of features, by Newton's iterations for the inverse square root of the covariance.
 
     Iterative normalization (https://arxiv.org/abs/1904.03441), which VIbCReg uses. `num_features` are cut into
-    `num_groups`, or into groups of `num_channels`, halved until it divides them; there are `T` iterations, with `eps`
-    added to the variances. The input has `dim` dimensions, features second, as have `weight` and `bias`, which
-    `affine` asks for; `momentum` is the share of the batch in the running statistics.
+    `num_groups`, or into groups of `num_channels`, halved until it divides them; `eps` is added to the variances. The
+    input has `dim` dimensions, features second; `momentum` is the share of the batch in the running statistics.
     """
 
     running_mean: Tensor
