@@ -23,10 +23,9 @@ from solo.args.schema import LinearCfg, PretrainCfg
 from solo.compat import twin
 from solo.compat.args import has_flags, read_flags
 from solo.cores import fitting_workers
-from solo.errors import ConfigError, UserError, refusal
+from solo.errors import ConfigError, UserError, did_you_mean, refusal
 from solo.plugin import permit
 from solo.screen import PIPE_CLOSED, guarded_output, reader_is_gone, say_error, shown
-from solo.suggest import did_you_mean
 
 Cfg = TypeVar("Cfg")
 

@@ -14,38 +14,38 @@ from solo.methods.catalogue import CATALOGUE, facts_of, has_slow_copy, names
 from solo.plugin import is_path
 
 
-def check_method(values: dict[str, Any], any_method: bool = False) -> Iterator[Problem]:
+def check_method(values: dict[str, Any], own: dict[str, Any] | None = None) -> Iterator[Problem]:
     """Method, `method_kwargs` (checked and completed in place), its objective and how views go with it.
 
-    With `any_method` one that isn't ours, and its `method_kwargs`, are the caller's to check.
+    With `own`, as in `check`, a method that isn't ours is the caller's to check.
     """
     method, trained = facts_of(values.get("method")), values.get("pretrain_method")
     if method and method.kwargs:
-        values["method_kwargs"], problems = check_kwargs(values["method_kwargs"] or {}, method.kwargs)
+        values["method_kwargs"], problems = check_kwargs(values["method_kwargs"] or {}, method.kwargs, own)
         yield from problems
-    elif not method and values.get("method") is not None and not any_method:
+    elif not method and values.get("method") is not None and own is None:
         yield "method", unknown(values["method"], CATALOGUE)
     if trained is not None and not facts_of(trained):
         yield "pretrain_method", unknown(trained, CATALOGUE)
     policy, action, show = (get(values, f"hex.{name}") for name in ("policy", "action", "show"))
     yield from check_policy(values.get("method"), policy, action, show)
     yield from check_accumulate(values)
-    shares = get(values, "data.resolution_schedule")
-    if shares is not None and not shares:
-        yield "data.resolution_schedule", "=[] gives no share; give some, or leave it out"
+    shares, of_shares = get(values, "data.resolution_schedule"), "data.resolution_schedule"
+    if shares == []:
+        yield of_shares, "=[] gives no share; give some, or leave it out"
     if shares and shares[-1] != 1:
-        yield "data.resolution_schedule", f"={shares} must end with 1: the network is used at full size"
+        yield of_shares, f"={shares} must end with 1: the network is used at full size"
     if shares and method and method.masked:
-        text = f" doesn't go with method={values['method']}, whose patches are those of the full size; leave it out"
-        yield "data.resolution_schedule", text
-    if get(values, "performance.ring_loss") and method and not method.ring:
-        able = " and ".join(name for name, known in CATALOGUE.items() if known.ring)
-        yield "performance.ring_loss", f"=True is for {able}, not for method={values['method']}; leave it out"
+        what = f"doesn't go with method={values['method']}, whose patches are those of the full size"
+        yield of_shares, f" {what}; leave it out"
     facts = policy_facts(policy)
     action, against = action or facts.action, get(values, "hex.denominator") or facts.denominator
-    in_ring = not (facts.path and (action == "pull" or facts.kwargs or get(values, "hex.named")))
-    if get(values, "performance.ring_loss") and method and method.ring and not in_ring:
-        yield "performance.ring_loss", f"=True {NOT_IN_RING}"
+    if get(values, "performance.ring_loss") and method:
+        if not method.ring:
+            able = " and ".join(names(lambda facts: facts.ring))
+            yield "performance.ring_loss", f"=True is for {able}, not for method={values['method']}; leave it out"
+        elif facts.path and (action == "pull" or facts.kwargs or get(values, "hex.named")):
+            yield "performance.ring_loss", f"=True {NOT_IN_RING}"
     if get(values, "performance.fused_loss") and method:
         unknown_to_it = action not in ("weigh", "drop") or against not in ("own", "negatives") or facts.kwargs
         if method.hex != "replaces" and not (method.hex == "blends" and facts.path):
@@ -66,9 +66,11 @@ def check_method(values: dict[str, Any], any_method: bool = False) -> Iterator[P
         yield "hex.distance_min", text
 
 
-def check_kwargs(given: Values, schema: type) -> tuple[dict[str, Any], list[Problem]]:
+def check_kwargs(
+    given: Values, schema: type, own: dict[str, Any] | None = None
+) -> tuple[dict[str, Any], list[Problem]]:
     """`method_kwargs` against their schema, and against what it says of them together (`problems`)."""
-    checked, problems = check(given, schema, "method_kwargs.")
+    checked, problems = check(given, schema, "method_kwargs.", own)
     together = getattr(schema, "problems", None)
     return checked, [*problems, *(together(checked) if together else ())]
 

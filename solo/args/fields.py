@@ -18,8 +18,7 @@ from typing import Any, Literal, Union
 
 from typing_extensions import dataclass_transform
 
-from solo.errors import ConfigError, UserError, printable
-from solo.suggest import did_you_mean
+from solo.errors import ConfigError, UserError, did_you_mean, printable
 
 REQUIRED = dataclasses.MISSING
 LISTS = (list, tuple)  # what is a list in YAML; schemas say `tuple[int, ...]`
@@ -204,12 +203,13 @@ class ParseError(ConfigError, AssertionError):
 
 
 def check(
-    values: Mapping[str, Any], schema: type, path: str = "", open_names: bool = False
+    values: Mapping[str, Any], schema: type, path: str = "", own: dict[str, Any] | None = None
 ) -> tuple[dict[str, Any], list[Problem]]:
     """Compare a section of plain dicts, lists and numbers with its schema.
 
-    `path` says where it stands, `""` or ending in a dot. With `open_names` names that a program may add to, such as
-    `optimizer.name`, pass. Returns all keys of the schema (a wrong or missing value is `None`), and the problems.
+    `path` says where it stands, `""` or ending in a dot. `own` is for what a program adds: keys that are none are put
+    there instead of being problems, and other names of an optimizer, of a scheduler, ... pass. Returns all keys of the
+    schema (a wrong or missing value is `None`), and the problems.
     """
     problems: list[Problem] = []
     leaves = [name for name, _ in walk(schema, path)]
@@ -223,6 +223,8 @@ def check(
         for name in values:
             if name in extra:
                 checked[name] = value_of(values, extra[name], path)
+            elif name not in known and own is not None:
+                own[f"{path}{name}"] = values[name]
             elif name not in known:
                 advice = _advice(str(name), [*known, *extra], leaves, path) if len(problems) < MOST_SHOWN else ""
                 problems.append((printable(f"{path}{name}"), f" is not a key{advice}"))
@@ -237,7 +239,7 @@ def check(
                 problems.append((name, f" is missing; give {describe_type(found.type)}: {found.help}"))
                 return None
             return copy.copy(found.default)
-        if found.open and open_names and isinstance(value, str):
+        if found.open and own is not None and isinstance(value, str):
             return value
         if found.item and isinstance(value, LISTS):
             return [section(entry, found.item, f"{name}[{i}].") for i, entry in enumerate(value)]

@@ -11,7 +11,7 @@ import copy
 import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from solo.args.check_method import check_labels_of_method, check_method, count_views, unread_keys
@@ -210,6 +210,7 @@ class Parsed:
     # what the run has to call first, where its data aren't on this machine: fetches them, and gives the config that
     # knows them; `None` where they are here
     fetch: Callable[[], Parsed] | None = None
+    own: Mapping[str, Any] = field(default_factory=dict)  # dotted keys of a program's own config that no schema has
 
 
 def parse(
@@ -236,10 +237,10 @@ def parse(
 
     declared = -1
     while declared != declarations():  # a plug-in that was imported just now has keys of its own
-        declared = declarations()
-        checked, problems = check(modern.values, schema, open_names=from_code)
+        declared, own = declarations(), dict[str, Any]() if from_code else None
+        checked, problems = check(modern.values, schema, own=own)
         problems += check_outside(checked, None if origins is None else typed)
-    problems = [*modern.problems, *problems, *check_method(checked, from_code), *check_run(checked)]
+    problems = [*modern.problems, *problems, *check_method(checked, own), *check_run(checked)]
     if from_code:  # what models and programs ask for themselves, after parsing
         late = ("method_kwargs.", "pretrained_feature_extractor")
         problems = [
@@ -284,7 +285,7 @@ def parse(
         notes.append(f"data.dataset={checked['data']['dataset']} is not in {where}; the run begins by fetching it")
     data, facts = {**resolved["data"], "resolved": spec}, facts_of(resolved.get("method"))
     config: Any = freeze({**resolved, "data": data}, schema, facts.kwargs if facts else None)
-    return Parsed(resolved, config, _origins(places, modern, derived), notes, again)
+    return Parsed(resolved, config, _origins(places, modern, derived), notes, again, own or {})
 
 
 def _data_problem(error: UserError) -> Problem:

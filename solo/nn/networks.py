@@ -11,10 +11,9 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from solo import distributed
-from solo.errors import UserError
+from solo.errors import UserError, did_you_mean
 from solo.nn.vit import parameters_like
 from solo.precision import at_least_float32
-from solo.suggest import did_you_mean
 
 
 class WeightNormLinear(nn.Module):

@@ -14,11 +14,10 @@ from solo.data.catalogue.rows import DatasetSpec as DatasetSpec
 from solo.data.catalogue.rows import layout_of as layout_of
 from solo.data.labels.trees import folder_classes, from_columns, from_paths, read_tree
 from solo.data.storage import facts
-from solo.data.storage.containers import h5_images, is_h5, read_index
+from solo.data.storage.containers import is_h5, read_index
 from solo.data.storage.containers import is_here as is_here
 from solo.data.storage.listing import WITH_COLUMNS, Listing, Wanted, list_images
-from solo.errors import UserError, some
-from solo.suggest import did_you_mean
+from solo.errors import UserError, did_you_mean, some
 from solo.taxonomy import Taxonomy
 
 IMAGENET100 = Path(__file__).parent / "dataset_subset" / "imagenet100_classes.txt"
@@ -194,7 +193,7 @@ def resolve_spec(data: Mapping[str, Any], fetch: bool = True) -> DatasetSpec:
         spec = dataclasses.replace(spec, path_column=found.path_column, taxonomy=tree, num_classes=count)
         return _sampled(spec, found.images, _repeated(found) if form == "table" else ())
     if form == "h5" and path and is_h5(Path(path).expanduser()):
-        return _sampled(spec, h5_images(Path(path)))
+        return _sampled(spec, list_images(form, path).images)
     if no_labels and spec.folders and there:
         from solo.data.storage.reading import flat_images  # and with it Pillow
 
@@ -272,10 +271,7 @@ def _repeated(found: Listing) -> list[str]:
 def unseen_classes(
     spec: DatasetSpec, num_classes: int, wanted: int | Sequence[str] | None, seed: int
 ) -> dict[int, str]:
-    """The classes that `data.unseen_classes` leaves out, by index; names where the label tree has some.
-
-    `wanted` are names or indices (of digits, unless a class has that name), or how many to draw.
-    """
+    """Index and name of the classes that are left out: `wanted` are names, indices in digits, or how many to draw."""
     names = spec.taxonomy.class_names if spec.taxonomy else tuple(map(str, range(num_classes)))
     if isinstance(wanted, int):
         if wanted >= len(names):

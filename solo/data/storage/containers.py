@@ -241,12 +241,6 @@ class H5File:
         return {"path": self.path, "_handle": None, "_owner": -1}
 
 
-def h5_images(path: Path) -> list[Stored]:
-    """All images of a file, class by class."""
-    file = H5File(path.expanduser())
-    return [file.image(f"{name}/{image}") for name, images in read_index(file.path).items() for image in images]
-
-
 @functools.lru_cache(maxsize=8)
 def read_hub(path: str, train: bool = True) -> Any:
     """A split of a data set: `train`, else `validation`, or `test` where there is none; of `NAME:SPLIT` that one."""
@@ -273,13 +267,6 @@ def read_hub(path: str, train: bool = True) -> Any:
 def is_here(path: str) -> bool:
     """Whether a data set of the hub can be read without a network: a folder, or loaded by this process already."""
     return Path(path.partition(":")[0]).expanduser().is_dir() or path in _LOADED
-
-
-def hub_bytes(data: Any, row: int) -> bytes:
-    """The bytes of the image file in the only column of a data set; none where the row has no image."""
-    (cell,) = data[row].values()
-    bytes_, path = ((cell or {}).get(key) for key in ("bytes", "path"))
-    return bytes_ or (Path(path).read_bytes() if path and os.path.isfile(path) else b"")
 
 
 @contextmanager

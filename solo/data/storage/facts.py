@@ -65,8 +65,9 @@ def training_folder(path: str | None) -> Path:
 
 def class_folders(path: str | os.PathLike[str]) -> list[str]:
     """Names of the folders in `path`, sorted: the classes of an image folder. Hidden and system folders are none."""
-    with os.scandir(path) as entries:
-        return sorted(entry.name for entry in entries if _is_folder(entry) and not is_ignored(entry.name))
+    with os.scandir(path) as entries:  # `is_dir` fails at a link to itself
+        folders = [one.name for one in entries if (os.path.isdir(one.path) if one.is_symlink() else one.is_dir())]
+    return sorted(name for name in folders if not is_ignored(name))
 
 
 def of_split(folder: Path, train: bool) -> Path:
@@ -140,13 +141,6 @@ def image_folders(root: str | Path, problems: Problems) -> Iterator[tuple[Parts,
                 problems.leave_out(name, "pipes, sockets and devices")
         if images:
             yield Path(place).relative_to(root).parts, sorted(images)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ import os
 import stat
 import warnings
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -162,18 +162,13 @@ class ImageReading(ReadingKeys):
 @functools.lru_cache(maxsize=16)
 def look_at(sources: tuple[str | Stored, ...], keys: ReadingKeys, state: str) -> Sample:
     """The heads of some files, and the values of those with more than 8 bits; `state` changes with the files."""
-    reading = ImageReading.by(keys)
-    heads: list[Head] = []
-    ends: list[tuple[float, float, bool]] = []
+    reading, heads, ends = ImageReading.by(keys), list[Head](), list[tuple[float, float, bool]]()
     for source in sources:
-        try:
-            head = reading.head(source)
-            heads.append(head)
-            if head.deep:
+        with suppress(BrokenImageError):  # named by whoever needs it
+            heads.append(reading.head(source))
+            if heads[-1].deep:
                 values = reading._stored(source)
                 ends.append((float(values.min()), float(values.max()), values.dtype.kind == "f"))
-        except BrokenImageError:  # named by whoever needs it
-            continue
     side = round(median(min(head.size) for head in heads)) if heads else 0
     turned, transparent, deep = (sum(getattr(h, name) for h in heads) for name in ("turned", "transparent", "deep"))
     return Sample(len(heads), side, turned, transparent, deep, _range(ends))
@@ -196,18 +191,17 @@ def _range(ends: Sequence[tuple[float, float, bool]]) -> tuple[float, float] | N
 def flat_images(folder: Path, problems: Problems | None = None) -> list[str]:
     """Sorted names of the images directly in a folder, by their suffix or first bytes; `problems` is told of others."""
     found, problems = [], problems or Problems()
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            try:
-                if not os.path.isfile(entry.path):
-                    problems.leave_out(entry.name, "folders, pipes and dead links")
-                elif is_ignored(entry.name):
-                    problems.leave_out(entry.name)
-                elif is_image_name(entry.name) or ImageReading().head(entry.path):
-                    found.append(entry.name)
-            except BrokenImageError:
-                problems.leave_out(entry.name)
-    return sorted(found)
+    for name in sorted(os.listdir(folder)):
+        try:
+            if not os.path.isfile(folder / name):
+                problems.leave_out(name, "folders, pipes and dead links")
+            elif is_ignored(name):
+                problems.leave_out(name)
+            elif is_image_name(name) or ImageReading().head(folder / name):
+                found.append(name)
+        except BrokenImageError:
+            problems.leave_out(name)
+    return found
 
 
 def as_picture(image: Any) -> Image.Image:
