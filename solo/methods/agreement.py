@@ -94,8 +94,8 @@ class NNSiam(QueueHeads, SimSiam):
 def _neighbours(method: NNBYOL | NNSiam, z: list[Tensor], out: Outputs, step: TrainStep) -> tuple[Tensor, Tensor]:
     """Nearest neighbours of two views' projections (B, D), of which the first are put into the queue then."""
     (places, nn1), (_, nn2) = map(method.find_nn, z)
-    method.dequeue_and_enqueue(z[0], step.targets)
     accuracy = method.neighbour_accuracy(places, step.targets, method.labelled(step.targets))
+    method.dequeue_and_enqueue(z[0], step.targets)
     method.log_metrics({"train_z_std": mean_std(torch.stack(out["z"])), "train_nn_acc": accuracy})
     return nn1, nn2
 

@@ -273,6 +273,7 @@ class All4One(QueueMixin, MlpHeads, BaseMomentumMethod):
         every = distributed.gather_later(*map(at_least_float32, (m1, m2, z2, z1)))
         anchors, keys = [nn1[:, 0], nn2[:, 0], context1, context2], [p2, p1, own2, own1]
         found = Pairs.between_later(anchors, keys, step.ids, step.groups)
+        accuracy = self.neighbour_accuracy(places, step.targets, self.labelled(step.targets))
         self.dequeue_and_enqueue(m1, step.targets, step.ids)
         *directions, one, other = found()
         own = partial(info_nce, temperature=self.temperature)
@@ -281,7 +282,6 @@ class All4One(QueueMixin, MlpHeads, BaseMomentumMethod):
         m1, m2, z2, z1 = every()  # from here on those of all processes
         feature = redundancy(torch.stack([m1, m2]), torch.stack([z2, z1]))
         losses = {"train_nnclr_loss": neighbour, "train_att_nnclr_loss": attention, "train_feature_loss": feature}
-        accuracy = self.neighbour_accuracy(places, step.targets, self.labelled(step.targets))
         std = mean_std(torch.stack([z1, z2]), everyone=True)
         self.log_metrics({**losses, "train_nn_acc": accuracy, "train_z_std": std})
         return 0.5 * (attention + neighbour + feature)

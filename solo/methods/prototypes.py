@@ -11,14 +11,7 @@ from torch.optim import Optimizer
 from solo import distributed
 from solo.errors import UserError
 from solo.losses.pairs import unit
-from solo.losses.targets import (
-    DINOLoss,
-    deepclusterv2_loss_func,
-    ibot_loss_func,
-    koleo_later,
-    swav_loss_func,
-    teacher_temperatures,
-)
+from solo.losses.targets import DINOLoss, deepclusterv2_loss_func, ibot_loss_func, koleo_later, swav_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.catalogue import DeepClusterV2Kwargs, DINOKwargs, DINOv2Kwargs, SwAVKwargs
 from solo.methods.momentum import BaseMomentumMethod
@@ -245,7 +238,7 @@ class DINOv2(DINO):
         self.head, self.patch_head = self.make_head(kw), self.make_head(kw)
         self.mask_token = nn.ParameterList([torch.zeros(1, 1, self.features_dim)])
         ends, epochs = (kw.warmup_teacher_temperature, kw.teacher_temperature), kw.warmup_teacher_temperature_epochs
-        self.temperatures = teacher_temperatures(*ends, epochs, self.max_epochs).tolist()
+        self.temperatures = DINOLoss.temperatures(*ends, epochs, self.max_epochs).tolist()
 
     def forward(self, X: Tensor) -> Outputs:
         """Adds in training `hidden` (b, k), places of hidden patches, and `patch_z`, their scores (b * k, P)."""
