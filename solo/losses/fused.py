@@ -11,7 +11,6 @@ Products of float32 are made of three of TF32, near float32's precision: one alo
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 from importlib.util import find_spec
@@ -51,8 +50,7 @@ def launch(kernel: str, grid: tuple[int, ...], *arguments: Any, **constants: Any
     """Start a kernel on the device of its first argument."""
     from solo.losses import fused_kernels
 
-    device = arguments[0].device
-    with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+    with torch.cuda.device_of(arguments[0]):  # type: ignore[no-untyped-call]
         getattr(fused_kernels, kernel)[grid](*arguments, **constants, num_warps=8, enable_fp_fusion=True)
 
 
