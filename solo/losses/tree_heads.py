@@ -269,7 +269,7 @@ class HierarchicalAP(RowLoss):
         similarity = self.pairs.similarity(rows)
         most = BLOCK_ELEMENTS.get(similarity.device.type, BLOCK_ELEMENTS["cuda"])
         step = max(1, most // max(1, similarity.shape[1] ** 2))
-        parts = zip(similarity.split(step), range(rows.start, rows.stop, step), strict=True)
+        parts = zip(torch.split(similarity, step), range(rows.start, rows.stop, step), strict=True)
         losses, grads = zip(*(self._score(part, start) for part, start in parts), strict=True)
         return torch.stack(losses).sum(), torch.cat(grads)
 
