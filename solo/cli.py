@@ -72,11 +72,10 @@ COMMANDS: dict[str, Command] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `solo COMMAND ...`; the exit code is 1 for what the user has to solve, 2 for a wrong config or command."""
-    words = list(sys.argv[1:] if argv is None else argv)
     with guarded_output():
         code = 1
         try:
-            code = _exit_code(words)
+            code = _exit_code(list(sys.argv[1:] if argv is None else argv))
         finally:
             if code in (1, 2) and (other := twin()):
                 say_error(f"note: {other}")

@@ -101,8 +101,7 @@ def extra_keys_of(schema: type) -> dict[str, Key]:
 
 @functools.cache
 def _read_keys(schema: type) -> dict[str, Key]:
-    hints = typing.get_type_hints(schema)
-    keys = {}
+    hints, keys = typing.get_type_hints(schema), {}
     for field in dataclasses.fields(schema):
         if "derived" in field.metadata:
             continue
@@ -234,10 +233,10 @@ def check(
         name, value = path + found.name, values.get(found.name, "???")
         if found.section:
             return section({} if value in ("???", None) else value, found.section, name + ".")
-        if value == "???" or (found.required and value in (*_NOTHING, [])):
-            if found.required:
-                problems.append((name, f" is missing; give {describe_type(found.type)}: {found.help}"))
-                return None
+        if found.required and value in ("???", *_NOTHING, []):
+            problems.append((name, f" is missing; give {describe_type(found.type)}: {found.help}"))
+            return None
+        if value == "???":
             return copy.copy(found.default)
         if found.open and own is not None and isinstance(value, str):
             return value
