@@ -14,7 +14,7 @@ import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Union
+from typing import Any, ClassVar, Literal, Union
 
 from typing_extensions import dataclass_transform
 
@@ -85,8 +85,11 @@ def derived(default: Any = None) -> Any:
 class Section:
     """What all sections of a configuration are: frozen dataclasses, made with their keys by name."""
 
-    def __init_subclass__(cls) -> None:
+    POSITIONAL: ClassVar[tuple[str, ...]] = ()  # keys that a command's first words are
+
+    def __init_subclass__(cls, positional: tuple[str, ...] = ()) -> None:
         dataclass(frozen=True, kw_only=True)(cls)
+        cls.POSITIONAL = positional or cls.POSITIONAL
 
 
 def keys_of(schema: type) -> dict[str, Key]:
