@@ -197,13 +197,12 @@ def _with_best_of_grid(cfg: LinearCfg, train: FeatureSet, device: torch.device) 
     lr, classes = cfg.optimizer.lr, int(cfg.data.num_classes or 0)
     labels = train.targets if train.targets.ndim == 1 else train.targets[:, -1]
     grid = [lr * factor for factor in _FACTORS], _DECAYS, cfg.max_epochs, cfg.optimizer.batch_size, cfg.seed
-    found = choose(train.features.to(device), labels.to(device), classes, *grid)
-    best = found.accuracies[found.lr, found.weight_decay]
+    best, accuracies = choose(train.features.to(device), labels.to(device), classes, *grid)
     say(
-        f"grid of {len(found.accuracies)}: optimizer.lr={found.lr:g} weight_decay={found.weight_decay:g}, the best on "
-        f"a tenth of the training images ({best:.2f} %; the recipe's lr={lr:g} {found.accuracies[lr, 0.0]:.2f} %)"
+        f"grid of {len(accuracies)}: optimizer.lr={best[0]:g} weight_decay={best[1]:g}, the best on a tenth of the "
+        f"training images ({accuracies[best]:.2f} %; the recipe's lr={lr:g} {accuracies[lr, 0.0]:.2f} %)"
     )
-    return replace(cfg, optimizer=replace(cfg.optimizer, lr=found.lr, weight_decay=found.weight_decay))
+    return replace(cfg, optimizer=replace(cfg.optimizer, lr=best[0], weight_decay=best[1]))
 
 
 def feature_loader(features: FeatureSet, batch_size: int, seed: int | None) -> DataLoader[Any]:
