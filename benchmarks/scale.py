@@ -201,7 +201,11 @@ def of_classes() -> Iterator[Part]:
         "classes",
         every,
         lambda n: partial(
-            knn.vote_ranking, torch.rand(BATCH, 20).sort(descending=True).values, torch.randint(n, (BATCH, 20)), n
+            knn.level_rankings,
+            torch.rand(BATCH, 20).sort(descending=True).values,
+            torch.arange(20 * BATCH).view(BATCH, 20),
+            torch.randint(n, (20 * BATCH, 1)),
+            torch.tensor([[n - 1]]),
         ),
     )
     yield (

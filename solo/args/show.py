@@ -20,12 +20,11 @@ from solo.args.parse import BASE_BATCH, Parsed, exact_parts, global_batch
 from solo.args.recipes import data_sets, find_recipe, recipes_of
 from solo.compat.keys import MOVED
 from solo.data.catalogue.registry import DATASETS
-from solo.errors import ConfigError
+from solo.errors import ConfigError, did_you_mean
 from solo.files import write_text
 from solo.hex.catalogue import POLICIES, policy_facts
 from solo.methods.catalogue import CATALOGUE, facts_of
 from solo.screen import shown
-from solo.suggest import did_you_mean
 
 _TAKE: dict[str, type] = {"embed": EmbedCfg, "search": SearchCfg, "predict": PredictCfg, "export": ExportCfg}
 _TAKE |= {"experiment": ExperimentCfg, "benchmark": BenchmarkCfg}

@@ -14,8 +14,7 @@ from torch import Tensor, nn
 
 from solo import plugin
 from solo.backbones import resnet
-from solo.errors import UserError, explained
-from solo.suggest import did_you_mean
+from solo.errors import UserError, did_you_mean, explained
 
 # Called as `constructor(method, *args, **kwargs)`: `method` chooses the variant of some backbones, or is None.
 Constructor = Callable[..., nn.Module]

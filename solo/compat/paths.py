@@ -112,7 +112,7 @@ _HEX = Moved("solo.compat.hex_losses")
 # our module -> names that it has beside its own
 NAMES: dict[str, dict[str, Moved]] = {
     "solo.losses": {"simclr_loss_func_": _HEX, "nnclr_loss_func_": _HEX},
-    "solo.methods.base": {"BaseMomentumMethod": Moved("solo.methods.momentum")},
+    "solo.methods.base": {"BaseMomentumMethod": Moved("solo.methods.momentum"), "static_lr": Moved("solo.optim")},
 }
 # Packages whose files solo-learn imports all together.
 _PACKAGES = ("solo.args", "solo.backbones", "solo.data", "solo.losses", "solo.methods")

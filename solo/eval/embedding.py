@@ -295,14 +295,12 @@ def selection(
     rank = len(z) - round(quantile * (len(z) - 1))  # from the top; half to even, as torch's "nearest"
     kept = [block.topk(rank, dim=1, sorted=False).values.amin(dim=1) for _, block, _ in _cosines(z, anchors)]
     threshold = float(torch.cat(kept).double().mean())
-    selected = right = judged = alike_pairs = 0
+    counts = torch.zeros(4, dtype=torch.long, device=z.device)
     for rows, similarity, others in _cosines(z, anchors):
         above, both = (similarity > threshold) & others, (labels[rows, None] >= 0) & (labels >= 0) & others
         alike = both & (labels[rows, None] == labels)
-        selected += int(above.sum())
-        judged += int((above & both).sum())
-        right += int((above & alike).sum())
-        alike_pairs += int(alike.sum())
+        counts += torch.stack([pairs.sum() for pairs in (above, above & both, above & alike, alike)])
+    selected, judged, right, alike_pairs = counts.tolist()
     precision, recall = (right / count if count else math.nan for count in (judged, alike_pairs))
     return Selection(threshold, selected / len(anchors), precision, recall)
 

@@ -24,7 +24,6 @@ Interval = tuple[float, float]
 
 UNDEFINED: Interval = (math.nan, math.nan)
 _CUTS = 50
-_MOST = 1000  # images that are cut in halves
 _T = 2.009  # Student's 97.5 % point for as many degrees of freedom
 _FEWEST_CUTS = 10  # of those in which both halves have something to measure
 
@@ -109,7 +108,7 @@ def of_statistic(statistic: Callable[[Array], float], count: int, unseen: float 
 
 def cuts(count: int, seed: int = 0) -> Tensor:
     """(100, n) numbers of images: each two rows are random halves of them, of more than 1,000 each time of 1,000."""
-    generator, half = torch.Generator().manual_seed(seed), min(count, _MOST) // 2
+    generator, half = torch.Generator().manual_seed(seed), min(count, 1000) // 2
     order = torch.stack([torch.randperm(count, generator=generator) for _ in range(_CUTS)])
     return order[:, : 2 * half].reshape(2 * _CUTS, half).sort(dim=1).values
 

@@ -1,8 +1,6 @@
 """Methods without negatives: views predict each other, or their features are kept from collapsing by decorrelation."""
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from itertools import combinations
 
@@ -43,7 +41,6 @@ class BYOL(MlpHeads, BaseMomentumMethod):
     metric = "train_neg_cos_sim"
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        """Sum over the pairs of a large view and any other view, with HEX's share."""
         self.log_metrics({"train_z_std": mean_std(torch.stack(out["z"][: self.num_large_crops]))})
         pairs = ((p, m) for i, m in enumerate(out["momentum_z"]) for j, p in enumerate(out["p"]) if i != j)
         own = torch.stack([byol_loss_func(p, target) for p, target in pairs]).sum()
@@ -51,10 +48,7 @@ class BYOL(MlpHeads, BaseMomentumMethod):
 
 
 class NNBYOL(NeighbourQueue, BYOL):
-    """NNBYOL: BYOL whose target is the nearest neighbour, in a queue of earlier images, of what the slow network says.
-
-    The neighbours are those of Dwibedi et al.: With a little help from my friends, https://arxiv.org/abs/2104.14548.
-    """
+    """NNBYOL: BYOL whose target is the nearest neighbour, in the queue of NNCLR, of what the slow network says."""
 
     unit_targets = True
 
@@ -88,10 +82,7 @@ class SimSiam(MlpHeads, BaseMethod):
 
 
 class NNSiam(NeighbourQueue, SimSiam):
-    """NNSiam: SimSiam whose target is the nearest neighbour, in a queue of earlier images, of the other view.
-
-    The neighbours are those of Dwibedi et al.: With a little help from my friends, https://arxiv.org/abs/2104.14548.
-    """
+    """NNSiam: SimSiam whose target is the nearest neighbour, in the queue of NNCLR, of the other view."""
 
     unit_outputs = True
 
@@ -178,10 +169,8 @@ class WMSE(MlpHeads, BaseMethod):
         """Mean over random partitions of all processes' batch, whose parts they share, and over pairs of views."""
         batch = len(out["z"][0])
         if batch % self.whitening_size:
-            raise UserError(
-                f"a batch of {batch} can't be cut into parts of method_kwargs.whitening_size={self.whitening_size}; "
-                "choose a divisor of optimizer.batch_size"
-            )
+            what = f"a batch of {batch} can't be cut into parts of method_kwargs.whitening_size={self.whitening_size}"
+            raise UserError(f"{what}; choose a divisor of optimizer.batch_size")
         views = distributed.gather_each(*map(at_least_float32, out["z"][: self.num_large_crops]))
         number, device, losses = len(views[0]), views[0].device, []
         drawn = torch.stack([torch.randperm(number, device=device) for _ in range(self.whitening_iters)])
@@ -262,14 +251,12 @@ class Lightly(MlpHeads, BaseMomentumMethod):
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """The loss of the two views, or of each prediction and the other view's target, with HEX's share."""
-        z1, z2 = map(at_least_float32, out["z"])  # once, for both losses: their gradients add up
+        views = z1, z2 = [at_least_float32(z) for z in out["z"]]  # once, for both losses: their gradients add up
         if self.has_teacher or self.predicts:
             t1, t2 = (t.detach() for t in (out["momentum_z"] if self.has_teacher else (z1, z2)))
             p1, p2 = out["p"] if self.predicts else (z1, z2)
             views = [p1, t2, p2, t1]
-        else:
-            views = [z1, z2]
-        return self.hex.blend(lambda: self.compare(*views), [z1, z2], step)
+        return self.hex.blend(partial(self.compare, *views), [z1, z2], step)
 
     @full_precision
     def compare(self, *views: Tensor) -> Tensor:
@@ -280,7 +267,11 @@ class Lightly(MlpHeads, BaseMomentumMethod):
             for a, b in zip(found[::2], found[1::2], strict=True):
                 if self.known.unit:
                     a, b = unit(a)[:, None], unit(b)[:, None]
-                with self._same_numbers(a):
+                # What the loss draws is the same on all processes.
+                seed = distributed.of_first(torch.randint(2**31, (), device=a.device)) if self.known.random else None
+                with torch.random.fork_rng([a.device] if a.is_cuda else [], enabled=seed is not None):
+                    if seed is not None:
+                        torch.manual_seed(int(seed))
                     if how == "pair":
                         losses.append(self.criterion(a, b))
                     elif how == "large and small":  # the same views twice: the means over views are those of two
@@ -291,14 +282,3 @@ class Lightly(MlpHeads, BaseMomentumMethod):
         except (ValueError, AssertionError) as error:
             raise UserError(f"{type(self.criterion).__name__}: {' '.join(str(error).split())}") from error
         return torch.stack(losses).mean()
-
-    @contextmanager
-    def _same_numbers(self, like: Tensor) -> Iterator[None]:
-        """What the loss draws is the same on all processes."""
-        if not self.known.random:
-            yield
-            return
-        seed = int(distributed.of_first(torch.randint(2**31, (), device=like.device)))
-        with torch.random.fork_rng([like.device] if like.is_cuda else []):
-            torch.manual_seed(seed)
-            yield

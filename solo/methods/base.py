@@ -22,9 +22,7 @@ from solo.methods.exact import exact_step
 from solo.methods.module import SoloModule
 from solo.nn.memory import QueueMixin
 from solo.nn.networks import freeze_layers, mlp
-from solo.optim import layer_groups, static_lr
-
-__all__ = ["BaseMethod", "TrainStep", "static_lr"]
+from solo.optim import layer_groups
 
 Outputs = dict[str, Any]
 
@@ -88,10 +86,9 @@ class BaseMethod(SoloModule):
         self.exact = config.accumulate == "exact"
         ours = type(self).view_outputs.__module__ in ("solo.methods.base", "solo.methods.momentum")
         if self.exact and not (ours and type(self).training_step is BaseMethod._step_with_loss):
-            raise ConfigError(
-                f"accumulate=exact runs the network twice, and method {config.method!r} has a training_step, "
-                "view_outputs or no ssl_loss of its own; write its loss as ssl_loss, or use accumulate=plain"
-            )
+            what = f"accumulate=exact runs the network twice, and method {config.method!r} has a training_step"
+            cure = "write its loss as ssl_loss, or use accumulate=plain"
+            raise ConfigError(f"{what}, view_outputs or no ssl_loss of its own; {cure}")
         kw = config.method_kwargs
         temperature = kw.get("temperature") if isinstance(kw, Mapping) else getattr(kw, "temperature", None)
         self.hex = Hex(config.hex, temperature, self.hex_scale, config.performance.fused_loss)
@@ -124,10 +121,7 @@ class BaseMethod(SoloModule):
 
     @classmethod
     def add_and_assert_specific_cfg(cls, cfg: DictConfig) -> DictConfig:
-        """Write the defaults into a raw cfg, in place, and return it; also callable on an instance.
-
-        Raises a `ConfigError` with all missing and wrong values.
-        """
+        """Write the defaults into a raw cfg, in place, and return it; a `ConfigError` with all that is wrong."""
         settings.complete(cfg, PretrainCfg, cls._SECTIONS, cls.Kwargs)
         return cfg
 
@@ -171,9 +165,7 @@ class BaseMethod(SoloModule):
         """`forward` of one large view with the online classifier's `loss`, `acc1` and `acc5`."""
         return self._base_shared_step(X, targets)
 
-    def base_validation_step(self, X: Tensor, targets: Tensor) -> Outputs:
-        """`forward` of validation images with the online classifier's `loss`, `acc1` and `acc5`."""
-        return self._base_shared_step(X, targets)
+    base_validation_step = base_training_step  # of validation images
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         """One batch `[ids (B,), [view_1, ...], targets (B,) or (B, L)]` -> the outputs of `view_outputs`."""

@@ -37,13 +37,13 @@ class SimCLR(MlpHeads, BaseMethod):
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """InfoNCE over all views, or HEX; `hex.positives` says how several positives of one anchor count."""
-        return self.contrast(out["z"], step.ids, step)
-
-    def contrast(self, z: list[Tensor], ids: Tensor, step: TrainStep) -> Tensor:
-        """The loss of views (B, D), whose positives have the same `ids` (B,)."""
         pairs = RingPairs if self.config.performance.ring_loss else Pairs
         own = partial(info_nce, temperature=self.temperature, positives=self.hex.positives)
-        return self.hex.replace(own, pairs.from_views(z, ids, step.groups), step)
+        return self.hex.replace(own, pairs.from_views(out["z"], self.same(step), step.groups), step)
+
+    def same(self, step: TrainStep) -> Tensor:
+        """Numbers (B,) that are the same for positives."""
+        return step.ids
 
 
 class SupCon(SimCLR):
@@ -54,9 +54,8 @@ class SupCon(SimCLR):
     recommend). An image without a label has its own views as positives. HEX has the same positives.
     """
 
-    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        """InfoNCE over all views, or HEX, with the labels for ids."""
-        return self.contrast(out["z"], torch.where(step.targets >= 0, step.targets, -1 - step.ids), step)
+    def same(self, step: TrainStep) -> Tensor:
+        return torch.where(step.targets >= 0, step.targets, -1 - step.ids)
 
 
 class HiMulConE(SimCLR):
@@ -144,10 +143,8 @@ class MoCoV2Plus(QueueMixin, MlpHeads, BaseMomentumMethod):
         (q1, q2), (k1, k2) = out["z"], out["momentum_z"]
         bank1, bank2 = self.banks
         own = partial(info_nce, temperature=self.temperature)
-        directions = (
-            Pairs.with_queue(query, key, bank, step.groups, self.queue_y)
-            for query, key, bank in ((q1, k2, bank2), (q2, k1, bank1))
-        )
+        sides = ((q1, k2, bank2), (q2, k1, bank1))
+        directions = (Pairs.with_queue(*side, step.groups, self.queue_y) for side in sides)
         loss = torch.stack([self.hex.replace(own, pairs, step, k1 + k2) for pairs in directions]).mean()
         self._dequeue_and_enqueue(torch.stack([k1, k2]), step.groups)
         return loss
@@ -293,15 +290,10 @@ class All4One(QueueMixin, MlpHeads, BaseMomentumMethod):
         attention = (info_nce(one, 0.1) + info_nce(other, 0.1)) / 2
         m1, m2, z2, z1 = every()  # from here on those of all processes
         feature = redundancy(torch.stack([m1, m2]), torch.stack([z2, z1]))
-        self.log_metrics(
-            {
-                "train_nnclr_loss": neighbour,
-                "train_att_nnclr_loss": attention,
-                "train_feature_loss": feature,
-                "train_nn_acc": self.neighbour_accuracy(places, step.targets, self.labelled(step.targets)),
-                "train_z_std": mean_std(torch.stack([z1, z2]), everyone=True),
-            }
-        )
+        losses = {"train_nnclr_loss": neighbour, "train_att_nnclr_loss": attention, "train_feature_loss": feature}
+        accuracy = self.neighbour_accuracy(places, step.targets, self.labelled(step.targets))
+        std = mean_std(torch.stack([z1, z2]), everyone=True)
+        self.log_metrics({**losses, "train_nn_acc": accuracy, "train_z_std": std})
         return 0.5 * (attention + neighbour + feature)
 
 

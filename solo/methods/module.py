@@ -321,12 +321,10 @@ class SoloModule(pl.LightningModule):
                 event.synchronize()
             found = dict(zip(names, values.tolist(), strict=True))
             if not all(map(math.isfinite, found.values())):
-                raise NonFiniteError(
-                    f"the loss is not finite in epoch {self.current_epoch}, step {self.global_step}: "
-                    f"{', '.join(f'{name}={value}' for name, value in found.items())}; try a smaller optimizer.lr or a "
-                    "longer warm-up, a higher temperature, or precision=32 or bf16-mixed instead of 16-mixed",
-                    found,
-                )
+                where = f"the loss is not finite in epoch {self.current_epoch}, step {self.global_step}"
+                what = ", ".join(f"{name}={value}" for name, value in found.items())
+                cure = "try a smaller optimizer.lr or a longer warm-up, a higher temperature, or precision=32 or"
+                raise NonFiniteError(f"{where}: {what}; {cure} bf16-mixed instead of 16-mixed", found)
 
     def on_after_backward(self) -> None:
         self.read_terms()  # before the optimizer's step

@@ -11,10 +11,9 @@ from torch.nn import functional as F
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from solo import distributed
-from solo.errors import UserError
+from solo.errors import UserError, did_you_mean
 from solo.nn.vit import parameters_like
 from solo.precision import at_least_float32
-from solo.suggest import did_you_mean
 
 
 class WeightNormLinear(nn.Module):
@@ -159,10 +158,9 @@ class Whitening2d(nn.Module):
             if not x.is_cpu:  # nobody waits for the answer: the loss is refused where all losses are looked at
                 factor = factor.masked_fill(failed != 0, torch.nan)
             elif failed:
-                raise UserError(
-                    f"the covariance of {len(x)} rows of {self.output_dim} features can't be inverted; take a "
-                    "method_kwargs.whitening_size well above proj_output_dim, or a whitening_eps above 0"
-                )
+                what = f"the covariance of {len(x)} rows of {self.output_dim} features can't be inverted"
+                cure = "method_kwargs.whitening_size well above proj_output_dim, or a whitening_eps above 0"
+                raise UserError(f"{what}; take a {cure}")
             white: Tensor = torch.linalg.solve_triangular(factor, centred.T, upper=False).T
             return white
 
