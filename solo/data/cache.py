@@ -26,7 +26,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from solo.data.labels.subsets import KnownLabels, Subset, level_targets
+from solo.data.labels.subsets import Array, KnownLabels, Subset, level_targets
 from solo.data.sources.images import SkipBroken, image_sources, next_readable, not_an_image
 from solo.data.storage.facts import Source, identity
 from solo.data.storage.reading import ImageReading
@@ -35,7 +35,6 @@ from solo.errors import BrokenImageError, UserError, reason
 from solo.files import replacing, user_cache
 from solo.taxonomy import UNKNOWN
 
-Array = np.ndarray[Any, Any]
 # Above this the user decides: it is written to a disk that may be small or slow.
 UNASKED_BYTES = 2 * 2**30
 VERSION = 3

@@ -14,7 +14,7 @@ from solo.backbones import BACKBONES, features_dim, find_backbone
 from solo.data.views.batched import VIEW
 from solo.errors import ConfigError, UserError
 from solo.eval.knn import WeightedKNNClassifier
-from solo.hex.objective import Step, build_objective
+from solo.hex.objective import Hex, Step
 from solo.losses.pairs import unit
 from solo.methods import settings
 from solo.methods.catalogue import ROWS, path_of
@@ -91,7 +91,7 @@ class BaseMethod(SoloModule):
             raise ConfigError(f"{what}, view_outputs or no ssl_loss of its own; {cure}")
         kw = config.method_kwargs
         temperature = kw.get("temperature") if isinstance(kw, Mapping) else getattr(kw, "temperature", None)
-        self.hex = build_objective(config.hex, temperature, self.hex_scale, config.performance.fused_loss)
+        self.hex = Hex(config.hex, temperature, self.hex_scale, config.performance.fused_loss)
         if self.hex.bank is not None:  # a module of its own, so that checkpoints hold it
             self.hex_bank = self.hex.bank
         names, level = self.levels, config.hex.level

@@ -1,8 +1,7 @@
 """The order of a training set: random, or batches composed by their labels; and what each process gets of it.
 
 An order is a function of (seed, epoch) and hands out `(index, seed)` pairs. A rule (see `rules`) composes *global*
-batches, those of all processes together; each process takes its own stretch of every batch. No image comes twice in an
-epoch, unless labelled images are to come more often (`Mixed`).
+batches, those of all processes together; each process takes its own stretch of every batch.
 """
 
 from collections.abc import Callable, Iterator, Sequence
