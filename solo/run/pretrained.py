@@ -350,7 +350,7 @@ def load_pretrained(source: str | Path, device: str | torch.device | None = None
             backbone = build_backbone(network.name, network.method, **how)
         load_weights(backbone, state, path=source, name=network.name)
     else:
-        run = SavedRun(folder, {}, {}, {}, None) if published else saved_run(source)
+        run = SavedRun(folder, {}, {}, {}, small_stem=False) if published else saved_run(source)
         settings = run.cfg
         backbone, network, tree = described_backbone("model" if published else SOURCES[0], str(source), run, given)
         facts = {"name": network.name, "dataset": "see its publisher"}
