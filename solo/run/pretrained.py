@@ -83,15 +83,14 @@ class Predictions:
 
     def paths(self) -> Iterator[tuple[str, ...]]:
         """For each image the way down the tree by the best child at each step; its end may not be the best class."""
-        tables = [self.at(level).tolist() for level in self.tree.levels]
-        for row in range(len(self)):
+        for rows in zip(*(self.at(level).tolist() for level in self.tree.levels), strict=True):
             path: list[str] = []
             nodes = tuple(range(len(self.tree.names[0])))
             while nodes:
                 level = len(path)
-                best = max(nodes, key=tables[level][row].__getitem__)
+                best = max(nodes, key=rows[level].__getitem__)
                 path.append(self.tree.names[level][best])
-                nodes = self.tree.children[level][best] if level + 1 < self.tree.num_levels else ()
+                nodes = self.tree.children[level][best]
             yield tuple(path)
 
 
