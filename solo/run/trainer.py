@@ -1,6 +1,5 @@
 """The Lightning Trainer of a run, and the run's folder, loggers and callbacks: the same for every command."""
 
-import dataclasses
 import importlib.util
 import inspect
 import logging
@@ -11,7 +10,7 @@ import socket
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -135,7 +134,7 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: Lightn
     before = resume.parent if resume else None
     device = machine.compute_device(cfg)
     cfg = machine.decide_precision(cfg, model, device, stored)
-    facts = dataclasses.replace(facts, cfg=to_plain(cfg))
+    facts = replace(facts, cfg=to_plain(cfg))
     continued = resume is not None and resume.resolve().parent.parent == root.resolve()
     directory, meter = RunDirectory(root, before.name if before and continued else None), Meter()
     watching, facts = watchers(cfg, directory, meter, facts)
@@ -239,7 +238,7 @@ def watchers(cfg: RunCfg, run: RunDirectory, meter: Meter, facts: Facts) -> tupl
         "cosine, votes weighted by exp(cosine / 0.07)"
     )
     extra = facts.extra if diagnosis is None else {**facts.extra, "alarms": diagnosis.messages}
-    return found, dataclasses.replace(facts, protocol={**facts.protocol, "online": how}, extra=extra)
+    return found, replace(facts, protocol={**facts.protocol, "online": how}, extra=extra)
 
 
 def _mlflow_logger(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None) -> Logger:
