@@ -16,6 +16,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.cluster import hierarchy
+from scipy.spatial.distance import squareform
+from scipy.stats import rankdata
 from torch import Tensor
 
 from solo.errors import UserError
@@ -125,12 +128,12 @@ def confusable_pairs(
     At most `most`, by mixing, then by separation; labels (n,) are classes or clusters, -1 left out.
     """
     means, known, counts = centroids(features, labels)
-    means, known = means[counts >= FEWEST], known[counts >= FEWEST]
+    means, known, counts = (x[counts >= FEWEST] for x in (means, known, counts))
     if len(known) < 2:
         return []
     # (m,) root mean square distance of unit rows to their mean: sqrt(E|x|^2 - |mean|^2).
     norms, used = np.linalg.norm(np.asarray(features, dtype=np.float32), axis=1), labels >= 0
-    lengths = np.bincount(labels[used], norms[used] > 0)[known] / np.bincount(labels[used])[known]  # 1 but for zeros
+    lengths = np.bincount(labels[used], norms[used] > 0)[known] / counts  # 1 but for zeros
     spread = np.sqrt(np.maximum(lengths - (means**2).sum(axis=1), 0))
     spread[spread < 1e-7] = 0.0  # rounding of float32 rows
     mixing = mixing_matrix(labels, near, known)
@@ -252,9 +255,7 @@ class EmergentTree:
     @cached_property
     def cophenetic(self) -> Array:
         """(m (m - 1) / 2,) height at which each pair of leaves is first joined, condensed."""
-        from scipy.cluster.hierarchy import cophenet
-
-        return np.asarray(cophenet(self.merges))
+        return np.asarray(hierarchy.cophenet(self.merges))
 
     @property
     def fidelity(self) -> float:
@@ -271,16 +272,13 @@ class EmergentTree:
 
     def order(self) -> list[int]:
         """The leaves from top to bottom of a drawing without crossings, similar neighbours beside each other."""
-        from scipy.cluster.hierarchy import leaves_list, optimal_leaf_ordering
-
-        ordered = optimal_leaf_ordering(self.merges, self.distances) if self.num_leaves <= 500 else self.merges
-        return [int(leaf) for leaf in leaves_list(ordered)]
+        few = self.num_leaves <= 500
+        ordered = hierarchy.optimal_leaf_ordering(self.merges, self.distances) if few else self.merges
+        return [int(leaf) for leaf in hierarchy.leaves_list(ordered)]
 
     def cut(self, clusters: int) -> Array:
         """(m,) cluster of each leaf when all but the last `clusters` - 1 merges are done, numbered by first leaf."""
-        from scipy.cluster.hierarchy import cut_tree
-
-        return np.asarray(cut_tree(self.merges, clusters)[:, 0])
+        return np.asarray(hierarchy.cut_tree(self.merges, clusters)[:, 0])
 
 
 @dataclass(frozen=True)
@@ -306,9 +304,6 @@ def centroids(features: Array, labels: Array) -> tuple[Array, Array, Array]:
 
 def emergent_tree(points: Array) -> EmergentTree:
     """Join the two closest groups of points (m, d) again and again, by their mean cosine distance, 0 to 2."""
-    from scipy.cluster.hierarchy import linkage
-    from scipy.spatial.distance import squareform
-
     allowed = 2 <= len(points) <= MOST_LEAVES
     if not allowed or not np.isfinite(points).all():
         what = "values that are not finite" if allowed else f"{len(points):,} points"
@@ -317,7 +312,7 @@ def emergent_tree(points: Array) -> EmergentTree:
     away = np.maximum(1 - rows @ rows.T, 0)
     np.fill_diagonal(away, 0)
     distances = squareform(away, checks=False)
-    return EmergentTree(linkage(distances, method="average"), distances)
+    return EmergentTree(hierarchy.linkage(distances, method="average"), distances)
 
 
 def compare_with_labels(tree: EmergentTree, paths: Array, permutations: int = 199, seed: int = 0) -> TreeAgreement:
@@ -325,8 +320,6 @@ def compare_with_labels(tree: EmergentTree, paths: Array, permutations: int = 19
 
     `permutations` random re-labellings, drawn with `seed`, are behind `p_value`; 0 leaves it NaN.
     """
-    from scipy.spatial.distance import squareform
-
     away, heights = label_distances(paths), tree.cophenetic
     correlation, p_value = pearson(heights, away), math.nan
     if permutations and not math.isnan(correlation):
@@ -387,6 +380,4 @@ def pearson(x: Array, y: Array) -> float:
 
 def spearman(x: Array, y: Array) -> float:
     """Spearman's rank correlation, ties by their mean rank; NaN where one of them is constant."""
-    from scipy.stats import rankdata
-
     return pearson(rankdata(x), rankdata(y))

@@ -315,12 +315,8 @@ def _cosines(z: Tensor, anchors: Tensor) -> Iterator[tuple[Tensor, Tensor, Tenso
 def vital_signs(features: Tensor) -> dict[str, float]:
     """Rank measures and spread of rows (N, D) while a model trains."""
     centred = spectrum(features, center=True)
-    return {
-        "rankme": rankme(features),
-        "effective_rank": entropy_rank(centred),
-        "alpha": power_law(centred.square()),
-        "std": embedding_std(features),
-    }
+    ranks = {"rankme": rankme(features), "effective_rank": entropy_rank(centred)}
+    return ranks | {"alpha": power_law(centred.square()), "std": embedding_std(features)}
 
 
 def geometry(views: list[Tensor], groups: Tensor | None = None, quantile: float = 0.99) -> dict[str, float]:
