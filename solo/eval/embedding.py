@@ -51,15 +51,13 @@ def spectrum(features: Tensor, center: bool = False) -> Tensor:
         gram.addmm_(rows.T, rows)
     if not bool(gram.isfinite().all()):
         return torch.full((size,), math.nan, dtype=torch.float64)
-    scale = gram.diagonal().max().clamp(min=torch.finfo(torch.float64).tiny)
-    values: Tensor = (torch.linalg.eigvalsh(gram / scale) * scale).clamp(min=0).sqrt().flip(0)
-    energy, gram_noise = _energy(features), math.sqrt(size * _EPS) * float(values[0])
-
-    def noise(precision: torch.dtype) -> float:
-        """Largest singular value that rounding alone makes: of the features to this precision, and of the Gram."""
-        return max(max(2 * torch.finfo(precision).eps / math.sqrt(size), _SUMMED) * math.sqrt(energy), gram_noise)
-
-    return values.masked_fill((values <= noise(features.dtype)) | ~(values[0] > noise(given)), 0)
+    largest = gram.diagonal().max().clamp(min=torch.finfo(torch.float64).tiny)
+    values: Tensor = (torch.linalg.eigvalsh(gram / largest) * largest).clamp(min=0).sqrt().flip(0)
+    # What rounding alone makes: of the features, to float32 or better and to what they were given in, and of the Gram.
+    rounding = (max(2 * torch.finfo(kind).eps / math.sqrt(size), _SUMMED) for kind in (features.dtype, given))
+    scale, of_gram = math.sqrt(_energy(features)), math.sqrt(size * _EPS) * float(values[0])
+    noise, given_noise = (max(share * scale, of_gram) for share in rounding)
+    return values.masked_fill((values <= noise) | ~(values[0] > given_noise), 0)
 
 
 def _energy(features: Tensor) -> float:

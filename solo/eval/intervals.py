@@ -215,10 +215,7 @@ def paired_images(differences: Sequence[float], most: float = 1.0) -> Paired:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p values for their number (Holm, Scandinavian Journal of Statistics 1979); NaN stays, and is not counted.
-
-    As Bonferroni's they hold the chance of any false finding, without being as strict to all but the smallest.
-    """
+    """Correct p values for their number (Holm, Scand. J. Statistics 1979); NaN stays, and is not counted."""
     order = sorted((value, place) for place, value in enumerate(p_values) if not math.isnan(value))
     corrected, least = list(p_values), 0.0
     for rank, (value, place) in enumerate(order):
