@@ -40,9 +40,7 @@ class Agreement:
 
     nmi: float  # 0 to 1; NaN where there are fewer than two classes, or as many as rows
     ami: float  # at most 1, 0 on average for random clusters; likewise, and above 2,000 clusters
-    classes: float  # clusters asked for; with `inside`, their mean
-    groups: int  # 1; with `inside`, classes of the level above over which is averaged: those where it is defined
-    unknown: int  # rows left out because a label is unknown
+    groups: int = 1  # with `inside`, classes of the level above over which is averaged: those where it is defined
 
 
 def cluster(features: Array, count: int, seed: int = 0) -> Array:
@@ -63,10 +61,10 @@ def agreement(features: Array, labels: Array, seed: int = 0) -> Agreement:
     """As many clusters of rows (n, d) as there are classes in their labels (n,), -1 unknown, against these."""
     known = labels >= 0
     rows, classes = (features, labels) if known.all() else (features[known], labels[known])
-    count, unknown = len(np.unique(classes)), int(len(labels) - known.sum())
+    count = len(np.unique(classes))
     if count < 2 or count == len(rows):
-        return Agreement(math.nan, math.nan, count, 1, unknown)
-    return Agreement(*scores(classes, cluster(rows, count, seed)), count, 1, unknown)
+        return Agreement(math.nan, math.nan)
+    return Agreement(*scores(classes, cluster(rows, count, seed)))
 
 
 def agreement_inside(features: Array, labels: Array, above: Array, seed: int = 0) -> Agreement:
@@ -74,9 +72,9 @@ def agreement_inside(features: Array, labels: Array, above: Array, seed: int = 0
     known = (labels >= 0) & (above >= 0)
     parts = [known & (above == group) for group in np.unique(above[known])]
     found = [agreement(features[part], labels[part], seed) for part in parts]
-    defined = [(one.nmi, one.ami, one.classes) for one in found if not math.isnan(one.nmi)]
-    nmi, ami, classes = np.mean(defined, axis=0).tolist() if defined else (math.nan, math.nan, 0)
-    return Agreement(nmi, ami, classes, len(defined), int(len(labels) - known.sum()))
+    defined = [(one.nmi, one.ami) for one in found if not math.isnan(one.nmi)]
+    nmi, ami = np.mean(defined, axis=0).tolist() if defined else (math.nan, math.nan)
+    return Agreement(nmi, ami, len(defined))
 
 
 def scores(labels: Array, clusters: Array) -> tuple[float, float]:

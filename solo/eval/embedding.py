@@ -197,12 +197,12 @@ def mean_std(z: Tensor, everyone: bool = False) -> Tensor:
     """
     z = F.normalize(at_least_float32(z), dim=-1)
     mean, number = z.mean(dim=1, keepdim=True), 1 if everyone else distributed.world_size()
-    sums = [(z - mean).square().sum(dim=1)]
+    squares = (z - mean).square().sum(dim=1)
     if number > 1:  # and how far the processes' means are apart: equally many rows on each
         own = mean[:, 0].double()
-        total, first, second = distributed.all_reduce_sum(torch.stack([sums[0].double(), own, own.square()]))
-        sums = [total + z.shape[1] * (second - first.square() / number).clamp(min=0)]
-    return (sums[0] / (z.shape[1] * number - 1)).sqrt().mean().to(z.dtype)
+        total, first, second = distributed.all_reduce_sum(torch.stack([squares.double(), own, own.square()]))
+        squares = total + z.shape[1] * (second - first.square() / number).clamp(min=0)
+    return (squares / (z.shape[1] * number - 1)).sqrt().mean().to(z.dtype)
 
 
 @dataclass(frozen=True)
