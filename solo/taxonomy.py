@@ -219,9 +219,8 @@ class Taxonomy:
         def draw(level: int, nodes: Sequence[int], indent: str) -> None:
             for node in nodes[:max_children]:
                 last = node == nodes[-1]
-                number = ""
-                if counts is not None:
-                    number = f" ({sum(counts[leaf] for leaf in self.leaves_under(level, node)):,})"
+                below = self.leaves_under(level, node)
+                number = "" if counts is None else f" ({sum(counts[leaf] for leaf in below):,})"
                 lines.append(f"{indent}{'└── ' if last else '├── '}{self.names[level][node]}{number}")
                 draw(level + 1, self.children[level][node], indent + ("    " if last else "│   "))
             if len(nodes) > max_children:

@@ -36,8 +36,7 @@ def nearest(
     rows = max(1, min(len(query), 1024, max_elements // max(k, 1)))
     found = []
     for part in map(prepare, torch.split(query, rows)):
-        top = part.new_empty(len(part), 0)
-        index = torch.empty(len(part), 0, dtype=torch.long, device=part.device)
+        top, index = part.new_empty(len(part), 0), part.new_empty(len(part), 0, dtype=torch.long)
         for start, block in _blocks(keys, max(k, max_elements // rows)):
             others = prepare(block)
             similarity = part @ others.T if distance == "cosine" else -torch.cdist(part, others)

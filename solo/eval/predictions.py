@@ -209,8 +209,8 @@ def judge(model: LinearClassifier, features: Tensor, classes: Array, tree: Taxon
         for level, nodes in enumerate(paths.T):
             known = nodes >= 0
             sums = tables[-1].new_zeros(len(logits), int(nodes.max()) + 1)
-            best = sums.index_add_(1, nodes[known], tables[-1][:, : len(nodes)][:, known]).max(dim=1)
-            found.summed[part, level], found.summed_confidence[part, level] = best.indices, best.values
+            sums.index_add_(1, nodes[known], tables[-1][:, : len(nodes)][:, known])
+            found.summed_confidence[part, level], found.summed[part, level] = sums.max(dim=1)
         leaves = np.full((len(logits), tree.num_classes), -np.inf)  # classes that no image has come last
         leaves[:, : len(paths)] = tables[-1][:, : tree.num_classes]
         found.careful[part] = expected_heights(tree, np.maximum(leaves, 0)).argmin(axis=1)
