@@ -209,7 +209,6 @@ class NodeRank:
         return self.effective_rank / self.reference if self.reference > 0 else math.nan
 
 
-@torch.no_grad()
 def collapse_profile(features: Tensor, labels: Tensor, seed: int = 0) -> list[NodeRank]:
     """Effective rank inside every node of the label tree, and of equally many rows from everywhere.
 

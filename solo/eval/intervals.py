@@ -22,7 +22,6 @@ from torch import Tensor
 from solo.eval.features import Array
 
 Interval = tuple[float, float]
-
 UNDEFINED: Interval = (math.nan, math.nan)
 _CUTS = 50
 _T = 2.009  # Student's 97.5 % point for as many degrees of freedom

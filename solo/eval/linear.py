@@ -114,8 +114,7 @@ def linear_ranking(
     bank: FeatureTable, features: Tensor, labels: Tensor, l2: float, steps: int, device: torch.device
 ) -> tuple[list[Tensor], LinearClassifier]:
     """For each level (n, up to 5) classes by `fit_linear` of the bank; labels (n, L) say which classes there are."""
-    counts = class_counts(bank.labels, labels)
-    model = fit_linear(bank.features.to(device), bank.labels, counts, l2=l2, max_iter=steps)
+    model = fit_linear(bank.features.to(device), bank.labels, class_counts(bank.labels, labels), l2=l2, max_iter=steps)
     return [best.cpu() for best in model.ranking(features.to(device))], model
 
 

@@ -22,8 +22,6 @@ from torch import Tensor
 
 from solo.eval.features import ELEMENTS, best_columns, unit_rows
 
-GRADED = ("h_ap", "ndcg", "asi")
-
 
 @dataclass(frozen=True)
 class Retrieval:
@@ -98,7 +96,7 @@ def retrieve_graded(
         shared = ((labels[query] == there) & (there >= 0)).cumprod(dim=2).sum(dim=2).masked_fill(query == gallery, 0)
         values[part] = _graded_scores(shared.gather(1, order), labels.shape[1])
     use = values[:, 0].isfinite()
-    measured = dict(zip(GRADED, values[use].cpu().unbind(dim=1), strict=True))
+    measured = dict(zip(("h_ap", "ndcg", "asi"), values[use].cpu().unbind(dim=1), strict=True))
     return Retrieval(measured, asked[use].cpu(), len(queries) - len(asked), int((~use).sum()))
 
 
