@@ -318,7 +318,7 @@ def _notes(written: Mapping[str, Any], found: Mapping[str, Any], spec: DatasetSp
         sizes = ", ".join(f"{name} ({len(nodes)})" for name, nodes in zip(tree.levels, tree.names, strict=True))
         yield f"data.train_path holds nested folders, read as a label tree: {sizes}; data.levels=flat turns that off"
     yield from spec.notes
-    side = spec.sample.side
+    side = spec.side
     if pretrains and side and size and size >= 1.5 * side:
         stem = " data.small_stem=true" if side <= SMALL and not spec.small_stem else ""
         what = f"the images of data.train_path have about {side} pixels a side and are enlarged to {size}"

@@ -201,8 +201,7 @@ def resolve_spec(data: Mapping[str, Any], fetch: bool = True) -> DatasetSpec:
         return _sampled(spec, [str(folder / name) for name in flat_images(folder, problems)], problems.notes())
     if not spec.folders or form != "image_folder" or no_labels:
         if taxonomy:
-            what = f"data.taxonomy={taxonomy} needs class folders"
-            raise UserError(f"{what}, and data.dataset={spec.name} is not read from any here")
+            raise UserError(f"data.taxonomy={taxonomy} needs class folders; data.dataset={spec.name} has none here")
         return spec
     if (spec.num_classes is not None and not taxonomy) or (data.get("num_classes") is not None and not there):
         return spec  # these are known, or a config is only looked at, or loaders are the user's own
@@ -221,10 +220,8 @@ def _sampled(spec: DatasetSpec, sources: Sequence[str | facts.Stored], notes: Se
     from solo.data.storage.reading import look_at  # and with it Pillow, which a look at a config has no use for
 
     chosen = facts.spread(sources)
-    sample = look_at(tuple(chosen), spec.reading, "\n".join(map(facts.identity, chosen)))
-    if spec.reading.range is None and sample.range is not None:
-        spec = dataclasses.replace(spec, reading=dataclasses.replace(spec.reading, range=sample.range))
-    return dataclasses.replace(spec, sample=sample, notes=(*notes, *sample.notes(spec.reading)))
+    side, reading, said = look_at(tuple(chosen), spec.reading, "\n".join(map(facts.identity, chosen)))
+    return dataclasses.replace(spec, side=side, reading=reading, notes=(*notes, *said))
 
 
 @functools.lru_cache(maxsize=16)

@@ -153,8 +153,7 @@ def _column_tree(
         names.append(tuple(sorted(found, key=int) if numbers else sorted(found)))
     for level, above in enumerate(parents):
         if orphans := [name for name in names[level + 1] if name not in above]:
-            what = f"{columns[level + 1]} {orphans[0]!r} never stands beside a label of column {columns[level]}"
-            raise UserError(f"{what}; fill that in")
+            raise UserError(f"{columns[level + 1]} {orphans[0]!r} never stands beside a {columns[level]}; fill that in")
         place = {name: index for index, name in enumerate(names[level])}
         links.append(tuple(place[above[name][0]] for name in names[level + 1]))
     return Taxonomy(tuple(columns), tuple(names), tuple(links))

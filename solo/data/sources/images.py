@@ -272,8 +272,7 @@ def load(
             images = source(spec, Request(split, folder, download, transform, target_transform))
             if spec.channels not in (1, 3) and not isinstance(images, ImageFiles):
                 what = f"data.channels={spec.channels}, but images of {spec.name} have 1 or 3"
-                own_ = "own files (data.dataset=custom): folders, tables, shards, Hugging Face data sets"
-                raise UserError(f"{what}; other numbers are read from {own_}")
+                raise UserError(f"{what}; other numbers are read from own files, data.dataset=custom")
     if isinstance(images, LabelledImages):
         images.reading = ImageReading.by(spec.reading)
     images = SkipBroken(images) if spec.on_error == "skip" else images

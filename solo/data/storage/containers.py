@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from solo.data.storage.facts import Problems, Stored, is_image_name
-from solo.errors import BrokenImageError, UserError, explained, reason
+from solo.errors import BrokenImageError, UserError, explained, reason, some
 from solo.files import write_text
 from solo.untrusted import parse_json
 
@@ -259,8 +259,7 @@ def read_hub(path: str, train: bool = True) -> Any:
     wanted = [split] if split else ["train"] if train else ["validation", "valid", "val", "test"]
     found = [name for name in wanted if name in data]
     if not found:
-        advice = f"add one of {', '.join(map(str, data))}: NAME:SPLIT"
-        raise UserError(f"{path} has no split {' or '.join(wanted)}; {advice}")
+        raise UserError(f"{path} has no split {' or '.join(wanted)}; add one of {some(data, 20)}: NAME:SPLIT")
     return data[found[0]]
 
 
@@ -335,6 +334,5 @@ def _require_inside(source: Path, name: str, folder: Path) -> Path:
     root = os.path.realpath(folder)
     place = os.path.realpath(os.path.join(root, name.replace("\\", "/")))
     if place != root and not place.startswith(root + os.sep):
-        what = f"{name!r} would be written outside of {folder}"
-        raise UserError(f"{source}: {what}; the archive is not what it should be, fetch it again")
+        raise UserError(f"{source}: {name!r} would be written outside of {folder}; fetch the archive again")
     return Path(place)

@@ -5,10 +5,10 @@ Pillow holds one or three channels. An image of n, the bands of a satellite, is 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import os
-import stat
 import warnings
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -22,8 +22,9 @@ import numpy as np
 from PIL import ExifTags, Image, ImageSequence, UnidentifiedImageError
 from PIL.Image import Transpose
 
-from solo.data.storage.facts import Problems, ReadingKeys, Sample, Stored, is_ignored, is_image_name
+from solo.data.storage.facts import Problems, ReadingKeys, Stored, is_ignored, is_image_name
 from solo.errors import BrokenImageError, printable, reason
+from solo.untrusted import regular
 
 File = str | Path | BytesIO | Stored
 Values = np.ndarray[Any, Any]
@@ -160,8 +161,13 @@ class ImageReading(ReadingKeys):
 
 
 @functools.lru_cache(maxsize=16)
-def look_at(sources: tuple[str | Stored, ...], keys: ReadingKeys, state: str) -> Sample:
-    """The heads of some files, and the values of those with more than 8 bits; `state` changes with the files."""
+def look_at(
+    sources: tuple[str | Stored, ...], keys: ReadingKeys, state: str
+) -> tuple[int, ReadingKeys, tuple[str, ...]]:
+    """Of a sample: pixels of the median shorter side (0 of no image), the keys with black and white, what to say.
+
+    Only heads are read, and the values of those with more than 8 bits; `state` changes with the files.
+    """
     reading, heads, ends = ImageReading.by(keys), list[Head](), list[tuple[float, float, bool]]()
     for source in sources:
         with suppress(BrokenImageError):  # named by whoever needs it
@@ -169,9 +175,17 @@ def look_at(sources: tuple[str | Stored, ...], keys: ReadingKeys, state: str) ->
             if heads[-1].deep:
                 values = reading._stored(source)
                 ends.append((float(values.min()), float(values.max()), values.dtype.kind == "f"))
-    side = round(median(min(head.size) for head in heads)) if heads else 0
+    keys = keys if keys.range is not None else dataclasses.replace(keys, range=_range(ends))
+    of, notes = f"of a sample of {len(heads):,} images", []
     turned, transparent, deep = (sum(getattr(h, name) for h in heads) for name in ("turned", "transparent", "deep"))
-    return Sample(len(heads), side, turned, transparent, deep, _range(ends))
+    if deep and keys.range is not None:
+        what = "{:g} is black and {:,.15g} white".format(*keys.range)
+        notes.append(f"images with more than 8 bits a value: {what} (data.range)")
+    if turned and keys.exif:
+        notes.append(f"{turned:,} {of} are turned as their EXIF says; data.exif=false takes them as stored")
+    if transparent and keys.channels in (1, 3):
+        notes.append(f"{transparent:,} {of} are transparent; behind them is data.background={[*keys.background]}")
+    return round(median(min(head.size) for head in heads)) if heads else 0, keys, tuple(notes)
 
 
 def _range(ends: Sequence[tuple[float, float, bool]]) -> tuple[float, float] | None:
@@ -220,11 +234,7 @@ def _opened(source: File, name: str | None = None) -> Iterator[BinaryIO]:
         if not isinstance(source, (str, Path)):
             yield BytesIO(source.getvalue() if isinstance(source, BytesIO) else source.read())
             return
-        # Pipes wait for ever for someone who writes, and devices never end.
-        state = os.stat(source)
-        if not stat.S_ISREG(state.st_mode):
-            raise ValueError("it is a folder, pipe, socket or device")
-        if state.st_size == 0:
+        if regular(Path(source)).stat().st_size == 0:  # a pipe waits for ever for someone who writes
             raise ValueError("it is empty (0 bytes)")
         with open(source, "rb") as file:
             yield file
