@@ -239,10 +239,9 @@ class KeptImages(FileImages):
                 written = os.pwrite(self._open()[file], rest, place)
                 rest, place = rest[written:], place + written
         except OSError as error:
-            raise UserError(
-                f"the cache of decoded images in {self.path.parent} can't be written: {error.strerror}; free the disk, "
-                "choose another data.cache_dir, or set data.augment=sample"
-            ) from error
+            what = f"the cache of decoded images in {self.path.parent} can't be written: {error.strerror}"
+            cure = "free the disk, choose another data.cache_dir, or set data.augment=sample"
+            raise UserError(f"{what}; {cure}") from error
 
     def _open(self) -> tuple[int, int, int]:
         if self._handles is None or self._handles[0] != os.getpid():
