@@ -20,20 +20,22 @@ from solo.errors import UserError, did_you_mean, explained
 Constructor = Callable[..., nn.Module]
 
 
-def _of_timm(build: str, *args: Any, **kwargs: Any) -> nn.Module:
-    """Made in the module that imports timm, which takes longer than all of this package."""
-    made: nn.Module = getattr(import_module("solo.backbones.from_timm"), build)(*args, **kwargs)
+def _of_timm(module: str, build: str, *args: Any, **kwargs: Any) -> nn.Module:
+    """Made in one of the modules that import timm, which takes longer than all of this package."""
+    import_module("solo.backbones.from_timm")  # first: it knows how
+    made: nn.Module = getattr(import_module(f"solo.backbones.{module}"), build)(*args, **kwargs)
     return made
 
 
+_timms = partial(_of_timm, "from_timm", "timm_model")
 # Swin: Liu et al., https://arxiv.org/abs/2103.14030; ConvNeXt: Liu et al., https://arxiv.org/abs/2201.03545.
 _SIZES, _POOLFORMERS = ("tiny", "small", "base", "large"), ("s12", "s24", "s36", "m36", "m48")
 BACKBONES: dict[str, Constructor] = {
     **{name: getattr(resnet, name) for name in ("conv3", "resnet10", "resnet18", "resnet50")},
-    **{f"vit_{size}": partial(_of_timm, "vit", size) for size in _SIZES},
-    **{f"swin_{size}": partial(_of_timm, "timm_model", f"swin_{size}_patch4_window7_224") for size in _SIZES},
-    **{f"convnext_{size}": partial(_of_timm, "timm_model", f"convnext_{size}") for size in _SIZES},
-    **{f"poolformer_{size}": partial(_of_timm, "poolformer", size) for size in _POOLFORMERS},
+    **{f"vit_{size}": partial(_of_timm, "from_timm", "vit", size) for size in _SIZES},
+    **{f"swin_{size}": partial(_timms, f"swin_{size}_patch4_window7_224") for size in _SIZES},
+    **{f"convnext_{size}": partial(_timms, f"convnext_{size}") for size in _SIZES},
+    **{f"poolformer_{size}": partial(_of_timm, "poolformer", f"poolformer_{size}") for size in _POOLFORMERS},
     **{name: getattr(resnet, name) for name in ("wide_resnet28w2", "wide_resnet28w8")},
 }
 
