@@ -69,7 +69,8 @@ def refusal(error: OSError) -> str | None:
 
 def reason(error: BaseException) -> str:
     """What somebody else's error says, on one line; its type where it says nothing."""
-    return printable(" ".join((getattr(error, "strerror", None) or str(error)).split())[:300]) or type(error).__name__
+    said = f"no {error}" if isinstance(error, KeyError) else getattr(error, "strerror", None) or str(error)
+    return printable(" ".join(said.split())[:300]) or type(error).__name__
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """What composes batches: chance, equally many images of each class, some of some classes, partners at every level.
 
 A rule has `count(size)`, batches of `size` images in an epoch, and `batches(size, rng)`, as many batches of image
-indexes, none of them twice; its `name` and `limit` (how many images there are for a batch) are for people.
+indexes, but for `Mixed` none twice; its `name` and `limit` (how many images there are for a batch) are for people.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from solo.data.layouts.layout import Layout
-from solo.data.storage.facts import ReadingKeys, Sample
+from solo.data.storage.facts import ReadingKeys
 from solo.taxonomy import Taxonomy
 
 Stats = tuple[float, ...]
@@ -53,7 +53,7 @@ class DatasetSpec:
     reading: ReadingKeys = ReadingKeys()  # how files become images
     unknown_classes: Literal["raise", "drop", "label"] = "raise"  # label: images keep what they share with training's
     holdout: tuple[float, str | None] = (0.0, None)  # share of the training images that validate, and where these are
-    sample: Sample = Sample()  # of own training images
+    side: int = 0  # of own training images, pixels of the median shorter side; 0: nobody looked
     notes: tuple[str, ...] = ()  # what was found in own images and has to be said, a line each
     format: str = "image_folder"  # how own images are stored, `data.format`
     nested: bool = False  # whether folders in folders are the levels of the tree of own images

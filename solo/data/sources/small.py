@@ -46,9 +46,8 @@ def fashion_mnist(spec: DatasetSpec, request: Request) -> ArrayDataset:
         files = find_fashion(prefix, request.root)
     if files is None:
         wanted = "the files {train,t10k}-images-idx3-ubyte[.gz] and {train,t10k}-labels-idx1-ubyte[.gz]"
-        package = f"Debian's package dataset-fashion-mnist ({DEBIAN_FASHION_MNIST})"
-        rest = f"leave it out for {package}" if request.path else f"install {package}"
-        what = f"no Fashion-MNIST in {request.path or package} ({why})"
+        what = f"no Fashion-MNIST in {request.path or DEBIAN_FASHION_MNIST} ({why})"
+        rest = f"install Debian's package dataset-fashion-mnist ({DEBIAN_FASHION_MNIST}) and leave it out"
         raise UserError(f"{what}; set data.train_path to a folder with {wanted}, or {rest}")
     return ArrayDataset(*read_fashion(*files), request.transform, request.target_transform)
 
@@ -105,10 +104,7 @@ def cifar100_part(spec: DatasetSpec, request: Request) -> Pairs:
 
 
 def cifar10c(spec: DatasetSpec, request: Request) -> Pairs:
-    """CIFAR-10-C: the training images are CIFAR-10's, the validation images are corrupted.
-
-    Its path is a folder with `labels.npy` and a file per corruption, or one of these files.
-    """
+    """CIFAR-10-C, a folder or one file of it; the training images are CIFAR-10's, the validation images corrupted."""
     if request.split != "val":
         return cifar(spec, request)
     path = request.root

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from solo.data.storage.facts import Problems, Stored, is_image_name
-from solo.errors import BrokenImageError, UserError, explained, reason
+from solo.errors import BrokenImageError, UserError, explained, reason, some
 from solo.files import write_text
 from solo.untrusted import parse_json
 
@@ -241,12 +241,6 @@ class H5File:
         return {"path": self.path, "_handle": None, "_owner": -1}
 
 
-def h5_images(path: Path) -> list[Stored]:
-    """All images of a file, class by class."""
-    file = H5File(path.expanduser())
-    return [file.image(f"{name}/{image}") for name, images in read_index(file.path).items() for image in images]
-
-
 @functools.lru_cache(maxsize=8)
 def read_hub(path: str, train: bool = True) -> Any:
     """A split of a data set: `train`, else `validation`, or `test` where there is none; of `NAME:SPLIT` that one."""
@@ -265,21 +259,13 @@ def read_hub(path: str, train: bool = True) -> Any:
     wanted = [split] if split else ["train"] if train else ["validation", "valid", "val", "test"]
     found = [name for name in wanted if name in data]
     if not found:
-        advice = f"add one of {', '.join(map(str, data))}: NAME:SPLIT"
-        raise UserError(f"{path} has no split {' or '.join(wanted)}; {advice}")
+        raise UserError(f"{path} has no split {' or '.join(wanted)}; add one of {some(data, 20)}: NAME:SPLIT")
     return data[found[0]]
 
 
 def is_here(path: str) -> bool:
     """Whether a data set of the hub can be read without a network: a folder, or loaded by this process already."""
     return Path(path.partition(":")[0]).expanduser().is_dir() or path in _LOADED
-
-
-def hub_bytes(data: Any, row: int) -> bytes:
-    """The bytes of the image file in the only column of a data set; none where the row has no image."""
-    (cell,) = data[row].values()
-    bytes_, path = ((cell or {}).get(key) for key in ("bytes", "path"))
-    return bytes_ or (Path(path).read_bytes() if path and os.path.isfile(path) else b"")
 
 
 @contextmanager
@@ -348,6 +334,5 @@ def _require_inside(source: Path, name: str, folder: Path) -> Path:
     root = os.path.realpath(folder)
     place = os.path.realpath(os.path.join(root, name.replace("\\", "/")))
     if place != root and not place.startswith(root + os.sep):
-        what = f"{name!r} would be written outside of {folder}"
-        raise UserError(f"{source}: {what}; the archive is not what it should be, fetch it again")
+        raise UserError(f"{source}: {name!r} would be written outside of {folder}; fetch the archive again")
     return Path(place)

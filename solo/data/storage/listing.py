@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from solo.data.storage.containers import as_text, columns_of, h5_images, hub_bytes, label_table, read_hub, read_shards
+from solo.data.storage import containers
+from solo.data.storage.containers import as_text, columns_of
 from solo.data.storage.facts import Parts, Problems, Stored, image_folders, is_image_name
-from solo.errors import UserError, did_you_mean, explained, reason, some
+from solo.errors import UserError, did_you_mean, explained, some
 from solo.untrusted import parse_json
 
 Table = dict[str, list[str]]
@@ -64,8 +65,8 @@ def _table(path: Path, wanted: Wanted) -> Listing:
 
 def _shards(path: Path, wanted: Wanted) -> Listing:
     problems = Problems(wanted.skip)
-    samples = list(read_shards(path, problems).values())
-    table = label_table(samples) if wanted.label_columns != [] else {}
+    samples = list(containers.read_shards(path, problems).values())
+    table = containers.label_table(samples) if wanted.label_columns != [] else {}
     likely = ["cls"] if "cls" in table else list(table)
     columns = _labels(table, wanted.label_columns, likely, path)
     # The first of several images is the one.
@@ -75,7 +76,7 @@ def _shards(path: Path, wanted: Wanted) -> Listing:
 
 def _hub(path: Path, wanted: Wanted) -> Listing:
     name = str(path)
-    data = read_hub(name, wanted.train)
+    data = containers.read_hub(name, wanted.train)
     kinds = {column: type(feature).__name__ for column, feature in data.features.items()}
     pictures = [column for column, kind in kinds.items() if kind == "Image"]
     column = wanted.path_column or next(iter(pictures), None)
@@ -88,7 +89,7 @@ def _hub(path: Path, wanted: Wanted) -> Listing:
     encoded = data.cast_column(column, type(data.features[column])(decode=False)).select_columns([column])
     images = [
         # By its fingerprint the package knows data that are the same.
-        Stored(f"{name}#{row}", None, f"{encoded._fingerprint} {row}", functools.partial(hub_bytes, encoded, row))
+        Stored(f"{name}#{row}", None, f"{encoded._fingerprint} {row}", functools.partial(_hub_bytes, encoded, row))
         for row in range(len(encoded))
     ]
     return Listing(images, _rows(table, columns, len(images)), tuple(columns), column)
@@ -102,9 +103,17 @@ def _hub_labels(data: Any, column: str) -> list[str]:
     return [json.dumps(cell) if isinstance(cell, (list, dict)) else as_text(cell) for cell in cells]
 
 
+def _hub_bytes(data: Any, row: int) -> bytes:
+    """The bytes of the image file in the only column of a data set; none where the row has no image."""
+    (cell,) = data[row].values()
+    bytes_, path = ((cell or {}).get(key) for key in ("bytes", "path"))
+    return bytes_ or (Path(path).read_bytes() if path and os.path.isfile(path) else b"")
+
+
 def _h5(path: Path, wanted: Wanted) -> Listing:
-    images = h5_images(path)
-    return Listing([*images], [(image.part.partition("/")[0],) for image in images])
+    file = containers.H5File(path.expanduser())
+    found = [(name, image) for name, images in containers.read_index(file.path).items() for image in images]
+    return Listing([file.image(f"{name}/{image}") for name, image in found], [(name,) for name, _ in found])
 
 
 READERS: dict[str, tuple[Callable[[Path, Wanted], Listing], str]] = {
@@ -133,13 +142,9 @@ def _read_table(file: Path, size: int, changed_ns: int) -> Table:
     kind = file.suffix.lower()
     if kind not in _TABLES:
         raise UserError(f"the table {file} is of no known kind; its name must end in {', '.join(_TABLES)}")
-    try:
+    kinds = (ValueError, OSError, csv.Error, TypeError, AttributeError)
+    with explained(f"the table {file} can't be read as {kind[1:]}", "correct it, or write it as UTF-8", *kinds):
         table = _TABLES[kind](file)
-    except UserError:
-        raise
-    except (ValueError, OSError, csv.Error, TypeError, AttributeError) as error:
-        remedy = "; write it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
-        raise UserError(f"the table {file} can't be read as {kind[1:]} ({reason(error)}){remedy}") from error
     if not table or not next(iter(table.values())):
         raise UserError(f"the table {file} has no rows")
     return table
