@@ -15,10 +15,7 @@ from solo.plugin import is_path
 
 
 def check_method(values: dict[str, Any], own: dict[str, Any] | None = None) -> Iterator[Problem]:
-    """Method, `method_kwargs` (checked and completed in place), its objective and how views go with it.
-
-    With `own`, as in `check`, a method that isn't ours is the caller's to check.
-    """
+    """Method, `method_kwargs` (completed in place), objective and views; `own`, as in `check`: any method may be."""
     method, trained = facts_of(values.get("method")), values.get("pretrain_method")
     if method and method.kwargs:
         values["method_kwargs"], problems = check_kwargs(values["method_kwargs"] or {}, method.kwargs, own)
@@ -292,10 +289,7 @@ def _on_the_command_line(values: Values) -> Iterator[Row]:
 
 
 def unread_keys(checked: Values, schema: type, typed: Callable[[str], bool]) -> Iterator[tuple[bool, Problem]]:
-    """Find keys that hold something else than their default, and that nothing reads.
-
-    `typed` says whether a key was written on the command line; of each one found that is said, and what is wrong.
-    """
+    """Keys of another value than their default that nothing reads; whether one was `typed`, and the problem."""
     keys = dict(walk(schema))
     for rows, everywhere in ((_anywhere(checked), True), (_on_the_command_line(checked), False)):
         for named, reads, where in rows:

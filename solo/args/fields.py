@@ -54,10 +54,7 @@ class Key:
 
 
 def key(default: Any, help: str, open: bool = False, matters: bool = True, **bounds: float) -> Any:
-    """A dataclass field; `default` is a value, `REQUIRED`, or the class of a section. Bounds: `ge gt le lt`.
-
-    With `matters=False` it is `idle`.
-    """
+    """A field with a default value, `REQUIRED` or a section's class; bounds are `ge gt le lt`; `matters`: not `idle`."""
     metadata = {"help": help, "bounds": bounds, "open": open, "matters": matters}
     if default is REQUIRED:
         return dataclasses.field(metadata=metadata)
@@ -68,10 +65,7 @@ def key(default: Any, help: str, open: bool = False, matters: bool = True, **bou
 
 
 def idle(default: Any, help: str, **bounds: float) -> Any:
-    """A key, or a section, that doesn't change what a run computes: where its files lie, how fast they are read, ...
-
-    A run may be resumed with another value, and results are compared regardless of it.
-    """
+    """A key or section that doesn't change what a run computes: it may differ in resumed runs and in comparisons."""
     return key(default, help, open=False, matters=False, **bounds)
 
 
