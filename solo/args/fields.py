@@ -54,7 +54,7 @@ class Key:
 
 
 def key(default: Any, help: str, open: bool = False, matters: bool = True, **bounds: float) -> Any:
-    """A field with a default value, `REQUIRED` or a section's class; bounds are `ge gt le lt`; `matters`: not `idle`."""
+    """A field: its default value, `REQUIRED` or a section's class; bounds are `ge gt le lt`; `matters`: not `idle`."""
     metadata = {"help": help, "bounds": bounds, "open": open, "matters": matters}
     if default is REQUIRED:
         return dataclasses.field(metadata=metadata)

@@ -58,7 +58,7 @@ def refuse_resolvers(values: DictConfig | list[Any], shown: str) -> None:
 
 
 def read_yaml(file: Path) -> Any:
-    """The plain values of a YAML file; a `ConfigError`: it is none, can't be read, is too large, too deep or endless."""
+    """The plain values of a YAML file; a `ConfigError`: it is none, not readable, too large, too deep or endless."""
     return _read(file, lambda text: yaml.load(text, Loader=_LOADER))[0]  # noqa: S506 (a safe one)
 
 
