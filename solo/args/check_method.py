@@ -7,7 +7,7 @@ runs, a word on the command line that changes nothing is a mistake.
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from solo.args.fields import Problem, Values, check, get, keys_of, unknown, walk
+from solo.args.fields import Checked, Problem, Values, check, get, keys_of, unknown, walk
 from solo.data.catalogue.registry import DATASETS, DatasetSpec
 from solo.hex.catalogue import NOT_FUSED, NOT_IN_RING, POLICIES, PolicyFacts, policy_facts, whom_shown
 from solo.methods.catalogue import CATALOGUE, facts_of, has_slow_copy, names
@@ -63,9 +63,7 @@ def check_method(values: dict[str, Any], own: dict[str, Any] | None = None) -> I
         yield "hex.distance_min", text
 
 
-def check_kwargs(
-    given: Values, schema: type, own: dict[str, Any] | None = None
-) -> tuple[dict[str, Any], list[Problem]]:
+def check_kwargs(given: Values, schema: type, own: dict[str, Any] | None = None) -> Checked:
     """`method_kwargs` against their schema, and against what it says of them together (`problems`)."""
     checked, problems = check(given, schema, "method_kwargs.", own)
     together = getattr(schema, "problems", None)

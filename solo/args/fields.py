@@ -192,15 +192,14 @@ _ABSENT = {
 
 # One thing to fix: a key, and a text that continues the sentence which begins with the key, as the user wrote it.
 Problem = tuple[str, str]
+Checked = tuple[dict[str, Any], list[Problem]]
 
 
 class ParseError(ConfigError, AssertionError):
     """What solo-learn's `parse_cfg` asserted; code written for it may catch it as an `AssertionError`."""
 
 
-def check(
-    values: Mapping[str, Any], schema: type, path: str = "", own: dict[str, Any] | None = None
-) -> tuple[dict[str, Any], list[Problem]]:
+def check(values: Values, schema: type, path: str = "", own: dict[str, Any] | None = None) -> Checked:
     """Compare a section of plain dicts, lists and numbers with its schema.
 
     `path` says where it stands, `""` or ending in a dot. `own` is for what a program adds: keys that are none are put
