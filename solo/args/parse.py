@@ -95,9 +95,8 @@ def resolve(values: Mapping[str, Any], found: DatasetSpec) -> tuple[dict[str, An
     """A copy with what is null and can be known, by the data set as it was found, and what each new value is from."""
     settings, spec = _Settings(values), get_spec(found.name)
     pretraining = "method" in values
-    if values["name"] is None:
-        what = values["method"] if pretraining else "evaluate" if "features" in values else "linear"
-        settings.put("name", f"{what}-{values['data']['dataset']}", "derived")
+    what = values["method"] if pretraining else "evaluate" if "features" in values else "linear"
+    settings.fill("name", f"{what}-{values['data']['dataset']}", "derived")
     devices = count_devices(values["devices"], values["accelerator"]) if "devices" in values else 1
     settings.fill("data.num_workers", max(1, min(_MOST_WORKERS, usable_cores() // devices)), "cores for each device")
     if values["data"]["format"] == "image_folder" and not values["data"].get("no_labels"):
