@@ -212,9 +212,8 @@ def _types(policies: Iterable[PolicyFacts]) -> str:
 
 def _of_hex(values: Values) -> Iterator[Row]:
     method, policy, rows = facts_of(get(values, "method")), policy_facts(get(values, "hex.policy")), POLICIES.values()
-    kin = [facts for facts in rows if facts.shown == get(values, "hex.kin")]
     shown = whom_shown(get(values, "hex.policy"), get(values, "hex.show"))
-    finding = [policy, *kin]
+    finding = [policy, *(facts for facts in rows if facts.shown == get(values, "hex.kin"))]
     asked = [*finding, *([shown] if shown else [])]
     acts, dropped = bool(policy.path), "release" in (policy.variant, get(values, "hex.variant"))
     action = (get(values, "hex.action") or ("drop" if dropped else policy.action)) if acts else None
@@ -225,20 +224,17 @@ def _of_hex(values: Values) -> Iterator[Row]:
     having = _types(facts for facts in rows if facts.kwargs)
     own = is_path(get(values, "hex.policy")) or any(facts.kwargs for facts in asked)
     yield "hex: policy_kwargs", own, f"by a policy of your own, type=module:name, or {having}"
-    several = method is None or method.negatives == "rows" or (method.hex == "blends" and acts)
     comparing = ", ".join(names(lambda facts: facts.negatives == "rows"))
     where = f"in methods that compare all rows with each other, where an anchor can have several positives: {comparing}"
-    yield "hex: positives", several, where
+    yield "hex: positives", method is None or method.negatives == "rows" or (method.hex == "blends" and acts), where
     labelled = any(facts.labels for facts in asked) or get(values, "hex.named", True)
     yield "hex: level", labelled, f"{_types(facts for facts in rows if facts.labels)}, or hex.named=True"
     weighs = get(values, "hex.kin") or (action == "weigh" and any(facts.selects for facts in asked))
     where = "where relatives are weighed: hex.action=weigh and hex.variant=reweight"
     yield "hex: beta tau_plus", weighs, f"{_types(facts for facts in rows if facts.selects)}, {where}"
-    yield "hex: softness confident", action == "pull", "where relatives are pulled: hex.action=pull"
-    yield "hex: share", action == "pull", "with hex.action=pull"
+    yield "hex: share softness confident", action == "pull", "where relatives are pulled: hex.action=pull"
     yield "hex: show_share", shown, "with hex.show or type=HEX"
-    drawn = any(facts.table for facts in finding)
-    yield "hex: drawn mix", drawn, _types(facts for facts in rows if facts.table)
+    yield "hex: drawn mix", any(facts.table for facts in finding), _types(facts for facts in rows if facts.table)
     yield "hex: temperature_period", get(values, "hex.temperature_max"), "with hex.temperature_max"
     yield "hex: kin", action in ("pull", "drop"), "with hex.action=pull or drop"
     finds = acts and any(facts.selects or facts.table for facts in finding)
@@ -246,8 +242,7 @@ def _of_hex(values: Values) -> Iterator[Row]:
     yield "hex: warm_epoch variant temperature temperature_max denominator", acts, _ACTING
     blends = acts and (method is None or method.hex in (None, "blends"))
     yield "hex: alpha scale", blends, f"{_ACTING}, in {', '.join(names(lambda facts: facts.hex == 'blends'))}"
-    named = _with(values, "hex.policy", "adaptive", "fixed")[0]
-    yield "hex: named", named, "with type=HEX_adaptive or HEX_fixed"
+    yield "hex: named", _with(values, "hex.policy", "adaptive", "fixed")[0], "with type=HEX_adaptive or HEX_fixed"
 
 
 def _anywhere(values: Values) -> Iterator[Row]:
@@ -306,9 +301,7 @@ def unread_keys(checked: Values, schema: type, typed: Callable[[str], bool]) -> 
         for named, reads, where in rows:
             section, _, inside = named.rpartition(": ")
             for key in (f"{section}.{name}".lstrip(".") for name in ([] if reads else inside.split())):
-                value, by_hand = get(checked, key), typed(key)
-                # A refused value is None as well.
-                if value is None or (key in keys and value == keys[key].default and not by_hand):
-                    continue
-                if by_hand or everywhere:
+                value, by_hand = get(checked, key), typed(key)  # a refused value is None as well
+                is_set = everywhere and not (key in keys and value == keys[key].default)
+                if value is not None and (by_hand or is_set):
                     yield by_hand, (key, f" does nothing here: it is read {where}; leave it out")

@@ -14,7 +14,7 @@ import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Union
+from typing import Any, ClassVar, Literal, Union
 
 from typing_extensions import dataclass_transform
 
@@ -85,8 +85,11 @@ def derived(default: Any = None) -> Any:
 class Section:
     """What all sections of a configuration are: frozen dataclasses, made with their keys by name."""
 
-    def __init_subclass__(cls) -> None:
+    POSITIONAL: ClassVar[tuple[str, ...]] = ()  # keys that a command's first words are
+
+    def __init_subclass__(cls, positional: tuple[str, ...] = ()) -> None:
         dataclass(frozen=True, kw_only=True)(cls)
+        cls.POSITIONAL = positional or cls.POSITIONAL
 
 
 def keys_of(schema: type) -> dict[str, Key]:
@@ -101,8 +104,7 @@ def extra_keys_of(schema: type) -> dict[str, Key]:
 
 @functools.cache
 def _read_keys(schema: type) -> dict[str, Key]:
-    hints = typing.get_type_hints(schema)
-    keys = {}
+    hints, keys = typing.get_type_hints(schema), {}
     for field in dataclasses.fields(schema):
         if "derived" in field.metadata:
             continue
@@ -234,10 +236,10 @@ def check(
         name, value = path + found.name, values.get(found.name, "???")
         if found.section:
             return section({} if value in ("???", None) else value, found.section, name + ".")
-        if value == "???" or (found.required and value in (*_NOTHING, [])):
-            if found.required:
-                problems.append((name, f" is missing; give {describe_type(found.type)}: {found.help}"))
-                return None
+        if found.required and value in ("???", *_NOTHING, []):
+            problems.append((name, f" is missing; give {describe_type(found.type)}: {found.help}"))
+            return None
+        if value == "???":
             return copy.copy(found.default)
         if found.open and own is not None and isinstance(value, str):
             return value

@@ -162,10 +162,10 @@ def _classes(settings: _Settings, spec: DatasetSpec, found: DatasetSpec) -> None
 def _images(settings: _Settings, spec: DatasetSpec) -> None:
     """Size and statistics: the config's, else (own images) the first pipeline's, else the data set's; and of views."""
     data, entries = settings.values["data"], settings.values["augmentations"]
-    first = entries[0]
+    first, pairs = entries[0], (("crop_size", "image_size"), ("mean", "mean"), ("std", "std"))
     if spec.num_classes is None:
-        for name, value in (("image_size", first["crop_size"]), ("mean", first["mean"]), ("std", first["std"])):
-            settings.fill(f"data.{name}", value, f"augmentations[0].{name.replace('image', 'crop')}")
+        for name, source in pairs:
+            settings.fill(f"data.{source}", first[name], f"augmentations[0].{name}")
     origin = f"data set {spec.name}"
     settings.fill("data.image_size", spec.size, origin)
     settings.fill("data.channels", spec.channels, origin)
@@ -175,7 +175,7 @@ def _images(settings: _Settings, spec: DatasetSpec) -> None:
             value = [round(sum(value) / len(value), 4)]
         settings.fill(f"data.{name}", value, origin)
     for i, entry in enumerate(entries):
-        for name, source in (("crop_size", "image_size"), ("mean", "mean"), ("std", "std")):
+        for name, source in pairs:
             if entry[name] is None:
                 entry[name] = copy.copy(data[source])
                 settings.origins[f"augmentations[{i}].{name}"] = f"data.{source}"

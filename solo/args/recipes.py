@@ -143,7 +143,16 @@ def _make(folder: Path, name: str) -> Part | None:
         return replace(found, package="_global_")
     if (folder / "data.yaml").is_file() and (folder.parent / "methods").is_dir():
         return _pretraining(folder, name)
-    return _offline(folder, name) if has_own_name(folder) else None
+    above, own = folder.parent, folder / "methods.yaml"
+    if not has_own_name(folder):
+        return None
+    if name == above.name:
+        composed = _composed(folder, name, ["common", *_images_in(folder)], {"name": f"{name}-{folder.name}"})
+        return replace(composed, made_of=[*composed.made_of, f"pretrain/{folder.name}/data.yaml"])
+    if (above / "parts" / f"{name}.yaml").is_file():
+        values = {"name": f"{above.name}_{name.removeprefix('semi_')}-{folder.name}"}
+        return _composed(folder, name, [above.name, {"parts": name}], values)
+    return _composed(folder, name, [above.name], {}, [(own, name)]) if name in read_table(own) else None
 
 
 def _pretraining(folder: Path, name: str) -> Part | None:
@@ -196,17 +205,6 @@ def _paper(folder: Path, method: str, values: dict[str, Any]) -> Part | None:
 
 def _is_recipe(folder: Path, name: str) -> bool:
     return (folder / f"{name}.yaml").is_file() or _make(folder, name) is not None
-
-
-def _offline(folder: Path, name: str) -> Part | None:
-    above, own = folder.parent, folder / "methods.yaml"
-    if name == above.name:
-        composed = _composed(folder, name, ["common", *_images_in(folder)], {"name": f"{name}-{folder.name}"})
-        return replace(composed, made_of=[*composed.made_of, f"pretrain/{folder.name}/data.yaml"])
-    if (above / "parts" / f"{name}.yaml").is_file():
-        values = {"name": f"{above.name}_{name.removeprefix('semi_')}-{folder.name}"}
-        return _composed(folder, name, [above.name, {"parts": name}], values)
-    return _composed(folder, name, [above.name], {}, [(own, name)]) if name in read_table(own) else None
 
 
 def _composed(
