@@ -93,6 +93,7 @@ class _Part:
         self.bank = None if features.train is None else _with_classes(features, features.train)
         self.labels, self.classes = features.val.labels, self.val.labels[:, -1].numpy()
         self.halves = intervals.cuts(len(self.val), protocol.seed) if protocol.intervals else None
+        self.votes = protocol.k, protocol.temperature
         self.rankings: dict[str, list[Tensor]] = {}
         self.judged: predictions.Judged | None = None
         self.gallery = None if features.queries is None else ~features.queries
@@ -108,8 +109,7 @@ class _Part:
         if "linear" in measures and self.bank is not None:
             measured.append(self.linear(self.bank))
         if "knn" in measures:
-            how = self.protocol.k, self.protocol.temperature, self.device
-            self.rankings["knn"] = knn_ranking(self.bank, self.val, *how)
+            self.rankings["knn"] = knn_ranking(self.bank, self.val, *self.votes, self.device)
             measured.append(self.accuracies("knn"))
         if "retrieval" in measures:
             found, *halves = [retrieve(**one, top_k=self.protocol.top_k) for one in self.asked()]
@@ -152,8 +152,7 @@ class _Part:
         """Top-1 and top-5 of each level by a ranking, and the mean over its classes."""
         each, found = hits(self.rankings[name], self.val.labels), []
         if self.bank is None and self.halves is not None:  # the measured images vote themselves
-            how = self.protocol.k, self.protocol.temperature, self.halves, self.device
-            ends = neighbour_intervals(self.val, each, *how)
+            ends = neighbour_intervals(self.val, each, *self.votes, self.halves, self.device)
         else:
             ends = [self.independent(one) for one in each]
         for level, column in enumerate(self.val.labels.numpy().T):

@@ -233,8 +233,7 @@ class NoNegative(EveryNegative):
 class FalseNegatives:
     """``fnc``: the nearest few that are near enough to any view of the anchor (Huynh et al., WACV 2022, 2011.11765).
 
-    Dropped they are *eliminated*, pulled they are *attracted*; the support views are the anchor's other views in the
-    batch.
+    Dropped they are *eliminated*, pulled they are *attracted*; support views are the anchor's others in the batch.
     """
 
     nearest: int = 10  # at most so many of a row

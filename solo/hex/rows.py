@@ -1,7 +1,4 @@
-"""The rows of the HEX loss, a block at a time: who is in a denominator, who is pulled, and the gradient of both.
-
-The local term and its debiasing are those of ``solo/hex/loss``, in log space.
-"""
+"""The rows of the HEX loss, see ``solo/hex/loss``: who is in a denominator, who is pulled, and the gradient of both."""
 
 import math
 from dataclasses import dataclass
@@ -67,11 +64,10 @@ class ListSoftmax:
 
 
 class LocalTerm:
-    """``log L_i = log |H(i)| + LSE((1 + beta) x) - LSE(beta x)`` over H(i), for a block of rows.
+    """``log L_i = log |H(i)| + LSE((1 + beta) x) - LSE(beta x)`` over H(i), of logits and H(i) (R, N).
 
-    Of logits and H(i) (R, N). On a CPU over a list of H(i), a small share of the row; elsewhere over whole rows: see
-    `listed`. Logs are -inf where H(i) is empty. Weights are relative to the mean of exp(beta x) over H(i) or `among`
-    (R, N); `whole` makes numbers of whole rows, where N isn't all keys.
+    On a CPU over a list of H(i), a small share of the row, see `listed`. Logs are -inf where H(i) is empty. Weights are
+    relative to the mean of exp(beta x) over H(i) or `among` (R, N); `whole` is as in `MaskedSoftmax`.
     """
 
     def __init__(
@@ -114,9 +110,9 @@ class LocalTerm:
 def debias(
     log_local: Tensor, log_size: Tensor, x: Tensor, tau_plus: float, inverse_temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """``log max( (L - tau_plus |H| exp(x)) / (1 - tau_plus), |H| exp(-1 / tau) )`` of each of K terms.
+    """``log max( (L - tau_plus |H| exp(x)) / (1 - tau_plus), |H| exp(-1 / tau) )`` of K terms of positives' logits x.
 
-    And whether each is above its lower bound, where it has a gradient. ``x`` are the logits of the positives.
+    And whether each is above its lower bound, where it has a gradient.
     """
     log_floor = log_size - inverse_temperature
     if tau_plus == 0:
@@ -198,10 +194,7 @@ class HexRows(InfoNCERows):
     def _split(
         self, block: Block, terms: Terms, hierarchy: Tensor, chosen: Tensor | None, rest: MaskedSoftmax, own: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss of terms whose denominator has hierarchy negatives, a rest and, ``own``, the term; its gradients.
-
-        What was seen is recorded where somebody is said to be ``chosen``.
-        """
+        """The loss of terms whose denominator has hierarchy negatives, a rest and, ``own``, the term; its gradients."""
         local = LocalTerm(block.x, hierarchy, self.beta, block.negative if self.relative else None, self.whole)
         log_size = terms.of(local.log_size)
         positive = (terms.mean, self.tau_plus, self.inverse_temperature)
@@ -226,7 +219,7 @@ class HexRows(InfoNCERows):
         grad = rest.gradient(self.per_row(terms, d_rest, len(block.x)))
         local.add_gradient(grad, self.per_row(terms, d_local, len(block.x)))
         bounded = (~active & (log_debiased > -torch.inf)).to(block.x.dtype)
-        if chosen is not None:
+        if chosen is not None:  # what is seen is recorded once
             size = local.size if self.action.name == "weigh" else self.whole(chosen.sum(dim=1, dtype=torch.int32))
             self._record(terms, size, rest.lse, local.log, local_share, bounded)
         return loss, d_positive, grad
