@@ -125,10 +125,9 @@ def checked_kwargs(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """A backbone's settings, which somebody else may have stored; a `UserError` unless plain, without files."""
     for key, value in kwargs.items():
         if key in _WEIGHTS or not _is_plain(value):
-            raise UserError(
-                f"backbone.kwargs: {key}={str(value)[:60]!r} is refused: numbers below {_LARGEST:,} and words are "
-                "allowed, no files, addresses or weights; finetune_from and pretrained_feature_extractor load weights"
-            )
+            what = f"{key}={str(value)[:60]!r} is refused: numbers below {_LARGEST:,} and words are allowed, no files"
+            cure = "finetune_from and pretrained_feature_extractor load weights"
+            raise UserError(f"backbone.kwargs: {what}, addresses or weights; {cure}")
     return dict(kwargs)
 
 
@@ -260,7 +259,5 @@ def check_single(backbone: nn.Module, size: int, channels: int) -> None:
         try:
             copy.deepcopy(backbone).train()(torch.zeros(1, channels, size, size))
         except ValueError as error:
-            raise UserError(
-                "optimizer.batch_size=1 is too small: BatchNorm of this backbone has one value a channel "
-                f"in an image of {size} pixels; give at least 2"
-            ) from error
+            what = "optimizer.batch_size=1 is too small: BatchNorm of this backbone has one value a channel"
+            raise UserError(f"{what} in an image of {size} pixels; give at least 2") from error
