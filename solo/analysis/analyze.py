@@ -169,12 +169,10 @@ def findings(analysis: Analysis) -> list[Finding]:
 def _found(analysis: Analysis, run: Run) -> Iterator[tuple[Any, ...]]:
     """Topic, value, unit, sentence, and whether it is bad news."""
     labelling, numbers = analysis.labelling, run.last.spaces[analysis.spaces[0]]
-    if numbers.effective_rank < max(2.0, 0.05 * min(numbers.dim, numbers.count)):
-        text = (
-            f"The whole {SPACES[analysis.spaces[0]]} fills only {numbers.effective_rank:.1f} directions of "
-            f"{numbers.dim}: a global (dimensional) collapse."
-        )
-        yield "Global collapse", f"{numbers.effective_rank:.1f}", f"of {numbers.dim}", text, True
+    rank, dim, space = numbers.effective_rank, numbers.dim, SPACES[analysis.spaces[0]]
+    if rank < max(2.0, 0.05 * min(dim, numbers.count)):
+        text = f"The whole {space} fills only {rank:.1f} directions of {dim}: a global (dimensional) collapse."
+        yield "Global collapse", f"{rank:.1f}", f"of {dim}", text, True
     fine, coarse = numbers.knn[labelling.level], numbers.knn[labelling.superlevel]
     if math.isfinite(fine):
         more = f"; {coarse:.1f} % of its {labelling.superlevel}" if labelling.nested and math.isfinite(coarse) else ""
@@ -189,10 +187,9 @@ def _found(analysis: Analysis, run: Run) -> Iterator[tuple[Any, ...]]:
         yield "Poorest superclass inside", f"{worst.ratio:.2f}", "local / global", text, worst.ratio < 0.3
     if numbers.pairs:
         pair, names = numbers.pairs[0], labelling.names[-1]
-        done = pair.mixing >= 0.9
-        end = "have collapsed onto each other." if done else "are mixed most of all pairs."
+        end = "have collapsed onto each other." if pair.mixing >= 0.9 else "are mixed most of all pairs."
         text = f"“{names[pair.first]}” and “{names[pair.second]}” {end}"
-        yield "Closest to collapse", f"{pair.mixing:.2f}", "mixing", text, done
+        yield "Closest to collapse", f"{pair.mixing:.2f}", "mixing", text, pair.mixing >= 0.9
     agreement = numbers.agreement
     if agreement is not None and math.isfinite(agreement.cophenetic):
         share = "" if math.isnan(agreement.recovered) else f", {100 * agreement.recovered:.0f} % of its nodes exactly"
@@ -327,11 +324,6 @@ def write_report(analysis: Analysis, figures: Sequence[Figure], image: Images | 
         smooth = "" if small else ' class="smooth"'
         return Markup(f'<img{smooth} alt="image {row}" src="{embedded(stream.getvalue(), kind)}">')
 
-    def chips(figure: Figure) -> Mapping[str, str]:
-        """The names and colours of a legend, where there are several, and not too many to be of use."""
-        legend = figure.legend or legend_of(figure.panels)
-        return legend if 1 < len(legend) <= 40 else {}
-
     sections = []
     for name, lede in SECTIONS.items():
         inside = [figure for figure in figures if figure.section == name]
@@ -347,7 +339,7 @@ def write_report(analysis: Analysis, figures: Sequence[Figure], image: Images | 
         colours={run.name: run.colour for run in analysis.runs},
         topics={topic: [one for one in found if one.topic == topic] for topic in dict.fromkeys(f.topic for f in found)},
         sections=sections,
-        legend_of=chips,
+        legend_of=lambda one: one.legend or legend_of(one.panels),
         switches=lambda one: bool(legend_of(one.panels)),
         plot=lambda panel: places[id(panel)],
         panels=Markup(data),

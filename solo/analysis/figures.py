@@ -41,8 +41,7 @@ def trend_figures(analysis: Analysis) -> list[fig.Figure]:
         trend("Of these, same superclass", "%", space, "relatives"),
     ]
     found["tree-drift"] = _tree_over_time(analysis, trend)
-    if sizes := _batch_sizes(analysis):
-        found["batch-size"] = sizes
+    found["batch-size"] = _batch_sizes(analysis)
     bands = " Bands: 95 % intervals over the images, from random halves; runs see the same ones, so smaller "
     bands = f"{bands}differences can be real." if analysis.over_time else ""
     return [analysis.figure(key, panels, bands=bands) for key, panels in found.items()]
@@ -230,8 +229,7 @@ def _trees(analysis: Analysis) -> fig.Figure:
     labelling, classes = analysis.labelling, analysis.labelling.level
     for run in analysis.runs:
         numbers = run.last.spaces[analysis.spaces[0]]
-        if numbers.tree is None or numbers.tree.num_leaves > 150:
-            panels = []
+        if numbers.tree is None or numbers.tree.num_leaves > 150:  # as of all runs, which have the same classes
             break
         note = f"agreement with the labels {numbers.agreement.cophenetic:.2f}" if numbers.agreement else ""
         panels.append(_dendrogram(analysis, numbers.tree, numbers.classes.tolist(), analysis.titled(run, note)))
@@ -268,19 +266,19 @@ def _profile(analysis: Analysis) -> fig.Figure:
     """The collapse profile: local over global rank of every node."""
     labelling, panels = analysis.labelling, []
     for space in analysis.spaces:
-        profiles = [(run, run.last.spaces[space].profile) for run in analysis.runs]
-        ratios = [(run, {(node.level, node.node): node.ratio for node in profile}) for run, profile in profiles]
-        nodes = {(node.level, node.node): node for node in profiles[0][1] if node.level >= 0}
-        order = [key for key in nodes if key[0] == 0]
-        if max((level for level, _ in nodes), default=0) and len(nodes) <= _MOST_ROWS:
-            below = {top: [key for key in nodes if key[0] == 1 and nodes[key].parent == top[1]] for top in order}
-            order = [key for top, children in below.items() for key in (top, *children)]
+        # Of each node of the labels, which all runs share, what every run says; the first one is the root.
+        nodes = list(zip(*(run.last.spaces[space].profile for run in analysis.runs), strict=True))[1:]
+        order = [of for of in nodes if of[0].level == 0]
+        if len(nodes) <= _MOST_ROWS:
+            below = [[of for of in nodes if of[0].level == 1 and of[0].parent == top[0].node] for top in order]
+            order = [of for top, children in zip(order, below, strict=True) for of in (top, *children)]
         if len(order) > _MOST_ROWS:
-            order.sort(key=lambda key: min(of.get(key, math.nan) for _, of in ratios))  # noqa: B023
+            order.sort(key=lambda of: min(node.ratio for node in of))
         rows = []
-        for key in order[:_MOST_ROWS]:
-            marks = [(run.name, of.get(key, math.nan), run.colour) for run, of in ratios]
-            rows.append(fig.DotRow(labelling.names[labelling.superclass + key[0]][key[1]], marks, key[0]))
+        for of in order[:_MOST_ROWS]:
+            marks = [(run.name, node.ratio, run.colour) for run, node in zip(analysis.runs, of, strict=True)]
+            name = labelling.names[labelling.superclass + of[0].level][of[0].node]
+            rows.append(fig.DotRow(name, marks, of[0].level))
         title = SPACES[space].capitalize() + (f", the {_MOST_ROWS} lowest" if len(nodes) > len(rows) else "")
         panels.append(fig.dots(title, "local / global effective rank", rows, reference=1.0))
     return analysis.figure("collapse-profile", panels)
@@ -294,10 +292,9 @@ def _confusable(analysis: Analysis) -> fig.Figure:
         best[pair.first, pair.second] = max(best.get((pair.first, pair.second), 0.0), pair.mixing)
     rows = []
     for a, b in sorted(best, key=lambda key: -best[key])[:12]:
-        mixing = [numbers.mixing_of(a, b) for numbers in spaces]
-        marks = [(run.name, value, run.colour) for run, value in zip(analysis.runs, mixing, strict=True)]
+        marks = [(run.name, n.mixing_of(a, b), run.colour) for run, n in zip(analysis.runs, spaces, strict=True)]
         rows.append(fig.DotRow(f"{names[a]} · {names[b]}", marks))
-    return analysis.figure("confusable", [fig.dots("", "mixing", rows)] if rows else [])
+    return analysis.figure("confusable", [fig.dots("", "mixing", rows)])
 
 
 def _examples(analysis: Analysis) -> fig.Figure:
@@ -324,12 +321,8 @@ def nearest_in_batch(features: Array, labels: Array, names: Sequence[str], seed:
     """
     rng = np.random.default_rng(seed)
     batch = rng.choice(len(features), min(_BATCH, len(features)), replace=False)
-    anchors: list[int] = []
-    for fresh in (True, False):
-        for place, row in enumerate(batch):
-            new = labels[row] not in labels[batch[anchors]] if anchors else True
-            if len(anchors) < _ANCHORS and place not in anchors and (new or not fresh):
-                anchors.append(place)
+    first = sorted(np.unique(labels[batch], return_index=True)[1].tolist())  # the first image of each superclass
+    anchors = [*first, *(place for place in range(len(batch)) if place not in first)][:_ANCHORS]
     z = unit(features[batch])
     called = [*names, "unlabelled"]  # the last: of -1
     rows = []

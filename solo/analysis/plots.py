@@ -63,7 +63,7 @@ def curves(rows: Sequence[Row], title: str = "") -> Figure:
             if key in ("hex/threshold", "hex/hierarchy_negatives"):  # zero or nothing before HEX's warm-up has ended
                 points = list(dropwhile(lambda point: point[1] == 0, points))
             if points:
-                x, y = (list(values) for values in zip(*points, strict=True))
+                x, y = zip(*points, strict=True)
                 series.append(Series(called, x, y, run_colour(place)))
         if series:
             values = [value for line in series for value in line.y]
@@ -146,9 +146,8 @@ def embed(features: Array, embedding: Embedding, seed: int) -> Array:
     if embedding == "pca" or count < 4:  # three points fit into a plane as they are
         centred = features - features.mean(axis=0)
         left, scale, _ = np.linalg.svd(centred.astype(np.float64), full_matrices=False)
-        points = np.zeros((count, 2))
-        points[:, : len(scale[:2])] = left[:, :2] * scale[:2]
-        return points
+        points = left[:, :2] * scale[:2]
+        return np.pad(points, ((0, 0), (0, 2 - points.shape[1])))  # of a single number, too
     if embedding == "tsne":
         from sklearn.manifold import TSNE
 
@@ -156,11 +155,9 @@ def embed(features: Array, embedding: Embedding, seed: int) -> Array:
         return np.asarray(TSNE(perplexity=perplexity, init="random", random_state=seed).fit_transform(features))
     threads = torch.get_num_threads()
     with warnings.catch_warnings():
-        # It offers a variant that needs Tensorflow; nobody asked for that.
-        warnings.filterwarnings("ignore", message="Tensorflow not installed", category=ImportWarning)
-        # Separate clusters are what one hopes for; it then starts from random places.
-        warnings.filterwarnings("ignore", message=".*[Gg]raph is not fully connected.*", category=UserWarning)
-        warnings.filterwarnings("ignore", message=".*[Ss]pectral initiali[sz]ation failed.*", category=UserWarning)
+        # It offers a variant that needs Tensorflow. Separate clusters are what one hopes for: it starts at random then.
+        for said in ("Tensorflow not installed", "graph is not fully connected", "spectral initiali[sz]ation failed"):
+            warnings.filterwarnings("ignore", f"(?i).*{said}")
         from umap import UMAP
 
         start = "spectral" if count > 50 else "random"  # the former needs more points than dimensions
