@@ -1,6 +1,7 @@
 """Saving a run, after epochs and inside them; and stopping it, by a signal or a time limit, with everything saved."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -52,8 +53,7 @@ class StopRequests:
 
     def __init__(self, max_time: str | timedelta | dict[str, Any] | None = None) -> None:
         self.code = 0  # of the latest signal
-        self._limit = None if max_time is None else seconds_of(max_time)
-        self._started = time.monotonic()
+        self._end = math.inf if max_time is None else time.monotonic() + seconds_of(max_time)
         self._former: dict[int, Any] = {}
 
     def listen(self) -> None:
@@ -77,7 +77,7 @@ class StopRequests:
 
     def pending(self) -> int:
         """The exit code to stop with, 0 to go on."""
-        if self._limit is not None and time.monotonic() - self._started >= self._limit:
+        if time.monotonic() >= self._end:
             return self.code or TIME_LIMIT
         return self.code or (PIPE_CLOSED if reader_is_gone() else 0)
 

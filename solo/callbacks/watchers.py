@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +14,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from rich.console import Console
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 
 from solo.callbacks.meter import Meter
 from solo.callbacks.process_state import on_cpu
@@ -119,12 +119,12 @@ class TrainingDiagnosis:
                 setattr(self, name, value)
 
 
+@dataclass(eq=False)
 class FeatureQueue:
     """Keeps references to the last batches of an epoch, whole ones of at least `rows` images, until it is read."""
 
-    def __init__(self, rows: int) -> None:
-        self.rows = rows
-        self.batches: list[Rows] = []
+    rows: int
+    batches: list[Rows] = field(default_factory=list, init=False)
 
     def is_due(self, done: int, batches: float, batch_size: int, processes: int) -> bool:
         """Whether the batch after `done` of `batches` (inf: nobody knows) will still be there when the epoch ends."""
@@ -195,10 +195,9 @@ class EmbeddingMonitor(Callback):
             if len(rows["features/0"]) >= 8:  # a handful of rows always lies on a line, or in a plane
                 seen |= found
             messages = self.diagnosis.judge(seen, trainer.current_epoch + 1 == trainer.max_epochs)
-            bar = trainer.progress_bar_callback
-            show = bar.print if bar is not None else Console(soft_wrap=True, highlight=False, markup=False).print
+            screen = trainer.progress_bar_callback or Console(soft_wrap=True, highlight=False, markup=False)
             for message in messages if trainer.is_global_zero else []:
-                show(message)
+                screen.print(message)
             trainer.should_stop |= self.stop_on_collapse and self.diagnosis.collapsed
 
     def process_state(self) -> dict[str, Any]:
@@ -263,16 +262,14 @@ class Finding:
 def find_culprit(module: nn.Module, step: Callable[[], Any]) -> Finding:
     """Run `step` without gradient: which part of `module` is the first with finite inputs and other outputs, if any."""
     found: list[Finding] = []
+    names = {part: name for name, part in module.named_modules() if name}
 
-    def look(name: str, part: nn.Module, inputs: Any, out: Any) -> None:
-        if not found and not _broken_value(inputs) and (value := _broken_value(out)):
-            found.append(Finding(value, name, type(part).__name__))
+    def look(part: nn.Module, inputs: Any, out: Any) -> None:
+        if part in names and not found and not _broken_value(inputs) and (value := _broken_value(out)):
+            found.append(Finding(value, names[part], type(part).__name__))
 
     parameters = _broken_parameters(module)
-    with contextlib.ExitStack() as stack, torch.no_grad():
-        for name, part in module.named_modules():
-            if name:
-                stack.callback(part.register_forward_hook(functools.partial(look, name)).remove)
+    with torch.no_grad(), register_module_forward_hook(look):
         value = _broken_value(step())
     return dataclasses.replace(found[0] if found and value else Finding(value), parameters=parameters)
 
