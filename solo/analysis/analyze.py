@@ -174,8 +174,9 @@ def _found(analysis: Analysis, run: Run) -> Iterator[tuple[Any, ...]]:
         text = f"The whole {space} fills only {rank:.1f} directions of {dim}: a global (dimensional) collapse."
         yield "Global collapse", f"{rank:.1f}", f"of {dim}", text, True
     fine, coarse = numbers.knn[labelling.level], numbers.knn[labelling.superlevel]
+    nested = labelling.superlevel != labelling.level
     if math.isfinite(fine):
-        more = f"; {coarse:.1f} % of its {labelling.superlevel}" if labelling.nested and math.isfinite(coarse) else ""
+        more = f"; {coarse:.1f} % of its {labelling.superlevel}" if nested and math.isfinite(coarse) else ""
         text = f"of the images have the {labelling.level} that their nearest neighbours vote for{more}."
         yield "Neighbours agree", f"{fine:.1f}", "%", text
     if len(numbers.superclasses) > 1:
@@ -196,7 +197,7 @@ def _found(analysis: Analysis, run: Run) -> Iterator[tuple[Any, ...]]:
         chance = f" (p = {agreement.p_value:.3f})" if math.isfinite(agreement.p_value) else ""
         text = f"cophenetic correlation of the emergent tree with the label tree{chance}{share}."
         yield "Emergent tree against the labels", f"{agreement.cophenetic:.2f}", "agreement", text
-    if len(run.snapshots) > 2 and labelling.nested:
+    if len(run.snapshots) > 2 and nested:
         first, second = (_reached(analysis, run, level) for level in (labelling.superlevel, labelling.level))
         if first is not None and second is not None:
             text = (

@@ -25,11 +25,12 @@ def as_plotly(plot: Plot) -> Json:
     data = []
     for one in plot.series:
         colour = one.colour or GREY
+        faded = "rgba({},{},{},{:g})".format(*bytes.fromhex(colour[1:]), _BAND)
         named = {"name": brief(one.name), "legendgroup": brief(one.name)} if one.name else {}  # switched together
         if one.low is not None and one.high is not None:
             edges = {"x": numbers([*one.x, *reversed(one.x)]), "y": numbers([*one.high, *reversed(one.low)])}
             look = {"mode": "lines", "line": {"width": 0, "color": colour}, "fill": "toself", "hoverinfo": "skip"}
-            data.append({"type": "scatter", **named, **edges, **look, "fillcolor": _faded(colour, _BAND)})
+            data.append({"type": "scatter", **named, **edges, **look, "fillcolor": faded})
         trace: Json = {"type": "scatter", **named, "x": numbers(one.x), "y": numbers(one.y), "opacity": one.opacity}
         if one.joined:
             trace["mode"] = "lines+markers" if one.markers and len(one.x) <= _MOST_MARKED else "lines"
@@ -41,7 +42,7 @@ def as_plotly(plot: Plot) -> Json:
             trace |= {"mode": "markers", "marker": {"color": colour, "size": _dot(plot), "line": edge}}
             words = "%{x:.4~g}"
         if one.area:
-            trace |= {"fill": "tozeroy", "fillcolor": _faded(colour, _BAND)}
+            trace |= {"fill": "tozeroy", "fillcolor": faded}
         if one.name:
             words = f"%{{text}}<br>{escape(one.name)}: {words}" if one.texts else f"{escape(one.name)}<br>{words}"
             trace["hovertemplate"] = f"{'%{text}' if plot.bare else words}<extra></extra>"
@@ -104,12 +105,6 @@ def numbers(values: Iterable[float]) -> list[int | float | None]:
         whole = number.is_integer() and abs(number) < 1e15
         found.append(int(number) if whole else float(f"{number:.4g}") if math.isfinite(number) else None)
     return found
-
-
-def _faded(colour: str, alpha: float) -> str:
-    """A colour `#rrggbb` with an opacity in [0, 1], as plotly writes it."""
-    red, green, blue = bytes.fromhex(colour[1:])
-    return f"rgba({red},{green},{blue},{alpha:g})"
 
 
 def escape(text: str) -> str:

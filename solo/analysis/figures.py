@@ -205,14 +205,14 @@ def _clouds(analysis: Analysis, view: View) -> fig.Figure:
         parts = [labelling.names[-1][fine] if fine >= 0 else "", labelling.names[labelling.superclass][coarse]]
         texts.append(" · ".join(dict.fromkeys(part for part in parts if part)))
     # Several runs that began with the same network show it once.
-    starts = [run.first.clouds[view.key] for run in analysis.runs if len(run.snapshots) > 1]
+    starts = [run.snapshots[0].clouds[view.key] for run in analysis.runs if len(run.snapshots) > 1]
     common = len(starts) == len(analysis.runs) > 1 and all(np.array_equal(one, starts[0]) for one in starts)
     panels: list[fig.Panel] = []
     for run in analysis.runs:
         for snapshot, start in reversed(run.ends):
             if common and start and run is not analysis.runs[0]:
                 continue
-            title = analysis.titled(run, time_of(snapshot.epoch) if run.first.epoch != run.last.epoch else "")
+            title = analysis.titled(run, time_of(snapshot.epoch) if run.snapshots[0].epoch != run.last.epoch else "")
             if common and start:
                 title = time_of(snapshot.epoch).capitalize() + ", the same for all"
             panels.append(fig.cloud(title, snapshot.clouds[view.key], groups, texts))

@@ -59,11 +59,6 @@ class Labelling:
         """Name of the superclasses' level."""
         return self.levels[self.superclass]
 
-    @property
-    def nested(self) -> bool:
-        """Whether superclasses and classes are two things."""
-        return self.superclass < len(self.levels) - 1
-
     def parents(self) -> Array:
         """Superclass of each class, -1 where no image says it."""
         found, known = np.full(len(self.names[-1]), -1), (self.fine >= 0) & (self.coarse >= 0)
@@ -159,8 +154,8 @@ class Numbers:
     @property
     def local_rank(self) -> tuple[float, float, float]:
         """Lowest, mean and highest effective rank inside the superclasses."""
-        found = [node.effective_rank for node in self.profile if node.level == 0]
-        found = [rank for rank in found if math.isfinite(rank)]
+        ranks = [node.effective_rank for node in self.profile if node.level == 0]
+        found = [rank for rank in ranks if math.isfinite(rank)]
         return (min(found), sum(found) / len(found), max(found)) if found else (math.nan,) * 3
 
     @property
@@ -261,11 +256,6 @@ class Run:
     colour: str  # in every figure
 
     @property
-    def first(self) -> Snapshot:
-        """The earliest snapshot of the run."""
-        return self.snapshots[0]
-
-    @property
     def last(self) -> Snapshot:
         """The latest snapshot: what single-model figures show."""
         return self.snapshots[-1]
@@ -273,7 +263,7 @@ class Run:
     @property
     def ends(self) -> list[tuple[Snapshot, bool]]:
         """The latest snapshot, and the earliest where there are two; the flag is True for the latter."""
-        return [(self.last, False), *([(self.first, True)] if len(self.snapshots) > 1 else [])]
+        return [(self.last, False), *([(self.snapshots[0], True)] if len(self.snapshots) > 1 else [])]
 
 
 @dataclass(frozen=True)
@@ -328,7 +318,7 @@ def choose_views(labelling: Labelling, worst: int | None, options: AnalyzeCfg) -
         chosen = rng.choice(present, _RANDOM_SUPERCLASSES, replace=False)
         inside = np.flatnonzero(np.isin(labelling.coarse, chosen))
         found.append(View("some", f"{_RANDOM_SUPERCLASSES} random superclasses", inside))
-    if labelling.nested and len(present):
+    if labelling.superlevel != labelling.level and len(present):
         parents = labelling.parents()
         sizes = {int(group): int((parents == group).sum()) for group in present}
         group = worst if worst in sizes and sizes[worst] > 1 else max(sizes, key=lambda key: sizes[key])

@@ -287,6 +287,7 @@ def _broken_value(item: Any) -> str:
     return next(filter(None, map(_broken_value, parts)), "")
 
 
+@dataclass(eq=False)
 class NonFiniteGuard(Callback):
     """Refuses to train on a loss that is NaN or infinite; then writes `replay/` into the run's folder.
 
@@ -295,11 +296,10 @@ class NonFiniteGuard(Callback):
     not finite, and the module where it began. Of several processes each that fails writes `replay/rank<r>/`.
     """
 
-    def __init__(self, run: RunDirectory) -> None:
-        self.run = run
-        self._batch: Any = None
-        self._batch_idx = 0
-        self._rng: dict[str, Any] = {}
+    run: RunDirectory
+    _batch: Any = field(default=None, init=False)
+    _batch_idx: int = field(default=0, init=False)
+    _rng: dict[str, Any] = field(default_factory=dict, init=False)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._batch, self._batch_idx, self._rng = batch, batch_idx, rng_state()
