@@ -251,18 +251,15 @@ class Checkpointer(Callback):
 
     def loaded_state(self, trainer: Trainer) -> dict[str, Any] | None:
         """What the checkpoint that is resumed holds of this process; None for a new run."""
-        states = self._loaded.get("processes")
-        if states is None:  # of an earlier version
-            rng = self._loaded.get("rng")
-            return {"rng": rng} if rng and trainer.world_size == 1 else None
-        if len(states) != trainer.world_size:
+        states: list[dict[str, Any]] = self._loaded.get("processes") or []
+        if len(states) == trainer.world_size:
+            return states[trainer.global_rank]
+        if states:
             rank_zero_warn(
                 f"the checkpoint holds the states of {len(states)} processes and this run has {trainer.world_size}: "
                 "random streams, memories of a process and means of the running epoch start anew"
             )
-            return None
-        mine: dict[str, Any] = states[trainer.global_rank]
-        return mine
+        return None
 
 
 def _not_finite(trainer: Trainer) -> list[str]:

@@ -15,7 +15,6 @@ from typing import Any, NamedTuple
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
 
 import solo
 from solo.analysis.plots import plot_curves
@@ -146,11 +145,9 @@ def _number(value: float) -> float | None:
 
 
 class _Events(TensorBoardLogger):
-    """TensorBoard's event files without Lightning's `hparams.yaml`: the settings are in `config.yaml`."""
+    """TensorBoard's event files without Lightning's `hparams.yaml`, for it finds a file of settings."""
 
-    @rank_zero_only
-    def save(self) -> None:
-        self.experiment.flush()
+    NAME_HPARAMS_FILE = "config.yaml"
 
 
 @dataclass(eq=False)
