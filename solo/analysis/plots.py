@@ -22,6 +22,7 @@ TITLES = {"umap": "UMAP", "tsne": "t-SNE", "pca": "PCA"}
 
 # Panel -> the columns, or families of columns `<name>/...`, that it shows, and what they are called.
 _LOSSES = {"train_class_loss": "training, classifier", "val_loss": "validation, classifier"}
+_SHARES = {"hex/superclass_share": "in the loss", "online/superclass_share": "last batches together"}
 _PANELS = {
     "Loss": {"loss": "training", "train_loss": "training", **_LOSSES},
     "Accuracy (%)": {"val_acc1": "linear", "val_knn_acc1": "kNN"},
@@ -34,10 +35,7 @@ _PANELS = {
     "Alignment (lower: views closer)": {"online/alignment": "alignment"},
     "Spread (0: all in one point, 1: even)": {"online/std": "spread"},
     "kNN among the last training batches (%)": {"online/knn_acc1": "kNN"},
-    "Share of the superclass among what HEX selects": {
-        "hex/superclass_share": "in the loss",
-        "online/superclass_share": "last batches together",
-    },
+    "Share of the superclass among what HEX selects": _SHARES,
     "Learning rate": {"lr": "learning rate"},
 }
 
