@@ -172,7 +172,6 @@ def _distributions(analysis: Analysis) -> fig.Figure:
 
 
 def _spectra(analysis: Analysis) -> fig.Figure:
-    """The eigenvalues of each space's covariance, as curves."""
     panels = []
     for space in analysis.spaces:
         series = []
@@ -263,7 +262,6 @@ def _dendrogram(analysis: Analysis, tree: EmergentTree, classes: list[int], titl
 
 
 def _profile(analysis: Analysis) -> fig.Figure:
-    """The collapse profile: local over global rank of every node."""
     labelling, panels = analysis.labelling, []
     for space in analysis.spaces:
         # Of each node of the labels, which all runs share, what every run says; the first one is the root.
@@ -279,13 +277,12 @@ def _profile(analysis: Analysis) -> fig.Figure:
             marks = [(run.name, node.ratio, run.colour) for run, node in zip(analysis.runs, of, strict=True)]
             name = labelling.names[labelling.superclass + of[0].level][of[0].node]
             rows.append(fig.DotRow(name, marks, of[0].level))
-        title = SPACES[space].capitalize() + (f", the {_MOST_ROWS} lowest" if len(nodes) > len(rows) else "")
+        title = SPACES[space].capitalize() + (f", the {_MOST_ROWS} lowest" if len(order) > len(rows) else "")
         panels.append(fig.dots(title, "local / global effective rank", rows, reference=1.0))
     return analysis.figure("collapse-profile", panels)
 
 
 def _confusable(analysis: Analysis) -> fig.Figure:
-    """The classes that collapse onto each other most, in every run."""
     names, best = analysis.labelling.names[-1], dict[tuple[int, int], float]()
     spaces = [run.last.spaces[analysis.spaces[0]] for run in analysis.runs]
     for pair in (pair for numbers in spaces for pair in numbers.pairs):
@@ -298,7 +295,6 @@ def _confusable(analysis: Analysis) -> fig.Figure:
 
 
 def _examples(analysis: Analysis) -> fig.Figure:
-    """Images of the most confusable pairs that are each other's neighbours."""
     names, panels = analysis.labelling.names[-1], []
     for run in analysis.runs:
         rows = []

@@ -70,7 +70,6 @@ class StopRequests:
                 self._former[number] = signal.signal(number, note)
 
     def unlisten(self) -> None:
-        """Give the signals back to their former handlers."""
         for number, handler in self._former.items():
             signal.signal(number, handler)
         self._former = {}
