@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
 from solo.analysis import numbers
@@ -170,10 +171,10 @@ def _found(analysis: Analysis, run: Run) -> Iterator[tuple[Any, ...]]:
     """Topic, value, unit, sentence, and whether it is bad news."""
     labelling, numbers = analysis.labelling, run.last.spaces[analysis.spaces[0]]
     rank, dim, space = numbers.effective_rank, numbers.dim, SPACES[analysis.spaces[0]]
-    if rank < max(2.0, 0.05 * min(dim, numbers.count)):
+    if rank < max(2.0, 0.05 * min(dim, numbers.images)):
         text = f"The whole {space} fills only {rank:.1f} directions of {dim}: a global (dimensional) collapse."
         yield "Global collapse", f"{rank:.1f}", f"of {dim}", text, True
-    fine, coarse = numbers.knn[labelling.level], numbers.knn[labelling.superlevel]
+    fine, coarse = numbers.knn_acc1[labelling.level], numbers.knn_acc1[labelling.superlevel]
     nested = labelling.superlevel != labelling.level
     if math.isfinite(fine):
         more = f"; {coarse:.1f} % of its {labelling.superlevel}" if nested and math.isfinite(coarse) else ""
@@ -209,7 +210,7 @@ def _found(analysis: Analysis, run: Run) -> Iterator[tuple[Any, ...]]:
 
 def _reached(analysis: Analysis, run: Run, level: str) -> int | None:
     """The epoch at which a level has made most of its way; None if it has made none, or nobody knows the epoch."""
-    curve = [snapshot.spaces[analysis.spaces[0]].knn[level] for snapshot in run.snapshots]
+    curve = [snapshot.spaces[analysis.spaces[0]].knn_acc1[level] for snapshot in run.snapshots]
     if not curve[-1] > curve[0]:
         return None
     goal = curve[0] + 0.9 * (curve[-1] - curve[0])
@@ -242,15 +243,12 @@ def record(analysis: Analysis) -> dict[str, Any]:
 
 def _space(numbers: Numbers) -> dict[str, Any]:
     chosen, cosine, tree, agreement = numbers.selection, numbers.cosine, numbers.tree, numbers.agreement
+    names = ("images", "dim", "knn_acc1", "effective_rank", "rankme", "lidar", "uniformity", "alpha_req")
     found: dict[str, Any] = {
-        "images": numbers.count,
-        "dim": numbers.dim,
-        "knn_acc1": numbers.knn,
-        **{name: getattr(numbers, name) for name in ("effective_rank", "rankme", "lidar", "uniformity")},
-        "alpha_req": numbers.alpha,
+        **{name: getattr(numbers, name) for name in names},
         "local_effective_rank": dict(zip(("lowest", "mean", "highest"), numbers.local_rank, strict=True)),
         "local_over_global": numbers.mean_ratio,
-        "eigenvalues": numbers.eigenvalues[:512].tolist(),
+        "eigenvalues": numbers.eigenvalues[:512],
         "threshold": {"cosine": chosen.threshold, "images_above": chosen.selected}
         | {"precision": chosen.precision, "recall": chosen.recall},
         "profile": [
@@ -261,12 +259,10 @@ def _space(numbers: Numbers) -> dict[str, Any]:
         "pairs": [vars(pair) for pair in numbers.pairs],
     }
     if cosine is not None:
-        found["cosine"] = {
-            name: {"pairs": part.pairs, "mean": part.mean, "std": part.std, "histogram": part.histogram.tolist()}
-            for name, part in (("same", cosine.same), ("other", cosine.other))
-        } | {"ratio": cosine.ratio, "gap": cosine.gap}
+        found["cosine"] = {"same": vars(cosine.same), "other": vars(cosine.other)}
+        found["cosine"] |= {"ratio": cosine.ratio, "gap": cosine.gap}
     if tree is not None:
-        found["tree"] = {"classes": numbers.classes.tolist(), "merges": tree.merges.tolist(), "fidelity": tree.fidelity}
+        found["tree"] = {"classes": numbers.classes, "merges": tree.merges, "fidelity": tree.fidelity}
     if agreement is not None:
         found["tree_agreement"] = vars(agreement)
     return found
@@ -310,9 +306,7 @@ def write_report(analysis: Analysis, figures: Sequence[Figure], image: Images | 
 
     plots = [panel for figure in figures for panel in figure.panels if isinstance(panel, Plot)]
     places = {id(plot): place for place, plot in enumerate(plots)}  # by which the page's script finds them
-    data = json.dumps([as_plotly(plot) for plot in plots], separators=(",", ":"), allow_nan=False)
-    for sign in "<>&":  # nothing in it ends or opens anything: no tag, no comment
-        data = data.replace(sign, f"\\u{ord(sign):04x}")
+    panels = [as_plotly(plot) for plot in plots]
 
     @cache
     def thumbnail(row: int) -> Markup:
@@ -336,14 +330,14 @@ def write_report(analysis: Analysis, figures: Sequence[Figure], image: Images | 
         "report.html",
         brief,
         analysis=analysis,
-        count=analysis.runs[0].last.spaces[analysis.spaces[0]].count,
+        count=analysis.runs[0].last.spaces[analysis.spaces[0]].images,
         colours={run.name: run.colour for run in analysis.runs},
         topics={topic: [one for one in found if one.topic == topic] for topic in dict.fromkeys(f.topic for f in found)},
         sections=sections,
         legend_of=lambda one: one.legend or legend_of(one.panels),
         switches=lambda one: bool(legend_of(one.panels)),
         plot=lambda panel: places[id(panel)],
-        panels=Markup(data),
+        panels=htmlsafe_json_dumps(panels, separators=(",", ":"), allow_nan=False),
         columns=columns,
         cells=cells,
         table_protocol=" ".join(analysis.protocol[topic] for topic in ("images", "knn", "rank", "LiDAR")),
@@ -359,7 +353,7 @@ _MEASURES = (
     ("RankMe", "the same without centring", 1, "high", "rankme"),
     ("local / global", "mean over the superclasses of their rank over that of as many images", 3, "high", "mean_ratio"),
     ("LiDAR", "directions that tell images apart, relative to how views of one differ", 1, "high", "lidar"),
-    ("alpha-ReQ", "decay of the eigenvalues; about 1 goes with features that transfer", 2, "", "alpha"),
+    ("alpha-ReQ", "decay of the eigenvalues; about 1 goes with features that transfer", 2, "", "alpha_req"),
     ("uniformity", "log mean Gaussian potential; lower is more even", 2, "low", "uniformity"),
     ("same − other", "difference of mean cosines of same-superclass and other pairs", 3, "high", "cosine.gap"),
     ("threshold", "mean 0.99 quantile of each anchor's cosines", 3, "", "selection.threshold"),
@@ -378,7 +372,7 @@ def _overview(analysis: Analysis) -> tuple[list[tuple[Any, ...]], list[list[dict
     columns = [*((f"kNN, {level}", "leave-one-out top-1 accuracy, %", 2, "high", "") for level in levels), *_MEASURES]
     for run in analysis.runs:
         for space, n in run.last.spaces.items():
-            held.append((run.name, space, [*n.knn.values(), *(n.at(path) for *_, path in _MEASURES)]))
+            held.append((run.name, space, [*n.knn_acc1.values(), *(n.at(path) for *_, path in _MEASURES)]))
     for name, space, own in held:
         called = SPACES.get(space, space)
         cells = [{"mark": "text", "key": name, "run": name, "shown": name}]

@@ -48,7 +48,7 @@ def trend_figures(analysis: Analysis) -> list[fig.Figure]:
 
 
 def _accuracy(level: str) -> Value:
-    return lambda n: (n.knn_interval[level][0], n.knn[level], n.knn_interval[level][1])
+    return lambda n: (n.knn_interval[level][0], n.knn_acc1[level], n.knn_interval[level][1])
 
 
 def _ratio(numbers: Numbers) -> float:
@@ -92,7 +92,7 @@ def _batch_sizes(analysis: Analysis) -> list[fig.Plot]:
     for level in analysis.labelling.levels[-2:]:
         series = []
         for name, runs in objectives.items():
-            values = [run.last.spaces[analysis.spaces[0]].knn[level] for run in runs]
+            values = [run.last.spaces[analysis.spaces[0]].knn_acc1[level] for run in runs]
             series.append(fig.Series(name, [sizes[run.name] for run in runs], values, runs[0].colour))
         panels.append(fig.Plot(level, "batch size", "accuracy (%)", tuple(series), log_x=True, x_ticks=ticks))
     return panels
