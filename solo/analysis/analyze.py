@@ -14,16 +14,15 @@ import torch
 from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
-from solo.analysis import numbers
-from solo.analysis.drawing import Images, as_plotly, brief, draw
+from solo.analysis import drawing, numbers
+from solo.analysis.drawing import Images, as_plotly, brief
 from solo.analysis.figure import Figure, Plot, embedded, finite, legend_of, page_file, render, run_colour, words_of
 from solo.analysis.figures import nearest_in_batch, snapshot_figures, trend_figures
 from solo.analysis.numbers import COSINE_ANCHORS, SPACES, Analysis, Labelling, Numbers, Run, Snapshot, measure, time_of
 from solo.analysis.plots import embed
 from solo.args.eval_schema import AnalyzeCfg
 from solo.errors import UserError
-from solo.eval.features import Features
-from solo.eval.features import draw as draw_rows
+from solo.eval.features import Features, draw
 from solo.files import write_text
 
 Options: Callable[..., AnalyzeCfg] = AnalyzeCfg  # the keys of `solo analyze`; those of the sources aren't read
@@ -76,7 +75,7 @@ def analyze(
     count, most = len(main.val), options.max_images
     if count < 8:
         raise UserError(f"{main.name}: {count} images are too few to analyse; give at least 8")
-    rows = None if most is None or count <= most else draw_rows(count, most, options.seed)  # None: all of them
+    rows = None if most is None or count <= most else draw(count, most, options.seed)  # None: all of them
 
     def taken(spaces: Spaces) -> Spaces:
         if rows is None:
@@ -91,10 +90,8 @@ def analyze(
         found = whole if point is newest else point.load()
         other = _main(found)
         if len(other.val) != count:
-            raise UserError(
-                f"{sources[0].name} has features of {count:,} images and {source.name} of {len(other.val):,}; only "
-                "models that saw the same images can be compared"
-            )
+            what = f"{sources[0].name} has features of {count:,} images and {source.name} of {len(other.val):,}"
+            raise UserError(f"{what}; only models that saw the same images can be compared")
         if other.levels and main.levels and not torch.equal(other.val.labels, main.val.labels):
             both = f"{sources[0].name} and {source.name}"
             raise UserError(f"the labels of {both} differ; give features of the same images in the same order")
@@ -142,7 +139,7 @@ def analyze(
         say(f"{len(figures)} figures as PNG")
         for figure in figures:
             files.append(folder / "figures" / f"{figure.key}.png")
-            draw(figure, files[-1], of_row)
+            drawing.draw(figure, files[-1], of_row)
     return Outcome(analysis, tuple(figures), tuple(files))
 
 
@@ -182,10 +179,9 @@ def _found(analysis: Analysis, run: Run) -> Iterator[tuple[Any, ...]]:
         yield "Neighbours agree", f"{fine:.1f}", "%", text
     if len(numbers.superclasses) > 1:
         worst = min(numbers.superclasses, key=lambda node: node.ratio)
-        text = (
-            f"“{labelling.names[labelling.superclass][worst.node]}” is where it is poorest inside: an effective rank "
-            f"of {worst.effective_rank:.1f}, where as many random images have {worst.reference:.1f}."
-        )
+        ranks = f"{worst.effective_rank:.1f}, where as many random images have {worst.reference:.1f}."
+        name = labelling.names[labelling.superclass][worst.node]
+        text = f"“{name}” is where it is poorest inside: an effective rank of {ranks}"
         yield "Poorest superclass inside", f"{worst.ratio:.2f}", "local / global", text, worst.ratio < 0.3
     if numbers.pairs:
         pair, names = numbers.pairs[0], labelling.names[-1]
@@ -203,8 +199,8 @@ def _found(analysis: Analysis, run: Run) -> Iterator[tuple[Any, ...]]:
         if first is not None and second is not None:
             text = (
                 f"is when the {labelling.superlevel} level has made 90 % of its gain in kNN accuracy since the first "
-                f"snapshot; the {labelling.level} level is there after {second}."
             )
+            text += f"snapshot; the {labelling.level} level is there after {second}."
             yield "What emerges first", f"{first}", f"epoch{'s' * (first != 1)}", text
 
 
@@ -226,16 +222,12 @@ def record(analysis: Analysis) -> dict[str, Any]:
             spaces = {SPACES.get(space, space): finite(_space(n), digits=6) for space, n in one.spaces.items()}
             snapshots.append({"name": one.name, "epoch": one.epoch, "facts": dict(one.facts), "spaces": spaces})
         runs.append({"name": run.name, "snapshots": snapshots})
+    labels = {"levels": labelling.levels, "names": labelling.names, "superclass": labelling.superlevel}
     return {
         "kind": "analysis",
         "title": analysis.title,
         "protocol": analysis.protocol,
-        "labels": {
-            "levels": labelling.levels,
-            "names": labelling.names,
-            "superclass": labelling.superlevel,
-            "given": labelling.levels[len(labelling.levels) - labelling.given :],
-        },
+        "labels": {**labels, "given": labelling.levels[len(labelling.levels) - labelling.given :]},
         "findings": [one._asdict() for one in findings(analysis)],
         "runs": runs,
     }
@@ -271,12 +263,9 @@ def _space(numbers: Numbers) -> dict[str, Any]:
 def protocol_of(labelling: Labelling, total: int, options: AnalyzeCfg, seen: Sequence[bool]) -> dict[str, str]:
     """The sentences by topic, for the images of a labelling, of `total`; `seen`: whether each snapshot has views."""
     count = len(labelling.labels)
-    anchors, cosine_anchors = (
-        f"all {count:,} images"
-        if count <= most
-        else f"{most:,} random images (max_anchors, seed {options.seed}), each against all {count:,}"
-        for most in (options.max_anchors, min(options.max_anchors, COSINE_ANCHORS))
-    )
+    most = options.max_anchors, min(options.max_anchors, COSINE_ANCHORS)
+    drawn = f"random images (max_anchors, seed {options.seed}), each against all {count:,}"
+    anchors, cosine_anchors = (f"all {count:,} images" if count <= n else f"{n:,} {drawn}" for n in most)
     facts: dict[str, Any] = {
         **vars(options),
         **{"count": count, "level": labelling.level, "superlevel": labelling.superlevel, "labels": labelling.protocol},

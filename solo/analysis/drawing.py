@@ -18,6 +18,8 @@ Images = Callable[[int], "Image.Image"]  # from a row of the data set to its pic
 Json = dict[str, Any]
 _BAND = 0.14  # opacity of what is filled
 _MOST_MARKED = 40  # values of a line that has dots
+_CLEAR = "rgba(0,0,0,0)"
+_LAYOUT = {"showlegend": False, "hovermode": "closest", "paper_bgcolor": _CLEAR, "plot_bgcolor": _CLEAR}
 
 
 def as_plotly(plot: Plot) -> Json:
@@ -72,10 +74,7 @@ def as_plotly(plot: Plot) -> Json:
         "title": {"text": escape(plot.title), "x": 0, "xanchor": "left", "font": {"size": 13}, "pad": {"l": 4}},
         "height": 380 if plot.bare else 100 + 22 * len(plot.rows) if plot.rows else 330,
         "margin": margin,
-        "showlegend": False,
-        "hovermode": "closest",
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
+        **_LAYOUT,
         "font": {"size": 12},
         "xaxis": across,
         "yaxis": up,

@@ -12,8 +12,7 @@ import torch
 
 from solo.analysis.figure import UNKNOWN, Figure, Plot, Series, cloud, named_palette, run_colour
 from solo.errors import UserError
-from solo.eval.features import Array
-from solo.eval.features import draw as draw_rows
+from solo.eval.features import Array, draw
 
 Row = Mapping[str, float]
 Embedding = Literal["umap", "tsne", "pca"]
@@ -74,11 +73,11 @@ def curves(rows: Sequence[Row], title: str = "") -> Figure:
 
 def plot_curves(rows: Sequence[Row], path: str | Path, title: str = "") -> list[str]:
     """Draw `curves` into a file; the names of the panels drawn, none and no file without numbers."""
-    from solo.analysis.drawing import draw
+    from solo.analysis import drawing
 
     figure = curves(rows, title)
     if figure.panels:
-        draw(figure, Path(path))
+        drawing.draw(figure, Path(path))
     return [panel.title for panel in figure.panels]
 
 
@@ -101,9 +100,9 @@ def draw_embedding(
     of how many: above `max_points` a random part. `palette` is "hls" (evenly spaced hues) or a map of matplotlib's; a
     `UserError` for another one, and for fewer than two rows.
     """
-    from solo.analysis.drawing import draw
+    from solo.analysis import drawing
 
-    rows = draw_rows(len(features), max_points, seed).numpy()
+    rows = draw(len(features), max_points, seed).numpy()
     points, targets = embed(features[rows], embedding, seed), targets[rows]
     count = targets.shape[1]
     names = names or [("class", ())] if count == 1 else names or [(f"level {level}", ()) for level in range(count)]
@@ -126,7 +125,7 @@ def draw_embedding(
     if not panels:  # no labels
         panels.append(cloud("", points, [("images", UNKNOWN, np.arange(len(points)))]))
     for path in paths:
-        draw(Figure("embedding", "", title, "", "", tuple(panels)), path)
+        drawing.draw(Figure("embedding", "", title, "", "", tuple(panels)), path)
     return len(rows)
 
 

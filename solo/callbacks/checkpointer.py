@@ -152,10 +152,8 @@ class Checkpointer(Callback):
         found = [name for name in _not_finite(trainer) if name not in self._odd]
         if distributed.any_process(int(bool(found))):  # what is not finite never takes the place of what is
             listed = f"{found[0]} and {len(found) - 1} more" if found[1:] else (found or ["another process's"])[0]
-            raise NonFiniteError(
-                f"the weights are not finite after step {trainer.global_step} ({listed}) and are not saved: "
-                f"{last} stays as it was; try a smaller optimizer.lr or a longer warm-up"
-            )
+            what = f"the weights are not finite after step {trainer.global_step} ({listed}) and are not saved"
+            raise NonFiniteError(f"{what}: {last} stays as it was; try a smaller optimizer.lr or a longer warm-up")
         if trainer.is_global_zero:
             with replacing(last) as temporary:
                 trainer.save_checkpoint(temporary)
@@ -254,10 +252,9 @@ class Checkpointer(Callback):
         if len(states) == trainer.world_size:
             return states[trainer.global_rank]
         if states:
-            rank_zero_warn(
-                f"the checkpoint holds the states of {len(states)} processes and this run has {trainer.world_size}: "
-                "random streams, memories of a process and means of the running epoch start anew"
-            )
+            lost = "random streams, memories of a process and means of the running epoch start anew"
+            held = f"the checkpoint holds the states of {len(states)} processes and this run has {trainer.world_size}"
+            rank_zero_warn(f"{held}: {lost}")
         return None
 
 

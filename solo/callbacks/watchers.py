@@ -98,10 +98,8 @@ class TrainingDiagnosis:
             why = "the views of an image nearly coincide, so the augmentations are too weak"
         elif alignment > 1:
             why = "the views of an image stay far apart, so the augmentations are too strong or optimizer.lr too low"
-        return (
-            f"plateau, epoch {int(row['epoch']) + 1}: the training loss ({loss:.4g}) has not improved for "
-            f"{patience} epochs. Likely: {why}"
-        )
+        what = f"the training loss ({loss:.4g}) has not improved for {patience} epochs"
+        return f"plateau, epoch {int(row['epoch']) + 1}: {what}. Likely: {why}"
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of it, in plain values."""
@@ -327,7 +325,7 @@ class NonFiniteGuard(Callback):
         text = f"{exception}; {finding}"
         if self.run.is_open:
             try:
-                text += f"; batch and state are in {self._save(trainer, pl_module, weights, exception, finding)}"
+                text += f"; batch and state are in {self._save(trainer, weights, exception, finding)}"
             except OSError as error:
                 text += f"; batch and state could not be saved ({error.strerror or error})"
         exception.args = (text, *exception.args[1:])
@@ -348,9 +346,7 @@ class NonFiniteGuard(Callback):
             set_rng_state(self._rng)
             return find_culprit(module, lambda: module.training_step(self._batch, self._batch_idx))
 
-    def _save(
-        self, trainer: Trainer, module: LightningModule, weights: Any, error: NonFiniteError, finding: Finding
-    ) -> Path:
+    def _save(self, trainer: Trainer, weights: Any, error: NonFiniteError, finding: Finding) -> Path:
         folder = self.run.path / "replay"
         folder = folder / f"rank{trainer.global_rank}" if trainer.world_size > 1 else folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -358,7 +354,7 @@ class NonFiniteGuard(Callback):
         moment = {"format": 1, "batch_idx": self._batch_idx, "rng": self._rng, "precision": str(trainer.precision)}
         optimizers = [on_cpu(optimizer.state_dict()) for optimizer in trainer.optimizers]
         checkpoint = {**where, "state_dict": weights, "optimizer_states": optimizers, "replay": moment}
-        module.on_save_checkpoint(checkpoint)
+        trainer.lightning_module.on_save_checkpoint(checkpoint)
         for name, content in {"state.ckpt": checkpoint, "batch.pt": on_cpu(self._batch)}.items():
             with replacing(folder / name) as temporary:
                 torch.save(content, temporary)
