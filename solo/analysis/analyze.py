@@ -197,10 +197,8 @@ def _found(analysis: Analysis, run: Run) -> Iterator[tuple[Any, ...]]:
     if len(run.snapshots) > 2 and nested:
         first, second = (_reached(analysis, run, level) for level in (labelling.superlevel, labelling.level))
         if first is not None and second is not None:
-            text = (
-                f"is when the {labelling.superlevel} level has made 90 % of its gain in kNN accuracy since the first "
-            )
-            text += f"snapshot; the {labelling.level} level is there after {second}."
+            text = f"is when the {labelling.superlevel} level has made 90 % of its gain in kNN accuracy since the "
+            text += f"first snapshot; the {labelling.level} level is there after {second}."
             yield "What emerges first", f"{first}", f"epoch{'s' * (first != 1)}", text
 
 
