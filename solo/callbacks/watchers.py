@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
 from rich.console import Console
 from torch import Tensor, nn
-from torch.nn.modules.module import register_module_forward_hook
 
 from solo.callbacks.meter import Meter
 from solo.callbacks.process_state import on_cpu
@@ -260,14 +260,16 @@ class Finding:
 def find_culprit(module: nn.Module, step: Callable[[], Any]) -> Finding:
     """Run `step` without gradient: which part of `module` is the first with finite inputs and other outputs, if any."""
     found: list[Finding] = []
-    names = {part: name for name, part in module.named_modules() if name}
 
-    def look(part: nn.Module, inputs: Any, out: Any) -> None:
-        if part in names and not found and not _broken_value(inputs) and (value := _broken_value(out)):
-            found.append(Finding(value, names[part], type(part).__name__))
+    def look(name: str, part: nn.Module, inputs: Any, out: Any) -> None:
+        if not found and not _broken_value(inputs) and (value := _broken_value(out)):
+            found.append(Finding(value, name, type(part).__name__))
 
     parameters = _broken_parameters(module)
-    with torch.no_grad(), register_module_forward_hook(look):
+    with contextlib.ExitStack() as stack, torch.no_grad():
+        for name, part in module.named_modules():
+            if name:
+                stack.enter_context(part.register_forward_hook(functools.partial(look, name)))
         value = _broken_value(step())
     return dataclasses.replace(found[0] if found and value else Finding(value), parameters=parameters)
 
