@@ -60,7 +60,7 @@ def curves(rows: Sequence[Row], title: str = "") -> Figure:
             if key in ("hex/threshold", "hex/hierarchy_negatives"):  # zero or nothing before HEX's warm-up has ended
                 points = list(dropwhile(lambda point: point[1] == 0, points))
             if points:
-                x, y = zip(*points, strict=True)
+                x, y = map(list, zip(*points, strict=True))
                 series.append(Series(called, x, y, run_colour(place)))
         if series:
             values = [value for line in series for value in line.y]
