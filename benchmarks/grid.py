@@ -58,8 +58,7 @@ def main() -> None:
     for _ in range(given.rounds):
         start = clock()
         kept = features(network, x)
-        best = choose(kept, y, 10, RATES, DECAYS, given.epochs, BATCH, seed=0)
-        pair = [(best.lr, best.weight_decay)]
+        pair = [choose(kept, y, 10, RATES, DECAYS, given.epochs, BATCH, seed=0)[0]]
         weight, bias = train_heads(kept, y, 10, pair, given.epochs, BATCH, seed=1)
         grids.append(clock() - start)
         start = clock()
@@ -74,7 +73,7 @@ def main() -> None:
         print(f"{name:8} {100 * right:.2f} % of {len(y_val)} validation images")
     ratios = sorted(given.epochs * e / g for e, g in zip(epochs, grids, strict=True))
     middle = ratios[len(ratios) // 2]
-    print(f"lr {best.lr:g}, weight decay {best.weight_decay:g}; {len(RATES) * len(DECAYS)} pairs are tried")
+    print(f"lr {pair[0][0]:g}, weight decay {pair[0][1]:g}; {len(RATES) * len(DECAYS)} pairs are tried")
     print(
         f"faster than {given.epochs} epochs of the backbone with one pair: {middle:.1f} times [{ratios[0]:.1f}, ",
         end="",

@@ -16,19 +16,18 @@ from typing import Any, TypeVar
 import solo
 from solo.args import compose, eval_schema, show
 from solo.args.config import freeze
-from solo.args.fields import check, keys_of
+from solo.args.fields import Section, check, keys_of
 from solo.args.parse import Parsed, parse
 from solo.args.recipes import find_folders, find_recipe
 from solo.args.schema import LinearCfg, PretrainCfg
 from solo.compat import twin
 from solo.compat.args import has_flags, read_flags
 from solo.cores import fitting_workers
-from solo.errors import ConfigError, UserError, refusal
+from solo.errors import ConfigError, UserError, did_you_mean, refusal
 from solo.plugin import permit
 from solo.screen import PIPE_CLOSED, guarded_output, reader_is_gone, say_error, shown
-from solo.suggest import did_you_mean
 
-Cfg = TypeVar("Cfg")
+Cfg = TypeVar("Cfg", bound=Section)
 
 
 @dataclass(frozen=True)
@@ -73,11 +72,10 @@ COMMANDS: dict[str, Command] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run `solo COMMAND ...`; the exit code is 1 for what the user has to solve, 2 for a wrong config or command."""
-    words = list(sys.argv[1:] if argv is None else argv)
     with guarded_output():
         code = 1
         try:
-            code = _exit_code(words)
+            code = _exit_code(list(sys.argv[1:] if argv is None else argv))
         finally:
             if code in (1, 2) and (other := twin()):
                 say_error(f"note: {other}")
@@ -147,15 +145,14 @@ def _dispatch(words: list[str]) -> int:
 
 def read_words(command: str, schema: type[Cfg], words: Sequence[str]) -> Cfg | None:
     """The settings of a command, or a `ConfigError` with all problems, one a line; None after printing `--help`."""
-    known: Any = schema
     if {"-h", "--help"} & set(words):
-        places = " ".join(name.upper() for name in known.POSITIONAL)
+        places = " ".join(map(str.upper, schema.POSITIONAL))
         about = str(schema.__doc__).strip()
         sys.stdout.write(f"usage: solo {command} {places} [KEY=VALUE ...]\n\n{about}\n\n{show.help_text(schema)}\n")
         return None
     keys = keys_of(schema)
     values: dict[str, Any] = {}
-    free = [name for name in known.POSITIONAL if not any(word.startswith(f"{name}=") for word in words)]
+    free = [name for name in schema.POSITIONAL if not any(word.startswith(f"{name}=") for word in words)]
     for word in words:
         if word.split("=", 1)[0].lstrip("+") in keys and "=" in word or not free:
             found = compose.read_word(word, schema)

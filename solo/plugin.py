@@ -12,8 +12,7 @@ import sys
 from collections.abc import Callable, Iterable
 from typing import Any, TypeGuard
 
-from solo.errors import UserError
-from solo.suggest import did_you_mean
+from solo.errors import UserError, did_you_mean
 
 _PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
 _permitted: set[str] = set()

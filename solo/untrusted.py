@@ -48,7 +48,7 @@ def regular(file: Path) -> Path:
     """The file itself, else an `OSError`: a pipe or a device never ends, or waits for ever."""
     if not file.is_file():
         file.stat()
-        raise OSError(errno.EINVAL, "it is a folder" if file.is_dir() else "it is no regular file", str(file))
+        raise OSError(errno.EINVAL, "it is a folder, pipe, socket or device", str(file))
     return file
 
 

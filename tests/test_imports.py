@@ -10,16 +10,15 @@ import pytest
 TESTS = Path(__file__).parent
 SOLO = TESTS.parent / "solo"
 # Room -> rooms it may import from (beside itself). Torch-free ground floor: errors, taxonomy.
-GROUND = {"cores", "errors", "files", "plugin", "screen", "suggest", "taxonomy", "untrusted"}
+GROUND = {"cores", "errors", "files", "plugin", "screen", "taxonomy", "untrusted"}
 ALLOWED = {
     "errors": set(),
     "cores": set(),
     "screen": {"errors"},
-    "suggest": set(),
     "files": {"errors"},
     "untrusted": {"errors"},
     "taxonomy": {"errors"},
-    "plugin": {"errors", "suggest"},
+    "plugin": {"errors"},
     "distributed": set(),
     "precision": set(),
     "rng": set(),
@@ -63,7 +62,7 @@ TORCH_FREE += [
     "hex/__init__.py",
 ]
 TORCH_FREE += ["args", "cli.py", "api.py", "errors.py", "taxonomy.py", "__init__.py", "__main__.py"]
-TORCH_FREE += ["cores.py", "screen.py", "suggest.py"]
+TORCH_FREE += ["cores.py", "screen.py"]
 TORCH_FREE += ["data/catalogue", "data/labels/trees.py", "data/storage", "data/layouts"]
 HEAVY = {"torch", "torchvision", "lightning", "timm", "lightly", "wandb", "sklearn", "umap", "matplotlib"}
 

@@ -7,45 +7,42 @@ runs, a word on the command line that changes nothing is a mistake.
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from solo.args.fields import Problem, Values, check, get, keys_of, unknown, walk
+from solo.args.fields import Checked, Problem, Values, check, get, keys_of, unknown, walk
 from solo.data.catalogue.registry import DATASETS, DatasetSpec
 from solo.hex.catalogue import NOT_FUSED, NOT_IN_RING, POLICIES, PolicyFacts, policy_facts, whom_shown
 from solo.methods.catalogue import CATALOGUE, facts_of, has_slow_copy, names
 from solo.plugin import is_path
 
 
-def check_method(values: dict[str, Any], any_method: bool = False) -> Iterator[Problem]:
-    """Method, `method_kwargs` (checked and completed in place), its objective and how views go with it.
-
-    With `any_method` one that isn't ours, and its `method_kwargs`, are the caller's to check.
-    """
+def check_method(values: dict[str, Any], own: dict[str, Any] | None = None) -> Iterator[Problem]:
+    """Method, `method_kwargs` (completed in place), objective and views; `own`, as in `check`: any method may be."""
     method, trained = facts_of(values.get("method")), values.get("pretrain_method")
     if method and method.kwargs:
-        values["method_kwargs"], problems = check_kwargs(values["method_kwargs"] or {}, method.kwargs)
+        values["method_kwargs"], problems = check_kwargs(values["method_kwargs"] or {}, method.kwargs, own)
         yield from problems
-    elif not method and values.get("method") is not None and not any_method:
+    elif not method and values.get("method") is not None and own is None:
         yield "method", unknown(values["method"], CATALOGUE)
     if trained is not None and not facts_of(trained):
         yield "pretrain_method", unknown(trained, CATALOGUE)
     policy, action, show = (get(values, f"hex.{name}") for name in ("policy", "action", "show"))
     yield from check_policy(values.get("method"), policy, action, show)
     yield from check_accumulate(values)
-    shares = get(values, "data.resolution_schedule")
-    if shares is not None and not shares:
-        yield "data.resolution_schedule", "=[] gives no share; give some, or leave it out"
+    shares, of_shares = get(values, "data.resolution_schedule"), "data.resolution_schedule"
+    if shares == []:
+        yield of_shares, "=[] gives no share; give some, or leave it out"
     if shares and shares[-1] != 1:
-        yield "data.resolution_schedule", f"={shares} must end with 1: the network is used at full size"
+        yield of_shares, f"={shares} must end with 1: the network is used at full size"
     if shares and method and method.masked:
-        text = f" doesn't go with method={values['method']}, whose patches are those of the full size; leave it out"
-        yield "data.resolution_schedule", text
-    if get(values, "performance.ring_loss") and method and not method.ring:
-        able = " and ".join(name for name, known in CATALOGUE.items() if known.ring)
-        yield "performance.ring_loss", f"=True is for {able}, not for method={values['method']}; leave it out"
+        what = f"doesn't go with method={values['method']}, whose patches are those of the full size"
+        yield of_shares, f" {what}; leave it out"
     facts = policy_facts(policy)
     action, against = action or facts.action, get(values, "hex.denominator") or facts.denominator
-    in_ring = not (facts.path and (action == "pull" or facts.kwargs or get(values, "hex.named")))
-    if get(values, "performance.ring_loss") and method and method.ring and not in_ring:
-        yield "performance.ring_loss", f"=True {NOT_IN_RING}"
+    if get(values, "performance.ring_loss") and method:
+        if not method.ring:
+            able = " and ".join(names(lambda facts: facts.ring))
+            yield "performance.ring_loss", f"=True is for {able}, not for method={values['method']}; leave it out"
+        elif facts.path and (action == "pull" or facts.kwargs or get(values, "hex.named")):
+            yield "performance.ring_loss", f"=True {NOT_IN_RING}"
     if get(values, "performance.fused_loss") and method:
         unknown_to_it = action not in ("weigh", "drop") or against not in ("own", "negatives") or facts.kwargs
         if method.hex != "replaces" and not (method.hex == "blends" and facts.path):
@@ -66,9 +63,9 @@ def check_method(values: dict[str, Any], any_method: bool = False) -> Iterator[P
         yield "hex.distance_min", text
 
 
-def check_kwargs(given: Values, schema: type) -> tuple[dict[str, Any], list[Problem]]:
+def check_kwargs(given: Values, schema: type, own: dict[str, Any] | None = None) -> Checked:
     """`method_kwargs` against their schema, and against what it says of them together (`problems`)."""
-    checked, problems = check(given, schema, "method_kwargs.")
+    checked, problems = check(given, schema, "method_kwargs.", own)
     together = getattr(schema, "problems", None)
     return checked, [*problems, *(together(checked) if together else ())]
 
@@ -210,9 +207,8 @@ def _types(policies: Iterable[PolicyFacts]) -> str:
 
 def _of_hex(values: Values) -> Iterator[Row]:
     method, policy, rows = facts_of(get(values, "method")), policy_facts(get(values, "hex.policy")), POLICIES.values()
-    kin = [facts for facts in rows if facts.shown == get(values, "hex.kin")]
     shown = whom_shown(get(values, "hex.policy"), get(values, "hex.show"))
-    finding = [policy, *kin]
+    finding = [policy, *(facts for facts in rows if facts.shown == get(values, "hex.kin"))]
     asked = [*finding, *([shown] if shown else [])]
     acts, dropped = bool(policy.path), "release" in (policy.variant, get(values, "hex.variant"))
     action = (get(values, "hex.action") or ("drop" if dropped else policy.action)) if acts else None
@@ -223,20 +219,17 @@ def _of_hex(values: Values) -> Iterator[Row]:
     having = _types(facts for facts in rows if facts.kwargs)
     own = is_path(get(values, "hex.policy")) or any(facts.kwargs for facts in asked)
     yield "hex: policy_kwargs", own, f"by a policy of your own, type=module:name, or {having}"
-    several = method is None or method.negatives == "rows" or (method.hex == "blends" and acts)
     comparing = ", ".join(names(lambda facts: facts.negatives == "rows"))
     where = f"in methods that compare all rows with each other, where an anchor can have several positives: {comparing}"
-    yield "hex: positives", several, where
+    yield "hex: positives", method is None or method.negatives == "rows" or (method.hex == "blends" and acts), where
     labelled = any(facts.labels for facts in asked) or get(values, "hex.named", True)
     yield "hex: level", labelled, f"{_types(facts for facts in rows if facts.labels)}, or hex.named=True"
     weighs = get(values, "hex.kin") or (action == "weigh" and any(facts.selects for facts in asked))
     where = "where relatives are weighed: hex.action=weigh and hex.variant=reweight"
     yield "hex: beta tau_plus", weighs, f"{_types(facts for facts in rows if facts.selects)}, {where}"
-    yield "hex: softness confident", action == "pull", "where relatives are pulled: hex.action=pull"
-    yield "hex: share", action == "pull", "with hex.action=pull"
+    yield "hex: share softness confident", action == "pull", "where relatives are pulled: hex.action=pull"
     yield "hex: show_share", shown, "with hex.show or type=HEX"
-    drawn = any(facts.table for facts in finding)
-    yield "hex: drawn mix", drawn, _types(facts for facts in rows if facts.table)
+    yield "hex: drawn mix", any(facts.table for facts in finding), _types(facts for facts in rows if facts.table)
     yield "hex: temperature_period", get(values, "hex.temperature_max"), "with hex.temperature_max"
     yield "hex: kin", action in ("pull", "drop"), "with hex.action=pull or drop"
     finds = acts and any(facts.selects or facts.table for facts in finding)
@@ -244,8 +237,7 @@ def _of_hex(values: Values) -> Iterator[Row]:
     yield "hex: warm_epoch variant temperature temperature_max denominator", acts, _ACTING
     blends = acts and (method is None or method.hex in (None, "blends"))
     yield "hex: alpha scale", blends, f"{_ACTING}, in {', '.join(names(lambda facts: facts.hex == 'blends'))}"
-    named = _with(values, "hex.policy", "adaptive", "fixed")[0]
-    yield "hex: named", named, "with type=HEX_adaptive or HEX_fixed"
+    yield "hex: named", _with(values, "hex.policy", "adaptive", "fixed")[0], "with type=HEX_adaptive or HEX_fixed"
 
 
 def _anywhere(values: Values) -> Iterator[Row]:
@@ -295,18 +287,13 @@ def _on_the_command_line(values: Values) -> Iterator[Row]:
 
 
 def unread_keys(checked: Values, schema: type, typed: Callable[[str], bool]) -> Iterator[tuple[bool, Problem]]:
-    """Find keys that hold something else than their default, and that nothing reads.
-
-    `typed` says whether a key was written on the command line; of each one found that is said, and what is wrong.
-    """
+    """Keys of another value than their default that nothing reads; whether one was `typed`, and the problem."""
     keys = dict(walk(schema))
     for rows, everywhere in ((_anywhere(checked), True), (_on_the_command_line(checked), False)):
         for named, reads, where in rows:
             section, _, inside = named.rpartition(": ")
             for key in (f"{section}.{name}".lstrip(".") for name in ([] if reads else inside.split())):
-                value, by_hand = get(checked, key), typed(key)
-                # A refused value is None as well.
-                if value is None or (key in keys and value == keys[key].default and not by_hand):
-                    continue
-                if by_hand or everywhere:
+                value, by_hand = get(checked, key), typed(key)  # a refused value is None as well
+                is_set = everywhere and not (key in keys and value == keys[key].default)
+                if value is not None and (by_hand or is_set):
                     yield by_hand, (key, f" does nothing here: it is read {where}; leave it out")

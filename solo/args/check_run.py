@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import cast
 
 from solo.args.compose import check_source
 from solo.args.fields import ParseError, Problem, Values, get, unknown
@@ -32,8 +31,7 @@ def _data(values: Values) -> Iterator[Problem]:
             advice = "images are files: mount the store (mount-s3, gcsfuse, rclone), copy it, or take data.format=hf"
             advice = "leave file:// out" if str(data[key]).startswith("file://") else advice
             yield f"data.{key}", f"={data[key]} is an address; {advice}"
-    places = {"data": data, **{f"augmentations[{i}]": entry for i, entry in enumerate(entries)}}
-    for place, section in places.items():
+    for place, section in {"data": data, **{f"augmentations[{i}]": entry for i, entry in enumerate(entries)}}.items():
         for name, text in wrong_statistics(get(section, "mean"), get(section, "std")).items():
             yield f"{place}.{name}", text
         least, most = get(section, "rrc.crop_min_scale"), get(section, "rrc.crop_max_scale")
@@ -47,10 +45,7 @@ def spec_of(values: Values) -> DatasetSpec | None:
 
 
 def check_levels(values: Values, spec: DatasetSpec | None) -> Iterator[Problem]:
-    """Labels and levels that aren't there, and batches that a sampler can't make of the labels.
-
-    `spec` is the resolved data set, `None` where it can't be read, which is said elsewhere.
-    """
+    """Labels, levels and batches of a sampler that can't be; `spec` is resolved, None where that failed."""
     data, shares = values["data"], values["data"].get("label_fraction")
     for share in shares if isinstance(shares, list) else [shares]:
         if share is not None and -1 < share < 0:
@@ -134,26 +129,19 @@ def check_folders(values: Values) -> Iterator[Problem]:
             yield f"data.{key}", f": {error}"
     elif spec is not None and data["format"] in ("image_folder", "h5"):
         own, must_validate = spec.folders or data["format"] == "h5", "pretrained_feature_extractor" in values
-        for key in ("train_path", "val_path"):
-            if data[key] is None:
-                if key == "val_path" and data["format"] == "image_folder" and validation_path(spec, train):
-                    continue
-                if own and (key == "train_path" or must_validate):
-                    yield f"data.{key}", " is missing; give the folder that holds the images"
-                continue
-            if "://" in data[key]:  # `_data` has said so
-                continue
-            try:
-                check_path(spec, data[key], bool(data.get("no_labels")), data["format"])
-            except UserError as error:
-                yield f"data.{key}", f": {error}"
+        beside = val is None and data["format"] == "image_folder" and validation_path(spec, train)
+        for key, needed in (("train_path", own), ("val_path", own and must_validate and not beside)):
+            if data[key] is None and needed:
+                yield f"data.{key}", " is missing; give the folder that holds the images"
+            elif data[key] is not None and "://" not in data[key]:  # `_data` has said so
+                try:
+                    check_path(spec, data[key], bool(data.get("no_labels")), data["format"])
+                except UserError as error:
+                    yield f"data.{key}", f": {error}"
 
 
 def to_fetch(values: Values) -> list[str | None]:
-    """The folders (`None`: the package's own) or hub names that a run has to fetch before it can start.
-
-    Of a checked config without problems; looks at the disk only.
-    """
+    """What a checked config's run has to fetch first, by the disk: folders (`None`: the package's own) or hub names."""
     spec, data = spec_of(values), values["data"]
     if data["format"] == "hf":
         return [] if is_here(data["train_path"]) else [data["train_path"]]
@@ -167,8 +155,9 @@ def obtain_all(values: Values, places: Iterable[str | None]) -> None:
     """Fetch what `to_fetch` has found; a `ParseError` if it can't be."""
     spec, data = spec_of(values), values["data"]
     try:
-        for place in places if spec and data["format"] == "image_folder" else ():
-            obtain(cast(DatasetSpec, spec), place, data["download"])
+        if spec is not None and data["format"] == "image_folder":
+            for place in places:
+                obtain(spec, place, data["download"])
     except UserError as error:
         raise ParseError(f"data.train_path: {error}") from error
 

@@ -51,10 +51,7 @@ class Word(NamedTuple):
 
 
 def read_word(word: str, schema: type | None = None) -> Word:
-    """Read a word as it came from the shell; the schema says which keys hold text.
-
-    Raises a `ConfigError` if it isn't of the form `key=value`, or has several values where one is needed.
-    """
+    """Read a word as the shell gave it, text where the schema says so; a `ConfigError`: not one key and one value."""
     form = _FORM.fullmatch(word)
     if form is None:
         if re.fullmatch(r"~[^\s=~+]+", word):
@@ -158,9 +155,7 @@ def compose(recipe: Path | None, words: Sequence[str], schema: type | None = Non
     origins = Origins({"": display(recipe) if recipe else COMMAND_LINE})
     chooses = [word for word in read if recipe and _chooses(word, recipe)]
     values = _files(recipe, chooses, origins) if recipe else OmegaConf.create()
-    for word in read:
-        if word in chooses:
-            continue
+    for word in (word for word in read if word not in chooses):
         if word.removes:
             section, _, last = word.key.rpartition(".")
             around = OmegaConf.select(values, section) if section else values
@@ -188,8 +183,7 @@ def compose(recipe: Path | None, words: Sequence[str], schema: type | None = Non
 
 def _chooses(word: Word, recipe: Path) -> bool:
     """Whether a word is about files, as in `augmentations=symmetric`, or about Hydra."""
-    folders = (recipe.parent / word.key, recipe.parent.parent / word.key)
-    group = "/" in word.key or any(folder.is_dir() for folder in folders)
+    group = "/" in word.key or any((folder / word.key).is_dir() for folder in (recipe.parent, recipe.parent.parent))
     return word.key.startswith("hydra") or (group and (word.removes or isinstance(word.value, str)))
 
 
@@ -218,18 +212,13 @@ def _files(recipe: Path, words: Sequence[Word], origins: Origins) -> DictConfig:
     made = {part.source: part.made_of for _, part in reversed(parts) if part.made_of}
     origins.notes = [f"{display(file)} isn't there; composed of {', '.join(paths)}" for file, paths in made.items()]
     refuse_resolvers(values, display(recipe))
-    _keep_to_the_network(values, origins)
+    # A data set's kwargs are those of its own network: they go where a later file takes another one, as a ViT.
+    kwargs = OmegaConf.select(values, "backbone.kwargs") or {}
+    for key in [] if "/data.yaml:" in origins.place("backbone.name") else list(kwargs):
+        if "/data.yaml:" in origins.place(f"backbone.kwargs.{key}"):
+            del kwargs[key]
+            origins.remove(f"backbone.kwargs.{key}")
     return values
-
-
-def _keep_to_the_network(values: DictConfig, origins: Origins) -> None:
-    """A data set's kwargs are those of its own network: they go where a later file takes another one, as a ViT."""
-    home = "/data.yaml:"
-    if home not in origins.place("backbone.name"):
-        for key in list(OmegaConf.select(values, "backbone.kwargs") or ()):
-            if home in origins.place(f"backbone.kwargs.{key}"):
-                del values.backbone.kwargs[key]
-                origins.remove(f"backbone.kwargs.{key}")
 
 
 SOURCES = ("pretrained_feature_extractor", "model", "features")
@@ -247,10 +236,9 @@ def source_word(places: Sequence[str], schema: type) -> str | None:
     if not places:
         return None
     for path in (Path(place).expanduser() for place in places):
-        run = any(path.glob("*.ckpt")) or ((path / "args.json").is_file() and not any(path.glob("data.yaml")))
-        if not (
-            run if os.path.isdir(path) else os.path.isfile(path) and path.suffix in (*CHECKPOINTS, *_FEATURE_FILES)
-        ):
+        made_here = (path / "args.json").is_file() and not (path / "data.yaml").exists()
+        run = os.path.isdir(path) and (made_here or any(path.glob("*.ckpt")))
+        if not run and not (os.path.isfile(path) and path.suffix in (*CHECKPOINTS, *_FEATURE_FILES)):
             return None
     if Path(places[0]).suffix in _FEATURE_FILES and issubclass(schema, FeatureCfg) and len(places) == 1:
         return as_word(SOURCES[2], places[0])
@@ -270,10 +258,7 @@ def take_over(values: dict[str, Any], origins: Origins, run: Mapping[str, Any]) 
 def complete(
     values: dict[str, Any], origins: Origins, schema: type, saved_data: Callable[[str], Mapping[str, Any]]
 ) -> list[str]:
-    """Fill in, in place, what the source says of the data; what may surprise is returned, a line each.
-
-    `saved_data` gives the section `data` of the run that made a checkpoint, empty if it has none.
-    """
+    """Fill in, in place, what the source and its run's `saved_data` say of the data; what may surprise is returned."""
     if isinstance(values.get(_SHORT), (str, list)):  # in a file; `checkpoint` is a section otherwise
         values[SOURCES[0]] = values.pop(_SHORT)
     data, paths = values.setdefault("data", {}), values.get(SOURCES[0])

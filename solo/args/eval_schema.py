@@ -1,9 +1,9 @@
 """Every key of the commands that use trained models or start many runs, as in `schema`.
 
-Those with `POSITIONAL` need no recipe: their first words are these keys, the others are `key=value`.
+Those with `positional` need no recipe: their first words are these keys, the others are `key=value`.
 """
 
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 from solo.args.data_schema import OfflineDataCfg, SourceDataCfg
 from solo.args.fields import REQUIRED, Section, idle, key
@@ -131,20 +131,16 @@ class FilesCfg(TakeCfg):
     on_error: Literal["raise", "skip"] = key("raise", "images that can't be read: stop, or go on and list them")
 
 
-class EmbedCfg(FilesCfg):
+class EmbedCfg(FilesCfg, positional=("run", "images")):
     """Settings of `solo embed RUN FOLDER out=FILE`."""
-
-    POSITIONAL: ClassVar[tuple[str, ...]] = ("run", "images")
 
     images: str = key(REQUIRED, "a folder of images, at any depth, or one image; labels are not needed")
     out: str = key(REQUIRED, "file to write: .npz .npy .parquet; a name without an ending: a folder of .npz files")
     shard: int = key(100_000, "images after which what is done is on disk; a stopped command goes on there", ge=1)
 
 
-class SearchCfg(FilesCfg):
+class SearchCfg(FilesCfg, positional=("run",)):
     """Settings of `solo search RUN query=IMAGE among=FOLDER`."""
-
-    POSITIONAL: ClassVar[tuple[str, ...]] = ("run",)
 
     query: str = key(REQUIRED, "an image, or a folder of them, to look for")
     among: str | None = key(None, "folder of the images that are searched")
@@ -154,10 +150,8 @@ class SearchCfg(FilesCfg):
     index: str | None = key(None, "also write a FAISS index of the searched images, if faiss is installed")
 
 
-class PredictCfg(FilesCfg):
+class PredictCfg(FilesCfg, positional=("run", "images")):
     """Settings of `solo predict RUN FOLDER out=FILE`."""
-
-    POSITIONAL: ClassVar[tuple[str, ...]] = ("run", "images")
 
     images: str = key(REQUIRED, "a folder of images, at any depth, or one image")
     out: str = key(REQUIRED, "table to write: .csv or .parquet")
@@ -169,10 +163,8 @@ class PredictCfg(FilesCfg):
     )
 
 
-class ExportCfg(TakeCfg):
+class ExportCfg(TakeCfg, positional=("run",)):
     """Settings of `solo export RUN to=TARGET out=FOLDER`."""
-
-    POSITIONAL: ClassVar[tuple[str, ...]] = ("run",)
 
     to: Literal["safetensors", "timm", "hf", "torchvision", "onnx", "torch_export", "detectron2"] = key(
         REQUIRED, "program that the folder is for"
@@ -180,10 +172,8 @@ class ExportCfg(TakeCfg):
     out: str = key(REQUIRED, "folder to write")
 
 
-class ExperimentCfg(Section):
+class ExperimentCfg(Section, positional=("file",)):
     """Settings of `solo experiment FILE`; all other words are given to every run, such as `data.train_path=FOLDER`."""
-
-    POSITIONAL: ClassVar[tuple[str, ...]] = ("file",)
 
     file: str = key(REQUIRED, "file with the arms, see docs/experiment.md")
     do: Literal["run", "cost", "report"] = key("run", "or only say what it costs, or report what is there")
@@ -231,10 +221,8 @@ class ExperimentFile(Section):
     arms: dict[str, Any] = key(REQUIRED, "name -> list of words, or the keys of an arm")
 
 
-class BenchmarkCfg(Section):
+class BenchmarkCfg(Section, positional=("runs",)):
     """Settings of `solo benchmark RUN ...`; other words are those of solo evaluate, for every cell: accelerator=cpu."""
-
-    POSITIONAL: ClassVar[tuple[str, ...]] = ("runs",)
 
     runs: tuple[str, ...] = key(
         REQUIRED, "checkpoints, folders of runs, timm/NAME or torchvision/NAME; the others are compared with the first"

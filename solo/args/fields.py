@@ -14,12 +14,11 @@ import types
 import typing
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, Union
+from typing import Any, ClassVar, Literal, Union
 
 from typing_extensions import dataclass_transform
 
-from solo.errors import ConfigError, UserError, printable
-from solo.suggest import did_you_mean
+from solo.errors import ConfigError, UserError, did_you_mean, printable
 
 REQUIRED = dataclasses.MISSING
 LISTS = (list, tuple)  # what is a list in YAML; schemas say `tuple[int, ...]`
@@ -55,10 +54,7 @@ class Key:
 
 
 def key(default: Any, help: str, open: bool = False, matters: bool = True, **bounds: float) -> Any:
-    """A dataclass field; `default` is a value, `REQUIRED`, or the class of a section. Bounds: `ge gt le lt`.
-
-    With `matters=False` it is `idle`.
-    """
+    """A field: its default value, `REQUIRED` or a section's class; bounds are `ge gt le lt`; `matters`: not `idle`."""
     metadata = {"help": help, "bounds": bounds, "open": open, "matters": matters}
     if default is REQUIRED:
         return dataclasses.field(metadata=metadata)
@@ -69,10 +65,7 @@ def key(default: Any, help: str, open: bool = False, matters: bool = True, **bou
 
 
 def idle(default: Any, help: str, **bounds: float) -> Any:
-    """A key, or a section, that doesn't change what a run computes: where its files lie, how fast they are read, ...
-
-    A run may be resumed with another value, and results are compared regardless of it.
-    """
+    """A key or section that doesn't change what a run computes: it may differ in resumed runs and in comparisons."""
     return key(default, help, open=False, matters=False, **bounds)
 
 
@@ -86,8 +79,11 @@ def derived(default: Any = None) -> Any:
 class Section:
     """What all sections of a configuration are: frozen dataclasses, made with their keys by name."""
 
-    def __init_subclass__(cls) -> None:
+    POSITIONAL: ClassVar[tuple[str, ...]] = ()  # keys that a command's first words are
+
+    def __init_subclass__(cls, positional: tuple[str, ...] = ()) -> None:
         dataclass(frozen=True, kw_only=True)(cls)
+        cls.POSITIONAL = positional or cls.POSITIONAL
 
 
 def keys_of(schema: type) -> dict[str, Key]:
@@ -102,8 +98,7 @@ def extra_keys_of(schema: type) -> dict[str, Key]:
 
 @functools.cache
 def _read_keys(schema: type) -> dict[str, Key]:
-    hints = typing.get_type_hints(schema)
-    keys = {}
+    hints, keys = typing.get_type_hints(schema), {}
     for field in dataclasses.fields(schema):
         if "derived" in field.metadata:
             continue
@@ -197,19 +192,19 @@ _ABSENT = {
 
 # One thing to fix: a key, and a text that continues the sentence which begins with the key, as the user wrote it.
 Problem = tuple[str, str]
+Checked = tuple[dict[str, Any], list[Problem]]
 
 
 class ParseError(ConfigError, AssertionError):
     """What solo-learn's `parse_cfg` asserted; code written for it may catch it as an `AssertionError`."""
 
 
-def check(
-    values: Mapping[str, Any], schema: type, path: str = "", open_names: bool = False
-) -> tuple[dict[str, Any], list[Problem]]:
+def check(values: Values, schema: type, path: str = "", own: dict[str, Any] | None = None) -> Checked:
     """Compare a section of plain dicts, lists and numbers with its schema.
 
-    `path` says where it stands, `""` or ending in a dot. With `open_names` names that a program may add to, such as
-    `optimizer.name`, pass. Returns all keys of the schema (a wrong or missing value is `None`), and the problems.
+    `path` says where it stands, `""` or ending in a dot. `own` is for what a program adds: keys that are none are put
+    there instead of being problems, and other names of an optimizer, of a scheduler, ... pass. Returns all keys of the
+    schema (a wrong or missing value is `None`), and the problems.
     """
     problems: list[Problem] = []
     leaves = [name for name, _ in walk(schema, path)]
@@ -223,6 +218,8 @@ def check(
         for name in values:
             if name in extra:
                 checked[name] = value_of(values, extra[name], path)
+            elif name not in known and own is not None:
+                own[f"{path}{name}"] = values[name]
             elif name not in known:
                 advice = _advice(str(name), [*known, *extra], leaves, path) if len(problems) < MOST_SHOWN else ""
                 problems.append((printable(f"{path}{name}"), f" is not a key{advice}"))
@@ -232,12 +229,12 @@ def check(
         name, value = path + found.name, values.get(found.name, "???")
         if found.section:
             return section({} if value in ("???", None) else value, found.section, name + ".")
-        if value == "???" or (found.required and value in (*_NOTHING, [])):
-            if found.required:
-                problems.append((name, f" is missing; give {describe_type(found.type)}: {found.help}"))
-                return None
+        if found.required and value in ("???", *_NOTHING, []):
+            problems.append((name, f" is missing; give {describe_type(found.type)}: {found.help}"))
+            return None
+        if value == "???":
             return copy.copy(found.default)
-        if found.open and open_names and isinstance(value, str):
+        if found.open and own is not None and isinstance(value, str):
             return value
         if found.item and isinstance(value, LISTS):
             return [section(entry, found.item, f"{name}[{i}].") for i, entry in enumerate(value)]

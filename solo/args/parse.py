@@ -11,7 +11,7 @@ import copy
 import functools
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from solo.args.check_method import check_labels_of_method, check_method, count_views, unread_keys
@@ -92,16 +92,11 @@ class _Settings:
 
 
 def resolve(values: Mapping[str, Any], found: DatasetSpec) -> tuple[dict[str, Any], dict[str, str]]:
-    """Fill in what is null and can be known, and scale the learning rates.
-
-    `found` is the data set with what a look at the data has told. Returns the new config, and for each key changed here
-    where the value came from. Raises a `UserError` if classes have to be counted in a folder that isn't there.
-    """
+    """A copy with what is null and can be known, by the data set as it was found, and what each new value is from."""
     settings, spec = _Settings(values), get_spec(found.name)
     pretraining = "method" in values
-    if values["name"] is None:
-        what = values["method"] if pretraining else "evaluate" if "features" in values else "linear"
-        settings.put("name", f"{what}-{values['data']['dataset']}", "derived")
+    what = values["method"] if pretraining else "evaluate" if "features" in values else "linear"
+    settings.fill("name", f"{what}-{values['data']['dataset']}", "derived")
     devices = count_devices(values["devices"], values["accelerator"]) if "devices" in values else 1
     settings.fill("data.num_workers", max(1, min(_MOST_WORKERS, usable_cores() // devices)), "cores for each device")
     if values["data"]["format"] == "image_folder" and not values["data"].get("no_labels"):
@@ -142,17 +137,16 @@ def keeps_classifier_lr(values: Mapping[str, Any]) -> bool:
 
 
 def _classes(settings: _Settings, spec: DatasetSpec, found: DatasetSpec) -> None:
-    data = settings.values["data"]
-    written = data["num_classes"]
-    if found.num_classes is not None and found.source != spec.source:
-        if written not in (None, found.num_classes):  # it belongs to other folders
+    data, own = settings.values["data"], found.source != spec.source
+    if found.num_classes is not None:
+        written = data["num_classes"]
+        if own and written not in (None, found.num_classes):  # it belongs to other folders
             raise UserError(
                 f"data.num_classes={written}, but {data['train_path']} has {found.num_classes} classes; take "
                 "data.num_classes out, or set data.levels=flat if only the first folders are classes"
             )
-        settings.put("data.num_classes", found.num_classes, "classes of data.train_path")
-    elif found.num_classes is not None:
-        settings.put("data.num_classes", found.num_classes, f"data set {spec.name}")
+        origin = "classes of data.train_path" if own else f"data set {spec.name}"
+        settings.put("data.num_classes", found.num_classes, origin)
     elif data.get("no_labels"):
         settings.fill("data.num_classes", 1, "derived")
     elif data["num_classes"] is None and data["format"] != "hf":  # known when it has been fetched
@@ -162,10 +156,10 @@ def _classes(settings: _Settings, spec: DatasetSpec, found: DatasetSpec) -> None
 def _images(settings: _Settings, spec: DatasetSpec) -> None:
     """Size and statistics: the config's, else (own images) the first pipeline's, else the data set's; and of views."""
     data, entries = settings.values["data"], settings.values["augmentations"]
-    first = entries[0]
+    first, pairs = entries[0], (("crop_size", "image_size"), ("mean", "mean"), ("std", "std"))
     if spec.num_classes is None:
-        for name, value in (("image_size", first["crop_size"]), ("mean", first["mean"]), ("std", first["std"])):
-            settings.fill(f"data.{name}", value, f"augmentations[0].{name.replace('image', 'crop')}")
+        for name, source in pairs:
+            settings.fill(f"data.{source}", first[name], f"augmentations[0].{name}")
     origin = f"data set {spec.name}"
     settings.fill("data.image_size", spec.size, origin)
     settings.fill("data.channels", spec.channels, origin)
@@ -175,7 +169,7 @@ def _images(settings: _Settings, spec: DatasetSpec) -> None:
             value = [round(sum(value) / len(value), 4)]
         settings.fill(f"data.{name}", value, origin)
     for i, entry in enumerate(entries):
-        for name, source in (("crop_size", "image_size"), ("mean", "mean"), ("std", "std")):
+        for name, source in pairs:
             if entry[name] is None:
                 entry[name] = copy.copy(data[source])
                 settings.origins[f"augmentations[{i}].{name}"] = f"data.{source}"
@@ -194,8 +188,8 @@ def _learning_rate(settings: _Settings) -> None:
         return
     batch = global_batch(settings.values)
     for name in names:
-        scaled = optimizer[name] * batch / BASE_BATCH
-        settings.put(f"optimizer.{name}", scaled, f"x global batch {batch} / {BASE_BATCH}")
+        how = f"x global batch {batch} / {BASE_BATCH}"
+        settings.put(f"optimizer.{name}", optimizer[name] * batch / BASE_BATCH, how)
     settings.put("optimizer.lr_scaled", True, "derived")
 
 
@@ -210,6 +204,7 @@ class Parsed:
     # what the run has to call first, where its data aren't on this machine: fetches them, and gives the config that
     # knows them; `None` where they are here
     fetch: Callable[[], Parsed] | None = None
+    own: Mapping[str, Any] = field(default_factory=dict)  # dotted keys of a program's own config that no schema has
 
 
 def parse(
@@ -236,14 +231,14 @@ def parse(
 
     declared = -1
     while declared != declarations():  # a plug-in that was imported just now has keys of its own
-        declared = declarations()
-        checked, problems = check(modern.values, schema, open_names=from_code)
+        declared, own = declarations(), dict[str, Any]() if from_code else None
+        checked, problems = check(modern.values, schema, own=own)
         problems += check_outside(checked, None if origins is None else typed)
-    problems = [*modern.problems, *problems, *check_method(checked, from_code), *check_run(checked)]
+    problems = [*modern.problems, *problems, *check_method(checked, own), *check_run(checked)]
     if from_code:  # what models and programs ask for themselves, after parsing
         late = ("method_kwargs.", "pretrained_feature_extractor")
         problems = [
-            (key, text) for key, text in problems if not (key.startswith(late) and text.startswith(" is missing"))
+            found for found in problems if not (found[0].startswith(late) and found[1].startswith(" is missing"))
         ]
     absent: list[str | None] = []
     with contextlib.suppress(UserError):  # it can't be fetched, which `check_folders` says
@@ -284,7 +279,7 @@ def parse(
         notes.append(f"data.dataset={checked['data']['dataset']} is not in {where}; the run begins by fetching it")
     data, facts = {**resolved["data"], "resolved": spec}, facts_of(resolved.get("method"))
     config: Any = freeze({**resolved, "data": data}, schema, facts.kwargs if facts else None)
-    return Parsed(resolved, config, _origins(places, modern, derived), notes, again)
+    return Parsed(resolved, config, _origins(places, modern, derived), notes, again, own or {})
 
 
 def _data_problem(error: UserError) -> Problem:
@@ -317,7 +312,7 @@ def _notes(written: Mapping[str, Any], found: Mapping[str, Any], spec: DatasetSp
         sizes = ", ".join(f"{name} ({len(nodes)})" for name, nodes in zip(tree.levels, tree.names, strict=True))
         yield f"data.train_path holds nested folders, read as a label tree: {sizes}; data.levels=flat turns that off"
     yield from spec.notes
-    side = spec.sample.side
+    side = spec.side
     if pretrains and side and size and size >= 1.5 * side:
         stem = " data.small_stem=true" if side <= SMALL and not spec.small_stem else ""
         what = f"the images of data.train_path have about {side} pixels a side and are enlarged to {size}"

@@ -16,9 +16,8 @@ import solo
 from solo.args.origins import Part, display, read_part, read_table
 from solo.data.catalogue.registry import DATASETS
 from solo.data.catalogue.rows import SMALL, DatasetSpec
-from solo.errors import ConfigError
+from solo.errors import ConfigError, did_you_mean
 from solo.methods.catalogue import CATALOGUE, USUAL
-from solo.suggest import did_you_mean
 
 FOLDERS = {"linear": ("linear", "finetune")}  # of `scripts`, in which a command looks for a data set's recipes
 _NOT_RECIPES = ("data", "methods", "paper")
@@ -144,7 +143,16 @@ def _make(folder: Path, name: str) -> Part | None:
         return replace(found, package="_global_")
     if (folder / "data.yaml").is_file() and (folder.parent / "methods").is_dir():
         return _pretraining(folder, name)
-    return _offline(folder, name) if has_own_name(folder) else None
+    above, own = folder.parent, folder / "methods.yaml"
+    if not has_own_name(folder):
+        return None
+    if name == above.name:
+        composed = _composed(folder, name, ["common", *_images_in(folder)], {"name": f"{name}-{folder.name}"})
+        return replace(composed, made_of=[*composed.made_of, f"pretrain/{folder.name}/data.yaml"])
+    if (above / "parts" / f"{name}.yaml").is_file():
+        values = {"name": f"{above.name}_{name.removeprefix('semi_')}-{folder.name}"}
+        return _composed(folder, name, [above.name, {"parts": name}], values)
+    return _composed(folder, name, [above.name], {}, [(own, name)]) if name in read_table(own) else None
 
 
 def _pretraining(folder: Path, name: str) -> Part | None:
@@ -197,17 +205,6 @@ def _paper(folder: Path, method: str, values: dict[str, Any]) -> Part | None:
 
 def _is_recipe(folder: Path, name: str) -> bool:
     return (folder / f"{name}.yaml").is_file() or _make(folder, name) is not None
-
-
-def _offline(folder: Path, name: str) -> Part | None:
-    above, own = folder.parent, folder / "methods.yaml"
-    if name == above.name:
-        composed = _composed(folder, name, ["common", *_images_in(folder)], {"name": f"{name}-{folder.name}"})
-        return replace(composed, made_of=[*composed.made_of, f"pretrain/{folder.name}/data.yaml"])
-    if (above / "parts" / f"{name}.yaml").is_file():
-        values = {"name": f"{above.name}_{name.removeprefix('semi_')}-{folder.name}"}
-        return _composed(folder, name, [above.name, {"parts": name}], values)
-    return _composed(folder, name, [above.name], {}, [(own, name)]) if name in read_table(own) else None
 
 
 def _composed(
@@ -279,29 +276,27 @@ def roots() -> list[Path]:
 
 
 def find_recipe(places: Sequence[str], command: str = "pretrain") -> Path:
-    """The file of one or two words, `FOLDER FILE`, `FOLDER/FILE` or `DATASET NAME`; it may be there, or be composed.
-
-    Raises a `ConfigError` if there is no such folder or file; names similar ones.
-    """
+    """The file of `FOLDER FILE`, `FOLDER/FILE` or `DATASET NAME`, there or to be composed; else a `ConfigError`."""
     if not places:
         raise ConfigError(f"no recipe is named; give a data set and a recipe, for example: solo {command} digits hex")
-    if len(places) == 1 and not any(os.path.isdir(folder) for folder in find_folders(places[0], command)):
-        first, last = Path(places[0]).parent, Path(places[0]).name
-        places = [str(first), last] if places[0] != last or last.endswith((".yaml", ".yml")) else [last, ""]
-    name = places[1] if len(places) > 1 else ""
-    folders = find_folders(places[0], command)
-    if not name:
-        name = next((folder.parent.name for folder in folders if has_own_name(folder)), "")
-    name = name if not name or Path(name).suffix in (".yaml", ".yml") else f"{name}.yaml"
+    place, name = places[0], places[1] if len(places) > 1 else ""
+    path = Path(place)
+    if not name and not any(map(os.path.isdir, find_folders(place, command))):
+        if place != path.name or path.suffix in (".yaml", ".yml"):
+            place, name = str(path.parent), path.name
+    folders = find_folders(place, command)
+    name = name or next((folder.parent.name for folder in folders if has_own_name(folder)), "")
+    if name and Path(name).suffix not in (".yaml", ".yml"):
+        name += ".yaml"
     files = [folder.resolve() / name for folder in folders if name]
     for file in filter(os.path.isfile, files):
         if name.endswith(".yml"):
-            raise ConfigError(f"{places[0]}/{name}: Hydra reads .yaml files only; rename it")
+            raise ConfigError(f"{place}/{name}: Hydra reads .yaml files only; rename it")
         return file
     for file in files:
         if (found := find_part(file.parent, file.stem)) and found.made_of:
             return file
-    raise ConfigError(_not_there(places[0], name, folders))
+    raise ConfigError(_not_there(place, name, folders))
 
 
 def recipes_of(place: str, command: str) -> list[str]:

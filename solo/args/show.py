@@ -20,12 +20,11 @@ from solo.args.parse import BASE_BATCH, Parsed, exact_parts, global_batch
 from solo.args.recipes import data_sets, find_recipe, recipes_of
 from solo.compat.keys import MOVED
 from solo.data.catalogue.registry import DATASETS
-from solo.errors import ConfigError
+from solo.errors import ConfigError, did_you_mean
 from solo.files import write_text
 from solo.hex.catalogue import POLICIES, policy_facts
 from solo.methods.catalogue import CATALOGUE, facts_of
 from solo.screen import shown
-from solo.suggest import did_you_mean
 
 _TAKE: dict[str, type] = {"embed": EmbedCfg, "search": SearchCfg, "predict": PredictCfg, "export": ExportCfg}
 _TAKE |= {"experiment": ExperimentCfg, "benchmark": BenchmarkCfg}
@@ -179,12 +178,11 @@ def describe(cfg: Mapping[str, Any]) -> list[str]:
         return []
     batch, lr, steps = cfg["optimizer"]["batch_size"], cfg["optimizer"]["lr"], cfg["accumulate_grad_batches"]
     total = global_batch(cfg)
-    lines = [
-        f"global batch {total} = {batch} for each process x {total // batch} process{'es' * (total > batch)}",
-        f"learning rate {lr:g} (scaled by {total} / {BASE_BATCH})",
-    ]
+    processes = f"{total // batch} process{'es' * (total > batch)}"
+    rate = f"learning rate {lr:g} (scaled by {total} / {BASE_BATCH})"
     if steps > 1:
-        lines[1] += f", x {steps} for {steps} accumulated batches"
+        rate += f", x {steps} for {steps} accumulated batches"
+    lines = [f"global batch {total} = {batch} for each process x {processes}", rate]
     return lines + (negatives(cfg) if "method" in cfg else [])
 
 

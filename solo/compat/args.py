@@ -6,7 +6,7 @@ Programs written for it add these words to their own parsers (`solo.args.dataset
 
 import logging
 from argparse import ArgumentParser, Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -17,9 +17,7 @@ from solo.args.fields import ParseError, keys_of, unknown
 from solo.args.origins import COMMAND_LINE
 from solo.args.parse import parse
 from solo.args.schema import LinearCfg, PretrainCfg
-from solo.compat.keys import is_old_key
 from solo.data.catalogue.registry import DATASETS
-from solo.methods.catalogue import facts_of
 
 _LOG = logging.getLogger("solo")
 
@@ -51,41 +49,15 @@ def _parse(cfg: DictConfig, schema: type) -> DictConfig:
             f"augmentations is missing: the file's `defaults` name {', '.join(groups)}, which OmegaConf.load doesn't "
             "read; let Hydra compose it (hydra.compose, hydra.main), or write the augmentations into the file"
         )
-    own: dict[str, Any] = {}
-    parsed = parse(_without_own(values, schema, own), schema, from_code=True, fetch=True)
+    parsed = parse(values, schema, from_code=True, fetch=True)
     for note in parsed.notes:
         _LOG.warning(note)
-    if own:
-        _LOG.warning("kept as they are, for your own code: %s; the library reads no such keys", ", ".join(own))
+    if parsed.own:
+        _LOG.warning("kept as they are, for your own code: %s; the library reads no such keys", ", ".join(parsed.own))
     write_back(cfg, parsed.values)
-    for key, value in own.items():
+    for key, value in parsed.own.items():
         OmegaConf.update(cfg, key, value, merge=False, force_add=True)
     return cfg
-
-
-def _without_own(values: Mapping[str, Any], schema: type, own: dict[str, Any], path: str = "") -> dict[str, Any]:
-    """The keys that a schema has; the others are put into `own`, under their dotted names."""
-    keys = keys_of(schema) | (keys_of(schema.EXTRA) if hasattr(schema, "EXTRA") else {})
-    known: dict[str, Any] = {}
-    facts = facts_of(values.get("method"))
-    for name, value in values.items():
-        found = keys.get(name)
-        if found is None and is_old_key(f"{path}{name}"):
-            known[name] = value
-        elif found is None:
-            own[f"{path}{name}"] = value
-        elif found.section and isinstance(value, Mapping):
-            known[name] = _without_own(value, found.section, own, f"{path}{name}.")
-        elif found.item and isinstance(value, list):
-            known[name] = [
-                _without_own(entry, found.item, own, f"{path}{name}[{i}].") if isinstance(entry, Mapping) else entry
-                for i, entry in enumerate(value)
-            ]
-        elif name == "method_kwargs" and facts and facts.kwargs and isinstance(value, Mapping):
-            known[name] = _without_own(value, facts.kwargs, own, f"{path}{name}.")
-        else:
-            known[name] = value
-    return known
 
 
 def add_and_assert_dataset_cfg(cfg: DictConfig) -> DictConfig:

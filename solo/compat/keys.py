@@ -57,14 +57,6 @@ DEAD_METHOD_KWARGS = (
 )
 
 
-def is_old_key(dotted: str) -> bool:
-    """Whether `modernise` knows what to do with a key that no schema has."""
-    section, _, name = dotted.rpartition(".")
-    known = dotted in (*MOVED, *DEAD, *DEAD_IN_EVALUATION)
-    published = section == "method_kwargs" and name in DEAD_METHOD_KWARGS
-    return known or published or (name == "enabled" and section.startswith("augm"))
-
-
 @dataclass
 class Modern:
     """A config in today's keys."""

@@ -26,7 +26,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from solo.data.labels.subsets import KnownLabels, Subset, level_targets
+from solo.data.labels.subsets import Array, KnownLabels, Subset, level_targets
 from solo.data.sources.images import SkipBroken, image_sources, next_readable, not_an_image
 from solo.data.storage.facts import Source, identity
 from solo.data.storage.reading import ImageReading
@@ -35,7 +35,6 @@ from solo.errors import BrokenImageError, UserError, reason
 from solo.files import replacing, user_cache
 from solo.taxonomy import UNKNOWN
 
-Array = np.ndarray[Any, Any]
 # Above this the user decides: it is written to a disk that may be small or slow.
 UNASKED_BYTES = 2 * 2**30
 VERSION = 3
@@ -50,23 +49,16 @@ def index_of(path: Path) -> Path:
     return path.with_suffix(".index")
 
 
-def known_sizes(path: Path, content: str) -> Array | None:
-    """The sizes that the index of a file of pixels holds, if it is whole, right, and of this `content`; else None."""
+def known_sizes(path: Path, whose: bytes) -> Array | None:
+    """The sizes that the index of a file of pixels holds, if it is whole, right, and of this content; else None."""
     try:
-        with open(index_of(path), "rb") as file:
-            name, version, count, whose, checksum = _HEAD.unpack(file.read(_HEAD.size))
-            if (name, version, whose) != (_NAME, VERSION, _digest(content)):
-                return None
-            if os.fstat(file.fileno()).st_size != _HEAD.size + count * (8 + _ENTRY.size):
-                return None
-            sizes = file.read(count * 8)
+        index = index_of(path).read_bytes()
+        *head, count, digest, checksum = _HEAD.unpack_from(index)
     except (OSError, struct.error):
         return None
-    return np.frombuffer(sizes, "<i4").reshape(-1, 2).astype(np.int64) if zlib.crc32(sizes) == checksum else None
-
-
-def _digest(content: str) -> bytes:
-    return hashlib.sha256(content.encode()).digest()
+    sizes, length = index[_HEAD.size : _HEAD.size + count * 8], _HEAD.size + count * (8 + _ENTRY.size)
+    sound = [*head, digest, len(index), checksum] == [_NAME, VERSION, whose, length, zlib.crc32(sizes)]
+    return np.frombuffer(sizes, "<i4").reshape(-1, 2).astype(np.int64) if sound else None
 
 
 def _readable(nbytes: int) -> str:
@@ -102,7 +94,7 @@ class FileImages:
     """Image files, decoded in the loader's processes and cropped there; all else happens to whole batches.
 
     JPEG files are decoded at a half, a quarter or an eighth of their size, as long as the shorter side stays at least
-    `side`. `size_text` says how much there is, and `cure` what would be faster, for people.
+    `side`. For people, `size_text` says how much there is, and a `cure` what would be faster.
     """
 
     files: Sequence[Source]  # paths, or images in tar, HDF5 and other files
@@ -114,7 +106,8 @@ class FileImages:
     problems: Sequence[str] = ()  # of the data set, one line each
 
     def __post_init__(self) -> None:
-        self.size_text, self.cure = f"{len(self.files):,} files, decoded in each epoch", ""
+        self.size_text = f"{len(self.files):,} files, decoded in each epoch"
+        self.cure: str  # where there is one
         self._marks = torch.zeros(len(self.files), dtype=torch.bool).share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
@@ -182,9 +175,9 @@ class KeptImages(FileImages):
         digest = hashlib.sha256(f"{VERSION} {side} {self.reading} {channels}".encode())
         for file in self.files:
             digest.update(b"\n" + os.fsencode(identity(file)))
-        self._content = digest.hexdigest()
-        self.path = folder / f"{self._content[:24]}.uint8"
-        known = known_sizes(self.path, self._content)  # reading all heads takes a while
+        self.path = folder / f"{digest.hexdigest()[:24]}.uint8"
+        self._whose = hashlib.sha256(digest.hexdigest().encode()).digest()
+        known = known_sizes(self.path, self._whose)  # reading all heads takes a while
         if known is None or len(known) != len(self.files):
             known = np.array([self._kept_size(file, side) for file in self.files])
         self.shapes = known
@@ -197,9 +190,9 @@ class KeptImages(FileImages):
     def create(self) -> None:
         """Make both files, unless they are there and right; an `OSError` or a `UserError` if the folder can't."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        if not np.array_equal(known_sizes(self.path, self._content), self.shapes):  # type: ignore[arg-type]
+        if not np.array_equal(known_sizes(self.path, self._whose), self.shapes):  # type: ignore[arg-type]
             sizes = self.shapes.astype("<i4").tobytes()
-            head = _HEAD.pack(_NAME, VERSION, len(self.shapes), _digest(self._content), zlib.crc32(sizes))
+            head = _HEAD.pack(_NAME, VERSION, len(self.shapes), self._whose, zlib.crc32(sizes))
             with replacing(index_of(self.path)) as temporary:
                 temporary.write_bytes(head + sizes + bytes(_ENTRY.size * len(self.shapes)))
         with open(self.path, "ab") as file:
@@ -246,10 +239,9 @@ class KeptImages(FileImages):
                 written = os.pwrite(self._open()[file], rest, place)
                 rest, place = rest[written:], place + written
         except OSError as error:
-            raise UserError(
-                f"the cache of decoded images in {self.path.parent} can't be written: {error.strerror}; free the disk, "
-                "choose another data.cache_dir, or set data.augment=sample"
-            ) from error
+            what = f"the cache of decoded images in {self.path.parent} can't be written: {error.strerror}"
+            cure = "free the disk, choose another data.cache_dir, or set data.augment=sample"
+            raise UserError(f"{what}; {cure}") from error
 
     def _open(self) -> tuple[int, int, int]:
         if self._handles is None or self._handles[0] != os.getpid():

@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from solo.data.batches.loaders import train_loader
-from solo.data.batches.samplers import SeededSampler
 from solo.data.catalogue import registry
 from solo.data.labels.subsets import Indexed, take_fraction
 from solo.data.sources.images import CustomDatasetWithoutLabels as CustomDatasetWithoutLabels
@@ -51,15 +50,5 @@ def prepare_datasets(
     return Indexed(take_fraction(images, data_fraction, seed))
 
 
-def prepare_dataloader(
-    train_dataset: Dataset[Any],
-    batch_size: int = 64,
-    num_workers: int = 4,
-    seed: int | None = None,
-    sampler: SeededSampler | None = None,
-) -> DataLoader[Any]:
-    """Shuffled full batches `[indexes (B,), [view (B, C, H, W), ...], targets (B,) or (B, levels)]`.
-
-    Batch size and workers are per process; `seed`, `sampler` and errors are those of `train_loader`.
-    """
-    return train_loader(train_dataset, batch_size, num_workers, seed, sampler)
+# Batches `[indexes (B,), [view (B, C, H, W), ...], targets (B,) or (B, levels)]` of these images.
+prepare_dataloader = train_loader

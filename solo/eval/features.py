@@ -27,6 +27,7 @@ from solo.taxonomy import Taxonomy
 from solo.untrusted import check_zip, is_zip, parse_json
 
 Array = np.ndarray[Any, np.dtype[Any]]
+ELEMENTS = 5_000_000  # numbers that are held at once, beside the features
 ENDINGS = (".npz", ".pt", ".safetensors")
 _MOST_CLASSES = 1_000_000
 _TEXTS = ("levels", "tree", "unseen", "facts", "val_paths", "train_paths", "paths", "name", "kind")
@@ -126,21 +127,18 @@ def read_features(path: str | Path) -> Features:
 
 def write_features(path: Path, features: Features) -> None:
     """Write a `.safetensors`, `.npz` or `.pt` file that `read_features` reads; a `UserError` leaves none."""
-    arrays: dict[str, Tensor] = {}
+    if path.suffix not in ENDINGS:
+        raise UserError(f"{path} can't be written; its name must end in {', '.join(ENDINGS)}")
+    arrays = {} if features.queries is None else {"val_queries": features.queries}
     texts: dict[str, Any] = {"levels": list(features.levels), "name": features.name, "kind": features.kind}
     texts |= {"facts": dict(features.facts), "unseen": list(features.unseen)}
     if features.tree is not None:
         texts["tree"] = features.tree.to_dict()
     for split, table in (("val", features.val), ("train", features.train)):
-        if table is None:
-            continue
-        arrays |= {f"{split}_features": table.features.contiguous(), f"{split}_labels": table.labels.contiguous()}
-        if table.paths:
-            texts[f"{split}_paths"] = list(table.paths)
-    if features.queries is not None:
-        arrays["val_queries"] = features.queries
-    if path.suffix not in ENDINGS:
-        raise UserError(f"{path} can't be written; its name must end in {', '.join(ENDINGS)}")
+        if table is not None:
+            texts |= {f"{split}_paths": list(table.paths)} if table.paths else {}
+            arrays |= {f"{split}_features": table.features, f"{split}_labels": table.labels}
+    arrays = {name: array.contiguous() for name, array in arrays.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     with replacing(path) as temporary:
         if path.suffix == ".pt":
@@ -164,10 +162,8 @@ def _features(held: Mapping[str, Any], file: Path) -> Features:
     train = _table(held, "train_") if "train_features" in held else None
     count = val.labels.shape[1]
     if train is not None and (train.labels.shape[1] != count or train.features.shape[1] != val.features.shape[1]):
-        raise UserError(
-            f"training and validation features differ in their numbers or label levels: {tuple(train.features.shape)} "
-            f"with {train.labels.shape[1]} levels, {tuple(val.features.shape)} with {count}"
-        )
+        both = (f"{tuple(x.features.shape)} with {x.labels.shape[1]} levels" for x in (train, val))
+        raise UserError(f"training and validation features differ in their numbers or label levels: {', '.join(both)}")
     tree = Taxonomy.from_dict(held["tree"]) if held.get("tree") else None
     unnamed = ("class",) if count == 1 else tuple(f"level{i}" for i in range(count))
     levels = tuple(map(str, held.get("levels", ()))) or (tree.levels if tree else unnamed)
@@ -176,23 +172,15 @@ def _features(held: Mapping[str, Any], file: Path) -> Features:
     labels = val.labels if train is None else torch.cat([train.labels, val.labels])
     if tree is None and count:
         tree = infer_tree(labels, levels)
-    for name, nodes, column in zip(tree.levels, tree.names, labels.T, strict=True) if tree is not None else ():
+    for level, nodes, column in zip(tree.levels, tree.names, labels.T, strict=True) if tree is not None else ():
         if int(column.max()) >= len(nodes):
-            raise UserError(f"label {column.max()} of level {name!r} is not in the tree, which has {len(nodes)} there")
-    queries = held.get(f"{prefix}queries")
-    if queries is not None and (len(queries) != len(val) or torch.as_tensor(queries).dtype != torch.bool):
+            raise UserError(f"label {column.max()} of level {level!r} is not in the tree, which has {len(nodes)} there")
+    queries = None if held.get(f"{prefix}queries") is None else torch.as_tensor(held[f"{prefix}queries"])
+    if queries is not None and (len(queries) != len(val) or queries.dtype != torch.bool):
         raise UserError(f"{len(queries)} queries don't fit {len(val)} features; give one bool for each")
-    return Features(
-        name=str(held.get("name", file.stem)),
-        kind=str(held.get("kind", "backbone")),
-        val=val,
-        train=train,
-        levels=levels,
-        tree=tree,
-        queries=None if queries is None else torch.as_tensor(queries),
-        unseen=tuple(held.get("unseen", ())),
-        facts={"features": str(file), **held.get("facts", {})},
-    )
+    name, kind = str(held.get("name", file.stem)), str(held.get("kind", "backbone"))
+    facts = {"features": str(file), **held.get("facts", {})}
+    return Features(name, kind, val, train, levels, tree, queries, tuple(held.get("unseen", ())), facts)
 
 
 def _table(held: Mapping[str, Any], prefix: str) -> FeatureTable:
@@ -268,7 +256,7 @@ def draw(count: int, most: int, seed: int = 0) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most].sort().values
 
 
-def best(similarity: Tensor, depth: int) -> Tensor:
+def best_columns(similarity: Tensor, depth: int) -> Tensor:
     """Columns of the `depth` largest numbers of each row, in their order: (n, m) -> (n, depth)."""
     width = similarity.shape[1]
     if depth * 8 < width and width > 1000:
@@ -278,8 +266,7 @@ def best(similarity: Tensor, depth: int) -> Tensor:
     # NumPy sorts whole numbers ten times faster than PyTorch does rows with their places: here the number as one that
     # has its order, and below it the column.
     bits = (similarity + 0.0).contiguous().view(torch.int32)
-    keys = (~(bits ^ ((bits >> 31) & 0x7FFFFFFF))).long() << 32 | torch.arange(width)
-    found = keys.numpy()
+    found = ((~(bits ^ ((bits >> 31) & 0x7FFFFFFF))).long() << 32 | torch.arange(width)).numpy()
     if depth < width // 2:
         found.partition(depth - 1, axis=1)
         found = found[:, :depth]

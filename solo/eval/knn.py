@@ -14,20 +14,16 @@ from torchmetrics import Metric
 from torchmetrics.utilities.distributed import gather_all_tensors
 
 from solo import distributed
-from solo.eval.features import FeatureTable, unit_rows
-from solo.eval.features import best as best_columns
+from solo.eval.features import ELEMENTS, FeatureTable, best_columns, unit_rows
 from solo.eval.intervals import UNDEFINED, Interval, of_halves
 from solo.precision import at_least_float32
 
 Distance = Literal["cosine", "euclidean"]
 
-_QUERY_ROWS = 1024  # enough rows for a fast matrix product; the rest of the memory goes to columns
-_GATHERED = 5_000_000  # neighbours of all processes at once
-
 
 @torch.no_grad()
 def nearest(
-    query: Tensor, keys: Tensor | Sequence[Tensor], k: int, distance: Distance = "cosine", max_elements: int = 5_000_000
+    query: Tensor, keys: Tensor | Sequence[Tensor], k: int, distance: Distance = "cosine", max_elements: int = ELEMENTS
 ) -> tuple[Tensor, Tensor]:
     """The k most similar of keys (N, D), N >= k, of each query (M, D), about `max_elements` similarities at a time.
 
@@ -36,11 +32,11 @@ def nearest(
     """
     keys = [keys] if isinstance(keys, Tensor) else keys
     prepare = unit_rows if distance == "cosine" else at_least_float32
-    rows = max(1, min(len(query), _QUERY_ROWS, max_elements // max(k, 1)))
+    # 1,024 rows are enough for a fast matrix product; the rest of the memory goes to columns.
+    rows = max(1, min(len(query), 1024, max_elements // max(k, 1)))
     found = []
     for part in map(prepare, torch.split(query, rows)):
-        top = part.new_empty(len(part), 0)
-        index = torch.empty(len(part), 0, dtype=torch.long, device=part.device)
+        top, index = part.new_empty(len(part), 0), part.new_empty(len(part), 0, dtype=torch.long)
         for start, block in _blocks(keys, max(k, max_elements // rows)):
             others = prepare(block)
             similarity = part @ others.T if distance == "cosine" else -torch.cdist(part, others)
@@ -66,13 +62,10 @@ def _blocks(parts: Sequence[Tensor], rows: int) -> Iterator[tuple[int, Tensor]]:
         yield start, torch.cat(waiting) if len(waiting) > 1 else waiting[0]
 
 
-@torch.no_grad()
-def nearest_others(
-    features: Tensor, k: int, max_elements: int = 5_000_000, queries: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
+def nearest_others(features: Tensor, k: int, queries: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """`nearest` by cosine among rows (N, D), N > k, themselves, each of all or of the `queries` (Q,) without itself."""
     asked = features if queries is None else features[queries]
-    similarity, index = nearest(asked, features, k + 1, "cosine", max_elements)
+    similarity, index = nearest(asked, features, k + 1)
     others = _others(index, torch.arange(len(features)) if queries is None else queries)
     return similarity[others].reshape(-1, k), index[others].reshape(-1, k)
 
@@ -122,58 +115,54 @@ def class_counts(one: Tensor, other: Tensor) -> list[int]:
 
 
 @torch.no_grad()
-def vote_ranking(
+def level_rankings(
     similarity: Tensor,
+    rows: Tensor,
     labels: Tensor,
-    num_classes: int,
+    truth: Tensor,
     *,
     temperature: float = 0.07,
     distance: Distance = "cosine",
     epsilon: float = 1e-5,
-    max_elements: int = 5_000_000,
-) -> Tensor:
-    """The classes with the most votes, (M, min(5, k, num_classes)), the winner first; -1 for a class without a vote.
+    max_elements: int = ELEMENTS,
+) -> list[Tensor]:
+    """For each level the classes with the most votes, (M, up to 5), the winner first; -1 for a class without a vote.
 
-    `similarity` (M, k) is what `nearest` gave for `distance`, labels (M, k) are the neighbours', -1 unknown. Votes have
-    the weights exp(cosine / temperature), or 1 / (distance + epsilon); `max_elements` of them are held at once.
+    `similarity` and `rows` (M, k) are what `nearest` gave for `distance`; labels (N, L) are of these rows, -1 unknown,
+    `truth` (m, L) has the other classes. Votes have the weights exp(cosine / temperature), or 1 / (distance + epsilon);
+    `max_elements` of them are held at once.
     """
     if distance == "euclidean":
         weights = 1 / (epsilon - similarity)
     else:  # relative to the best neighbour: the same votes, without overflow at a small temperature
         weights = ((similarity - similarity[:, :1]) / temperature).exp()
-    weights, rows = weights.masked_fill(labels < 0, 0), max(1, max_elements // num_classes)
-    parts = []
-    for own, votes in zip(torch.split(labels.clamp(min=0), rows), torch.split(weights, rows), strict=True):
-        sums = votes.new_zeros(len(own), num_classes).scatter_add_(1, own, votes)
-        best = sums.topk(min(5, similarity.shape[1], num_classes), dim=1)
-        # A class without a vote is no answer, even where fewer than five got one.
-        parts.append(best.indices.masked_fill(best.values <= 0, -1))
-    return torch.cat(parts)
-
-
-def level_rankings(similarity: Tensor, rows: Tensor, labels: Tensor, truth: Tensor, **how: Any) -> list[Tensor]:
-    """`vote_ranking` at each level by the labels (N, L) of the neighbours' rows (M, k); `truth` (m, L) has others."""
-    counts = class_counts(labels, truth)
-    return [vote_ranking(similarity, y[rows], count, **how) for y, count in zip(labels.T, counts, strict=True)]
+    found = []
+    for column, count in zip(labels.T, class_counts(labels, truth), strict=True):
+        parts, size = [], max(1, max_elements // count)
+        for near, weight in zip(torch.split(rows, size), torch.split(weights, size), strict=True):
+            own = column[near]
+            votes = weight.new_zeros(len(own), count)
+            votes.scatter_add_(1, own.clamp(min=0), weight.masked_fill(own < 0, 0))
+            best = votes.topk(min(5, near.shape[1], count), dim=1)
+            # A class without a vote is no answer, even where fewer than five got one.
+            parts.append(best.indices.masked_fill(best.values <= 0, -1))
+        found.append(torch.cat(parts))
+    return found
 
 
 def hits(rankings: Sequence[Tensor], truth: Tensor) -> list[dict[str, Tensor]]:
     """Of images of known label (n, L): if the first of up to five ranked classes is right (`acc1`), or any (`acc5`)."""
-    found = []
-    for best, column in zip(rankings, truth.T, strict=True):
-        right = (best == column[:, None])[column >= 0]
-        found.append({"acc1": right[:, 0], "acc5": right.any(dim=1)})
-    return found
+    right = ((best == column[:, None])[column >= 0] for best, column in zip(rankings, truth.T, strict=True))
+    return [{"acc1": one[:, 0], "acc5": one.any(dim=1)} for one in right]
 
 
-@torch.no_grad()
 def vote_accuracy(
     similarity: Tensor, neighbours: Tensor, train_targets: Tensor, test_targets: Tensor, **how: Any
 ) -> list[tuple[float, float]]:
     """Top-1 and top-5 accuracy in percent, coarse level first; NaN where no test row has a label.
 
     `similarity` and `neighbours` (M, k) are of `nearest`, targets (N,) or (N, L) and (M,) or (M, L), -1 for unknown,
-    which neither votes nor counts; `how` is the rest of `vote_ranking`. Top-5 is over min(5, k, classes).
+    which neither votes nor counts; `how` is the rest of `level_rankings`. Top-5 is over min(5, k, classes).
     """
     train_targets, test_targets = (x[:, None] if x.ndim == 1 else x for x in (train_targets, test_targets))
     right = hits(level_rankings(similarity, neighbours, train_targets, test_targets, **how), test_targets)
@@ -183,14 +172,13 @@ def vote_accuracy(
 def knn_ranking(
     bank: FeatureTable | None, val: FeatureTable, k: int, temperature: float, device: torch.device
 ) -> list[Tensor]:
-    """For each level `vote_ranking` (n, up to 5) by neighbours in `bank` or, without, in the other rows of `val`."""
-    query = val.features.to(device)
+    """`level_rankings` (n, up to 5) by neighbours in `bank` or, without, in the other rows of `val`."""
+    query, voters = val.features.to(device), val if bank is None else bank
     if bank is None:
         near = nearest_others(query, min(k, len(val) - 1))
     else:
         near = nearest(query, bank.features.to(device), min(k, len(bank)))
-    voters = (val if bank is None else bank).labels.to(device)
-    found = level_rankings(*near, voters, val.labels, temperature=temperature)
+    found = level_rankings(*near, voters.labels.to(device), val.labels, temperature=temperature)
     return [ranking.cpu() for ranking in found]
 
 
@@ -202,10 +190,8 @@ def neighbour_intervals(
     `each` is what `hits` gave, `cuts` are halves, see `solo.eval.intervals`. NaN where classes have less than k images
     on average, in two halves: small ones are then outvoted as a whole.
     """
-    halves = [
-        hits(knn_ranking(None, part, k, temperature, device), part.labels)
-        for part in map(val.rows, cuts if cuts.shape[1] > 1 else ())
-    ]
+    parts = map(val.rows, cuts if cuts.shape[1] > 1 else ())
+    halves = [hits(knn_ranking(None, part, k, temperature, device), part.labels) for part in parts]
     found = []
     for level, (one, column) in enumerate(zip(each, val.labels.T, strict=True)):
         enough = min(len(one["acc1"]), 2 * cuts.shape[1]) >= k * len(column[column >= 0].unique())
@@ -219,17 +205,11 @@ class WeightedKNNClassifier(Metric):
     Train rows without a class (-1 at the finest level) are no neighbours. Each process searches its own train rows, so
     that these are in memory once; only the test rows and the nearest neighbours travel. The name is solo-learn's.
 
-    Args:
-        k: neighbours that vote, clipped to the number of train rows.
-        T: temperature of the votes, with cosine.
-        max_distance_matrix_size: bound on the similarities held at once.
-        distance_fx: `cosine` (weights exp(cos / T)) or `euclidean` (weights 1 / (distance + epsilon)).
-        epsilon: keeps the euclidean weights finite.
-        dist_sync_on_step: torchmetrics'.
+    `k` neighbours vote, or all train rows if they are fewer, with the weights exp(cos / T) where `distance_fx` is
+    `cosine`, 1 / (distance + epsilon) where it is `euclidean`; `max_distance_matrix_size` bounds what is held at once.
     """
 
     full_state_update = False
-
     train_features: list[Tensor]
     train_targets: list[Tensor]
     test_features: list[Tensor]
@@ -247,11 +227,8 @@ class WeightedKNNClassifier(Metric):
         super().__init__(dist_sync_on_step=dist_sync_on_step, compute_with_cache=False, sync_on_compute=False)
         if distance_fx not in ("cosine", "euclidean"):
             raise ValueError(f"the k-NN distance {distance_fx!r} is unknown; choose cosine or euclidean")
-        self.k = k
-        self.T = T
-        self.max_distance_matrix_size = max_distance_matrix_size
-        self.distance_fx = distance_fx
-        self.epsilon = epsilon
+        self.k, self.T, self.epsilon = k, T, epsilon
+        self.max_distance_matrix_size, self.distance_fx = max_distance_matrix_size, distance_fx
         # (acc1, acc5) in percent of each label level, coarse first, of the last `compute`
         self.level_accuracies: list[tuple[float, float]] = []
         for name in ("train_features", "train_targets", "test_features", "test_targets"):
@@ -313,7 +290,7 @@ def _nearest_of_all(similarity: Tensor, labels: Tensor, k: int) -> tuple[Tensor,
     similarity = F.pad(similarity, (0, missing), value=-torch.inf)
     labels = torch.cat([labels, labels.new_full((len(labels), missing, *labels.shape[2:]), -1)], dim=1)
     found = []
-    rows = max(1, _GATHERED // (k * distributed.world_size()))  # at a time: with many processes theirs fill the memory
+    rows = max(1, ELEMENTS // (k * distributed.world_size()))  # at a time: with many processes theirs fill the memory
     for part in zip(torch.split(similarity, rows), torch.split(labels, rows), strict=True):
         near, theirs = (distributed.gather_no_grad(x.transpose(0, 1)).transpose(0, 1) for x in part)
         near, places = near.topk(k, dim=1)

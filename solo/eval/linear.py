@@ -1,14 +1,12 @@
 """Linear classifiers on frozen features: solved to their optimum, all of a grid by SGD, or from few labels.
 
 `fit_linear`: standardised features, cross-entropy plus an L2 penalty, minimised by L-BFGS for each level by itself. The
-problem is strongly convex, so that the result depends on no learning rate, order or seed, and the gradient that is left
-bounds how far the objective is above its optimum: by |gradient|^2 / (2 l2). `choose`: one pass over the features serves
-all classifiers of a grid; the best is chosen on a part of the *training* rows.
-
-`probe`: what a few or all labels are enough for, with the grid of the suite of eleven transfer data sets: 45 strengths
-of the L2 penalty, evenly spaced in their logarithm from 1e-6 to 1e5 (Kornblith, Shlens, Le, CVPR 2019, appendix; Chen
-et al., SimCLR, ICML 2020, appendix B.8). Here each level has a strength of its own, chosen on a fifth of the training
-images and fitted to all of them, and features are standardised.
+problem is strongly convex: the result depends on no learning rate, order or seed, and the gradient that is left bounds
+how far the objective is above its optimum: by |gradient|^2 / (2 l2). `choose`: one pass over the features serves all
+classifiers of a grid. `probe`: what a few or all labels are enough for, with the grid of the suite of eleven transfer
+data sets: 45 strengths of the L2 penalty, evenly spaced in their logarithm from 1e-6 to 1e5 (Kornblith, Shlens, Le,
+CVPR 2019, appendix; Chen et al., SimCLR, ICML 2020, appendix B.8). Here each level has a strength of its own, chosen on
+a fifth of the training images and fitted to all of them, and features are standardised.
 """
 
 import functools
@@ -22,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from solo.errors import UserError
-from solo.eval.features import Features, FeatureTable
+from solo.eval.features import ELEMENTS, Features, FeatureTable
 from solo.eval.knn import class_counts, knn_ranking
 
 CLOSE = 1e-4  # above the optimum, from which on it counts as reached
@@ -42,10 +40,10 @@ class LinearClassifier:
     left: tuple[tuple[float, float], ...] = ()
 
     @torch.no_grad()
-    def ranking(self, features: Tensor, top: int = 5, max_elements: int = 5_000_000) -> list[Tensor]:
+    def ranking(self, features: Tensor, top: int = 5) -> list[Tensor]:
         """For each level the `top` classes with the highest scores, (n, top), of features (n, d), the best first."""
         parts: list[list[Tensor]] = []
-        for rows in torch.split(features, max(1, max_elements // sum(self.weight.shape))):
+        for rows in torch.split(features, max(1, ELEMENTS // sum(self.weight.shape))):
             scores = torch.split(self.scores(rows), list(self.counts), dim=1)
             parts.append([part.topk(min(top, part.shape[1]), dim=1).indices for part in scores])
         return [torch.cat(level) for level in zip(*parts, strict=True)]
@@ -57,22 +55,15 @@ class LinearClassifier:
 
 @torch.no_grad()
 def fit_linear(
-    features: Tensor,
-    labels: Tensor,
-    counts: Sequence[int],
-    *,
-    l2: float = 1e-4,
-    max_iter: int = 1000,
-    max_elements: int = 5_000_000,
+    features: Tensor, labels: Tensor, counts: Sequence[int], *, l2: float = 1e-4, max_iter: int = 1000
 ) -> LinearClassifier:
     """Minimise for each level mean cross-entropy + l2 / 2 * |weight|^2; biases are free.
 
     Features are (n, d), on the device to compute on, labels (n, L) below `counts`, -1 unknown: left out of that level.
-    Each level ends within `CLOSE` of its optimum, or after `max_iter` steps of L-BFGS; `max_elements` bounds the
-    numbers held at once, beside the features.
+    Each level ends within `CLOSE` of its optimum, or after `max_iter` steps of L-BFGS.
     """
     features = features if features.dtype == torch.float64 else features.float()
-    blocks = torch.split(features, max(1, max_elements // features.shape[1]))
+    blocks = torch.split(features, max(1, ELEMENTS // features.shape[1]))
     mean = torch.stack([block.double().sum(dim=0) for block in blocks]).sum(dim=0) / len(features)
     square = torch.stack([(block.double() - mean).square().sum(dim=0) for block in blocks]).sum(dim=0)
     scale = (square / len(features)).sqrt()
@@ -81,24 +72,22 @@ def fit_linear(
     for count, column in zip(counts, labels.to(features.device).T, strict=True):
         weight, bias = features.new_zeros(features.shape[1], count), features.new_zeros(count)
         model = LinearClassifier(mean, scale, weight, bias, (count,))
-        found.append((weight, bias, _fit(model, features, column, l2, max_iter, max_elements)))
+        found.append((weight, bias, _fit(model, features, column, l2, max_iter)))
     weights, biases, left = zip(*found, strict=True)
     return LinearClassifier(mean, scale, torch.cat(weights, dim=1), torch.cat(biases), tuple(counts), left)
 
 
-def _fit(
-    model: LinearClassifier, features: Tensor, labels: Tensor, l2: float, max_iter: int, max_elements: int
-) -> tuple[float, float]:
+def _fit(model: LinearClassifier, features: Tensor, labels: Tensor, l2: float, max_iter: int) -> tuple[float, float]:
     """Fit a model of one level in place; how far it is above its optimum at most, and the size of the gradient."""
-    known, rows = (labels >= 0).sum().clamp(min=1), max(1, max_elements // sum(model.weight.shape))
+    known, rows = (labels >= 0).sum().clamp(min=1), max(1, ELEMENTS // sum(model.weight.shape))
     both = (model.weight.requires_grad_(), model.bias.requires_grad_())
-    enough = math.sqrt(2 * l2 * CLOSE)  # size of the gradient
+    numbers = sum(part.numel() for part in both)
     optimizer = torch.optim.LBFGS(
         both,
         max_iter=max_iter,
         max_eval=2 * max_iter,
         history_size=20,
-        tolerance_grad=enough / math.sqrt(sum(part.numel() for part in both)),  # of the largest entry
+        tolerance_grad=math.sqrt(2 * l2 * CLOSE) / math.sqrt(numbers),  # of the largest entry
         tolerance_change=0.0,
         line_search_fn="strong_wolfe",
     )
@@ -125,18 +114,8 @@ def linear_ranking(
     bank: FeatureTable, features: Tensor, labels: Tensor, l2: float, steps: int, device: torch.device
 ) -> tuple[list[Tensor], LinearClassifier]:
     """For each level (n, up to 5) classes by `fit_linear` of the bank; labels (n, L) say which classes there are."""
-    counts = class_counts(bank.labels, labels)
-    model = fit_linear(bank.features.to(device), bank.labels, counts, l2=l2, max_iter=steps)
+    model = fit_linear(bank.features.to(device), bank.labels, class_counts(bank.labels, labels), l2=l2, max_iter=steps)
     return [best.cpu() for best in model.ranking(features.to(device))], model
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The best `lr` and `weight_decay` of a grid, and the accuracy of all pairs on the rows left out, in percent."""
-
-    lr: float
-    weight_decay: float
-    accuracies: dict[Pair, float]
 
 
 @torch.no_grad()
@@ -179,35 +158,27 @@ def choose(
     batch_size: int,
     seed: int,
     left_out: float = 0.1,
-) -> Choice:
-    """The pair of the grid with the best accuracy on a share `left_out` of the rows, of equal ones the smallest rate.
+) -> tuple[Pair, dict[Pair, float]]:
+    """The best pair of a grid, of equal ones that of the smallest rate, and the accuracy of all pairs in percent.
 
-    Other arguments are those of `train_heads`; rows whose label is -1 don't count.
+    Both are of a share `left_out` of the rows; those whose label is -1 don't count. All else is as for `train_heads`.
     """
     known = (labels >= 0).nonzero()[:, 0]
     known = known[torch.randperm(len(known), generator=torch.Generator().manual_seed(seed)).to(known.device)]
-    number = max(1, round(left_out * len(known)))
-    judged, trained = known[:number], known[number:]
+    judged, trained = known.tensor_split([max(1, round(left_out * len(known)))])
     pairs = list(itertools.product(sorted(rates), sorted(decays)))
-    size = min(batch_size, len(trained))
-    weight, bias = train_heads(features[trained], labels[trained], classes, pairs, epochs, size, seed)
+    weight, bias = train_heads(features[trained], labels[trained], classes, pairs, epochs, batch_size, seed)
     right = torch.zeros(len(pairs), device=features.device)
     for rows in torch.split(judged, 1024):
         scores = torch.baddbmm(bias[:, None], features[rows].expand(len(pairs), -1, -1), weight)
         right += (scores.argmax(dim=2) == labels[rows].to(scores.device)).sum(dim=1)
     accuracies = dict(zip(pairs, (100 * right / len(judged)).tolist(), strict=True))
-    lr, weight_decay = max(pairs, key=lambda pair: accuracies[pair])
-    return Choice(lr, weight_decay, accuracies)
+    return max(pairs, key=lambda pair: accuracies[pair]), accuracies
 
 
 STRENGTHS = tuple(10 ** (-6 + place / 4) for place in range(45))
-# Of linear classifiers the training images that they get: so many of each class, or a share of each class.
-FEW: dict[str, tuple[int | None, float | None]] = {
-    "shots1": (1, None),
-    "shots10": (10, None),
-    "labels1": (None, 0.01),
-    "labels10": (None, 0.1),
-}
+# Of linear classifiers the training images of each class that they get: so many (int), or a share of them (float).
+FEW: dict[str, int | float] = {"shots1": 1, "shots10": 10, "labels1": 0.01, "labels10": 0.1}
 
 
 @dataclass(frozen=True)
@@ -233,7 +204,7 @@ def probe(features: Features, protocol: str, settings: Settings, device: torch.d
     draws = settings.draws if protocol in FEW else 1
     found = torch.zeros(len(features.levels), len(val), dtype=torch.float64)
     for seed in range(settings.seed, settings.seed + draws):
-        bank = train.rows(some_of_each(train.labels[:, -1], *FEW[protocol], seed)) if protocol in FEW else train
+        bank = train.rows(some_of_each(train.labels[:, -1], FEW[protocol], seed)) if protocol in FEW else train
         best = knn_ranking(bank, val, settings.k, settings.temperature, device) if protocol == "knn" else []
         for level in range(len(features.levels) if protocol != "knn" else 0):
             one, truth = FeatureTable(bank.features, bank.labels[:, level, None]), val.labels[:, level, None]
@@ -243,12 +214,12 @@ def probe(features: Features, protocol: str, settings: Settings, device: torch.d
     return (found / draws).masked_fill(val.labels.T < 0, torch.nan)
 
 
-def some_of_each(labels: Tensor, count: int | None, share: float | None, seed: int, least: int = 1) -> Tensor:
-    """Row numbers of `count`, or of a `share` but `least`, random images of each class of (n,); -1 is none."""
+def some_of_each(labels: Tensor, amount: int | float, seed: int, least: int = 1) -> Tensor:
+    """Row numbers of an amount (int), or of a share (float) but `least`, of random images of each class (n,), >= 0."""
     generator, found = torch.Generator().manual_seed(seed), [torch.empty(0, dtype=torch.long)]
     for label in torch.unique(labels[labels >= 0]).tolist():
         rows = (labels == label).nonzero()[:, 0]
-        most = count if count is not None else max(least, round((share or 0) * len(rows)))
+        most = amount if isinstance(amount, int) else max(least, round(amount * len(rows)))
         found.append(rows[torch.randperm(len(rows), generator=generator)[:most]])
     return torch.cat(found).sort().values
 
@@ -260,7 +231,7 @@ def choose_strength(bank: FeatureTable, settings: Settings, seed: int, device: t
     is one summit. Of equally good ones the strongest is taken; `settings.l2` where no class has three images.
     """
     judged = torch.zeros(len(bank), dtype=torch.bool)
-    judged[some_of_each(bank.labels[:, 0], None, 0.2, seed, least=0)] = True
+    judged[some_of_each(bank.labels[:, 0], 0.2, seed, least=0)] = True
     if not judged.any():
         return settings.l2
     trained, held = bank.rows(~judged), bank.rows(judged)

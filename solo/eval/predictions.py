@@ -1,8 +1,8 @@
 """Predicted classes: accuracy; their order and their probabilities, judged in the label tree.
 
-Mean mistake severity can't rank classifiers fairly, since it looks at the mistakes only: one that errs once, badly, is
-worse than one that errs often, mildly (Sani, Anand: Hier-COS, https://arxiv.org/abs/2503.07853, which proposes HOPS and
-full-path accuracy instead). What can be told of a single image is returned for each, so that intervals can follow.
+By mean mistake severity a classifier that errs once, badly, is worse than one that errs often, mildly (Sani, Anand:
+Hier-COS, https://arxiv.org/abs/2503.07853, which proposes HOPS and full-path accuracy instead). What can be told of a
+single image is returned for each, so that intervals can follow.
 """
 
 import math
@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from solo import distributed
-from solo.eval.features import Array
+from solo.eval.features import ELEMENTS, Array
 from solo.eval.linear import LinearClassifier
 from solo.taxonomy import Taxonomy
 
@@ -70,9 +70,8 @@ class HierarchyScores:
 def hierarchy_scores(tree: Taxonomy, truth: Array, predicted: Array) -> HierarchyScores:
     """Compare predicted classes (n,) with the true ones (n,); -1 is unknown in both.
 
-    Severity: Bertinetto et al., Making Better Mistakes (CVPR 2020), section 3: https://arxiv.org/abs/1912.09393.
-    Precision, recall and F: Kiritchenko, Matwin, Famili (2005); Silla, Freitas, A survey of hierarchical classification
-    across different application domains (2011), section 6.
+    Severity: Bertinetto et al. (CVPR 2020), section 3: https://arxiv.org/abs/1912.09393. Precision, recall and F:
+    Kiritchenko, Matwin, Famili (2005); Silla, Freitas (Data Mining and Knowledge Discovery 2011), section 6.
     """
     use = (truth >= 0) & (predicted >= 0)
     unknown = int(len(truth) - use.sum())
@@ -98,9 +97,8 @@ def consistent(tree: Taxonomy, predicted: Array, truth: Array) -> Array:
     """
     both = (truth[:, :-1] >= 0) & (truth[:, 1:] >= 0)
     levels = zip(tree.parents, predicted.T, predicted.T[1:], strict=False)
-    fits = [(low >= 0) & (np.array(parents)[np.maximum(low, 0)] == up) for parents, up, low in levels]
-    agree: Array = np.array(fits, dtype=bool).T | ~both
-    return np.asarray(agree[both.any(axis=1)].all(axis=1))
+    fits = [(low >= 0) & (np.array(parents)[low] == up) for parents, up, low in levels]
+    return np.asarray((np.array(fits, dtype=bool).T | ~both)[both.any(axis=1)].all(axis=1))
 
 
 def full_path(predicted: Array, truth: Array) -> Array:
@@ -139,8 +137,8 @@ def hops(tree: Taxonomy, truth: Array, scores: Array) -> Array:
 def expected_heights(tree: Taxonomy, probabilities: Array) -> Array:
     """Of each class the expected height of its lowest common ancestor with the truth: probabilities (n, C) -> (n, C).
 
-    The class where it is least is the decision of conditional risk minimisation, CRM (Karthik, Prabhu, Dokania, Gandhi:
-    No cost likelihood manipulation at test time, ICLR 2021, https://openreview.net/forum?id=193sEnKY1ij).
+    Where it is least decides conditional risk minimisation, CRM (Karthik, Prabhu, Dokania, Gandhi, ICLR 2021,
+    https://openreview.net/forum?id=193sEnKY1ij).
     """
     paths, depths = np.array(tree.path_table()), tree.depths()
     above = np.full(len(paths), depths.max())
@@ -188,9 +186,7 @@ class Judged:
 
 
 @torch.no_grad()
-def judge(
-    model: LinearClassifier, features: Tensor, classes: Array, tree: Taxonomy | None, max_elements: int = 5_000_000
-) -> Judged:
+def judge(model: LinearClassifier, features: Tensor, classes: Array, tree: Taxonomy | None) -> Judged:
     """Go through the probabilities of features (n, d) a block of rows at a time; `classes` (n,) are true, -1 unknown.
 
     The classifier's last level are the classes of the tree.
@@ -200,9 +196,9 @@ def judge(
     (confidence, first), (summed, sure) = np.zeros((2, count, width)), np.zeros((2, count, levels))
     found = Judged(confidence, first, summed, sure, np.full(count, math.nan), np.full(count, -1))
     paths = torch.tensor(tree.path_table())[: model.counts[-1]] if tree else torch.empty(0, 0, dtype=torch.long)
-    rows = max(1, max_elements // sum(model.counts))
+    rows = max(1, ELEMENTS // sum(model.counts))
     for start in range(0, count, rows):
-        part = slice(start, min(start + rows, count))
+        part = slice(start, start + rows)
         logits = model.scores(features[part].to(model.mean.device)).double()
         tables = [level.softmax(dim=1).cpu() for level in torch.split(logits, list(model.counts), dim=1)]
         for column, table in enumerate(tables):
@@ -213,8 +209,8 @@ def judge(
         for level, nodes in enumerate(paths.T):
             known = nodes >= 0
             sums = tables[-1].new_zeros(len(logits), int(nodes.max()) + 1)
-            best = sums.index_add_(1, nodes[known], tables[-1][:, : len(nodes)][:, known]).max(dim=1)
-            found.summed[part, level], found.summed_confidence[part, level] = best.indices, best.values
+            sums.index_add_(1, nodes[known], tables[-1][:, : len(nodes)][:, known])
+            found.summed_confidence[part, level], found.summed[part, level] = sums.max(dim=1)
         leaves = np.full((len(logits), tree.num_classes), -np.inf)  # classes that no image has come last
         leaves[:, : len(paths)] = tables[-1][:, : tree.num_classes]
         found.careful[part] = expected_heights(tree, np.maximum(leaves, 0)).argmin(axis=1)

@@ -2,18 +2,16 @@
 
 By itself, a gallery image is right for a query if both have the same label; R of a query is the number of right images
 in its gallery. Zhang et al., Use All The Labels (CVPR 2022), section 4.4: https://arxiv.org/abs/2204.13207; Musgrave,
-Belongie, Lim, A Metric Learning Reality Check (ECCV 2020), section 3.1: https://arxiv.org/abs/2003.08505.
+Belongie, Lim (ECCV 2020), section 3.1: https://arxiv.org/abs/2003.08505.
 
-Graded, with `l` the number of levels that query and image share, of L (with one level H-AP is average precision):
+Graded (Ramzi et al., ECCV 2022: https://arxiv.org/abs/2207.04873), with `l` the number of levels that query and image
+share, of L (with one level H-AP is average precision):
 
 - **H-AP**, hierarchical average precision: `sum_k Hrank(k) / rank(k) / sum_k rel(k)` over the relevant images, where
   `Hrank(k)` sums `min(rel(k), rel(j))` over the images j up to k, and `rel = (l / L) / (images that share l levels)`;
 - **NDCG**: gains `2^l - 1`, discounts `log2(1 + rank)`;
 - **ASI**, average set intersection: the mean over the ranks k, up to the number of relevant images, of the share of the
   first k that belong there level by level.
-
-Ramzi, Audebert, Thome, Rambour, Bitot: Hierarchical average precision training for pertinent image retrieval (ECCV
-2022): https://arxiv.org/abs/2207.04873.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,9 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from solo.eval.features import best, unit_rows
-
-GRADED = ("h_ap", "ndcg", "asi")
+from solo.eval.features import ELEMENTS, best_columns, unit_rows
 
 
 @dataclass(frozen=True)
@@ -47,13 +43,12 @@ def retrieve(
     queries: Tensor | None = None,
     is_gallery: Tensor | None = None,
     top_k: Sequence[int] = (1, 5, 10),
-    max_elements: int = 5_000_000,
 ) -> list[Retrieval]:
     """Rank the gallery for each query, a block of queries at a time; one result for each level of labels (N, L).
 
     Labels are coarse first; images of unknown label (-1) are neither queries nor in the gallery of their level. Of
     features (N, d) `queries` (Q,) are row numbers, and `is_gallery` (N,) says where they are looked up, both by default
-    all rows; a query is never in its own gallery. `max_elements` bounds the similarities held at once.
+    all rows; a query is never in its own gallery.
     """
     labels, queries, gallery = _placed(features, labels, queries, is_gallery)
     asked, there = labels[queries].T, labels[gallery].T
@@ -66,7 +61,7 @@ def retrieve(
         depths.append(min(len(gallery), max(most, *top_k) + int(counts[0])))  # unknown ones may all come first
     names = [*(f"top{k}" for k in top_k), "r_precision", "map_at_r"]
     values = torch.zeros(len(asked), len(names), len(queries), device=features.device)
-    for part, order in _ranked(features, queries, gallery, max(depths, default=0), max_elements):
+    for part, order in _ranked(features, queries, gallery, max(depths, default=0)):
         for level, depth in enumerate(depths):
             near = there[level][order[:, :depth]]
             hit, total = near == asked[level, part, None], right[level][part].clamp(min=1)
@@ -85,12 +80,7 @@ def retrieve(
 
 @torch.no_grad()
 def retrieve_graded(
-    features: Tensor,
-    labels: Tensor,
-    *,
-    queries: Tensor | None = None,
-    is_gallery: Tensor | None = None,
-    max_elements: int = 5_000_000,
+    features: Tensor, labels: Tensor, *, queries: Tensor | None = None, is_gallery: Tensor | None = None
 ) -> Retrieval:
     """The graded measures; arguments are those of `retrieve`.
 
@@ -101,12 +91,12 @@ def retrieve_graded(
     known = labels[:, 0] >= 0
     asked, gallery = queries[known[queries]], gallery[known[gallery]]
     values = torch.full((len(asked), 3), torch.nan, device=features.device)
-    for part, order in _ranked(features, asked, gallery, len(gallery), max_elements):
+    for part, order in _ranked(features, asked, gallery, len(gallery)):
         query, there = asked[part, None], labels[gallery]
         shared = ((labels[query] == there) & (there >= 0)).cumprod(dim=2).sum(dim=2).masked_fill(query == gallery, 0)
         values[part] = _graded_scores(shared.gather(1, order), labels.shape[1])
     use = values[:, 0].isfinite()
-    measured = dict(zip(GRADED, values[use].cpu().unbind(dim=1), strict=True))
+    measured = dict(zip(("h_ap", "ndcg", "asi"), values[use].cpu().unbind(dim=1), strict=True))
     return Retrieval(measured, asked[use].cpu(), len(queries) - len(asked), int((~use).sum()))
 
 
@@ -120,17 +110,15 @@ def _placed(
     return labels.to(device), everyone if queries is None else queries.to(device), gallery
 
 
-def _ranked(
-    features: Tensor, queries: Tensor, gallery: Tensor, depth: int, max_elements: int
-) -> Iterator[tuple[slice, Tensor]]:
+def _ranked(features: Tensor, queries: Tensor, gallery: Tensor, depth: int) -> Iterator[tuple[slice, Tensor]]:
     """Some queries at a time, with the places in the gallery (q, depth) of the most similar images, itself the last."""
     keys = unit_rows(features[gallery])
-    rows = max(1, max_elements // max(1, len(gallery)))
+    rows = max(1, ELEMENTS // max(1, len(gallery)))
     for start in range(0, len(queries) if depth else 0, rows):
         part = queries[start : start + rows]
         similarity = unit_rows(features[part]) @ keys.T
         similarity.masked_fill_(part[:, None] == gallery, -torch.inf)
-        yield slice(start, start + len(part)), best(similarity, depth)
+        yield slice(start, start + len(part)), best_columns(similarity, depth)
 
 
 def _graded_scores(shared: Tensor, num_levels: int) -> Tensor:

@@ -60,13 +60,10 @@ def parts(features: Features) -> Iterator[tuple[str, Features]]:
     """All rows, and those of seen and of unseen classes."""
     yield "all", features
     names = features.tree.class_names if features.tree else features.class_names(len(features.levels) - 1)
-    unseen = torch.tensor([name in features.unseen for name in names] + [False])  # the last: of -1
     for which in ("seen", "unseen") if features.unseen else ():
-        rows = []
-        for table in (features.val, features.val if features.train is None else features.train):
-            classes = _with_classes(features, table).labels[:, -1]
-            rows.append((unseen[classes] == (which == "unseen")) & (classes >= 0))
-        val, train = rows
+        wanted = torch.tensor([(name in features.unseen) == (which == "unseen") for name in names] + [False])
+        tables = (features.val, features.train or features.val)
+        val, train = (wanted[_with_classes(features, table).labels[:, -1]] for table in tables)  # -1 takes the last
         if int(val.sum()) < 2:  # one image has nothing to be compared with
             continue
         bank = features.train.rows(train) if features.train is not None and train.any() else None
@@ -93,6 +90,7 @@ class _Part:
         self.bank = None if features.train is None else _with_classes(features, features.train)
         self.labels, self.classes = features.val.labels, self.val.labels[:, -1].numpy()
         self.halves = intervals.cuts(len(self.val), protocol.seed) if protocol.intervals else None
+        self.votes = protocol.k, protocol.temperature
         self.rankings: dict[str, list[Tensor]] = {}
         self.judged: predictions.Judged | None = None
         self.gallery = None if features.queries is None else ~features.queries
@@ -108,8 +106,7 @@ class _Part:
         if "linear" in measures and self.bank is not None:
             measured.append(self.linear(self.bank))
         if "knn" in measures:
-            how = self.protocol.k, self.protocol.temperature, self.device
-            self.rankings["knn"] = knn_ranking(self.bank, self.val, *how)
+            self.rankings["knn"] = knn_ranking(self.bank, self.val, *self.votes, self.device)
             measured.append(self.accuracies("knn"))
         if "retrieval" in measures:
             found, *halves = [retrieve(**one, top_k=self.protocol.top_k) for one in self.asked()]
@@ -152,15 +149,14 @@ class _Part:
         """Top-1 and top-5 of each level by a ranking, and the mean over its classes."""
         each, found = hits(self.rankings[name], self.val.labels), []
         if self.bank is None and self.halves is not None:  # the measured images vote themselves
-            how = self.protocol.k, self.protocol.temperature, self.halves, self.device
-            ends = neighbour_intervals(self.val, each, *how)
+            ends = neighbour_intervals(self.val, each, *self.votes, self.halves, self.device)
         else:
             ends = [self.independent(one) for one in each]
         for level, column in enumerate(self.val.labels.numpy().T):
-            right = self.rankings[name][level][:, 0].numpy() == column
-            own = intervals.of_classes(right, column) if self.halves is not None and self.bank is not None else None
-            numbers = self.percent(each[level], ends[level], f"{name}_")
-            found.append(numbers | told(f"{name}_mean_per_class", predictions.mean_per_class(right, column), own))
+            right, key = self.rankings[name][level][:, 0].numpy() == column, f"{name}_mean_per_class"
+            mean = predictions.mean_per_class(right, column)
+            sure = self.told(key, mean, intervals.of_classes(right, column)) if self.bank is not None else {}
+            found.append(self.percent(each[level], ends[level], f"{name}_") | {key: plain(100 * mean)} | sure)
         return found
 
     def independent(self, right: Mapping[str, Tensor]) -> dict[str, Interval]:
@@ -189,8 +185,7 @@ class _Part:
         columns, unseen = (judged.first, labels), 0.125 / labels.shape[1]
         numbers |= self.statistic("map", predictions.mean_average_precision, columns, unseen)
         # The last of the eleven recalls is one image's, a label: that varies as no part of the images shows.
-        eleven = predictions.mean_average_precision(*columns, 11)
-        return numbers | told("map_11", eleven, UNDEFINED if self.protocol.intervals else None)
+        return numbers | self.told("map_11", predictions.mean_average_precision(*columns, 11))
 
     def hierarchy(self, tree: Taxonomy) -> Numbers:
         """Of the predictions of each classifier, the tree of the classes' mean features, and graded retrieval."""
@@ -228,12 +223,10 @@ class _Part:
         queries = queries[draw(len(queries), self.protocol.max_queries, self.protocol.seed)]
         whole = {"features": self.val.features.to(self.device), "labels": self.labels.to(self.device)}
         yield {**whole, "queries": queries, "is_gallery": self.gallery}
-        is_query = torch.zeros(len(self.val), dtype=torch.bool)
-        is_query[queries] = True
         for half in self.halves if self.halves is not None else ():
             own = {name: table[half.to(self.device)] for name, table in whole.items()}
             gallery = None if self.gallery is None else self.gallery[half]
-            yield {**own, "queries": is_query[half].nonzero()[:, 0], "is_gallery": gallery}
+            yield {**own, "queries": torch.isin(half, queries).nonzero()[:, 0], "is_gallery": gallery}
 
     def of_queries(self, one: Retrieval, halves: Sequence[Retrieval], top: str = "") -> Numbers:
         """Means over the queries, and how many, with intervals by `halves`; `top` is the name of the top-k."""
@@ -246,16 +239,22 @@ class _Part:
         """Mean of the values of each image, in percent, with its interval; None where they are not defined."""
         numbers: Numbers = {}
         for key, each in values.items():
-            known = ends.get(key, UNDEFINED) if self.protocol.intervals else None
-            numbers |= told(f"{prefix}{key}", float(each.double().mean()), known)
+            numbers |= self.told(f"{prefix}{key}", float(each.double().mean()), ends.get(key, UNDEFINED))
         return numbers
 
     def statistic(self, name: str, of: Callable[..., float], columns: Sequence[Array], unseen: float = 0.2) -> Numbers:
         """The same of a number, 0 to 1 or NaN, that is no mean over images but of columns with a row for each."""
-        ends = None
+        ends = UNDEFINED
         if self.protocol.intervals:
             ends = intervals.of_statistic(lambda rows: of(*(x[rows] for x in columns)), len(columns[0]), unseen)
-        return told(name, of(*columns), ends)
+        return self.told(name, of(*columns), ends)
+
+    def told(self, name: str, value: float, ends: Interval = UNDEFINED) -> Numbers:
+        """One number of 0 to 1 in percent and, if asked for, its interval, null where there is none to tell."""
+        numbers: Numbers = {name: plain(100 * value)}
+        if self.protocol.intervals:
+            numbers[f"{name}_ci"] = [plain(100 * end) for end in ends] if all(map(math.isfinite, ends)) else None
+        return numbers
 
 
 def _mistakes(tree: Taxonomy, classes: Array, best: Array) -> Numbers:
@@ -269,14 +268,6 @@ def plain(value: float, digits: int = 4) -> float | None:
     return round(float(value), digits) if math.isfinite(value) else None
 
 
-def told(name: str, value: float, ends: Interval | None) -> Numbers:
-    """One number of 0 to 1 in percent and, unless it is None, its interval, null where there is none to tell."""
-    numbers: Numbers = {name: plain(100 * value)}
-    if ends is not None:
-        numbers[f"{name}_ci"] = [plain(100 * end) for end in ends] if all(map(math.isfinite, ends)) else None
-    return numbers
-
-
 Tables = tuple[FeatureTable, FeatureTable]  # of the images that vote and teach, and of those that are judged
 
 
@@ -288,27 +279,24 @@ def verdict(start: Tables, end: Tables, protocol: Protocol, device: torch.device
     knows nothing of other seeds); `says`, which is `better` or `worse` if one measure says so and the other doesn't
     disagree, `mixed` if they do, else `no difference`; and all of it as `text`.
     """
-    right: dict[str, list[Tensor]] = {"knn": [], "linear": []}
-    for bank, judged in (start, end):
-        how = protocol.l2, protocol.linear_steps, device
-        rankings = {
-            "knn": knn_ranking(bank, judged, protocol.k, protocol.temperature, device),
-            "linear": linear_ranking(bank, judged.features, judged.labels, *how)[0],
-        }
-        for name, ranking in rankings.items():
-            right[name].append(100 * hits(ranking, judged.labels)[0]["acc1"].double())
+    how = protocol.l2, protocol.linear_steps, device
+    rankings = {
+        "kNN": [knn_ranking(*tables, protocol.k, protocol.temperature, device) for tables in (start, end)],
+        "linear": [linear_ranking(bank, judged.features, judged.labels, *how)[0] for bank, judged in (start, end)],
+    }
     found, said, lines = dict[str, Any](), set[str](), list[str]()
-    for name, (before, after) in right.items():
+    for name, (first, last) in rankings.items():
+        before = 100 * hits(first, start[1].labels)[0]["acc1"].double()
+        after = 100 * hits(last, end[1].labels)[0]["acc1"].double()
         change = intervals.paired_images((after - before).tolist(), 100)
         ends = {"start": float(before.mean()), "end": float(after.mean()), "difference": change.mean}
-        found[name] = {key: plain(value) for key, value in ends.items()}
-        found[name]["ci"] = [plain(change.low), plain(change.high)]
+        found[name.lower()] = {key: plain(value) for key, value in ends.items()}
+        found[name.lower()]["ci"] = [plain(change.low), plain(change.high)]
         size = f"{abs(change.mean):.1f} +- {(change.high - change.low) / 2:.1f}"
         none = f"no difference ({'' if change.mean >= 0 else '-'}{size})"
         words = none if change.says == "no difference" else f"{change.says} by {size}"
-        title = "kNN" if name == "knn" else name
-        lines.append(f"{title}: {ends['start']:.2f} % -> {ends['end']:.2f} %, {words}")
+        lines.append(f"{name}: {ends['start']:.2f} % -> {ends['end']:.2f} %, {words}")
         said |= {change.says} - {"no difference"}
     says = "no difference" if not said else "mixed" if len(said) > 1 else said.pop()
     text = f"{says}{': stop' if says == 'worse' else ''} ({'; '.join(lines)})"
-    return {"says": says, "text": text, **found, "images": len(right["knn"][0]), "bank": len(start[0])}
+    return {"says": says, "text": text, **found, "images": len(after), "bank": len(start[0])}

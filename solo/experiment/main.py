@@ -14,7 +14,7 @@ from solo.analysis.comparison import COST, Report, compare_arms, write_arms
 from solo.args.compose import as_word, compose, read_word
 from solo.args.config import flat, may_change, never_matters
 from solo.args.eval_schema import ArmCfg, EvaluateCfg, ExperimentCfg, ExperimentFile
-from solo.args.fields import keys_of, unknown
+from solo.args.fields import Section, keys_of, unknown
 from solo.args.origins import read_yaml
 from solo.args.parse import parse
 from solo.args.recipes import find_recipe
@@ -28,7 +28,7 @@ from solo.run.report import say
 
 _MOST = 10_000  # runs; more are a slip
 _OF_EACH_RUN = {"seed": "seeds says which", "checkpoint.dir": "out says where"}
-Schema = TypeVar("Schema")
+Schema = TypeVar("Schema", bound=Section)
 Chosen = dict[tuple[str, str], Choice]  # (arm, budget) -> what was chosen for it
 
 

@@ -25,23 +25,8 @@ if TYPE_CHECKING:
         WithNamed,
     )
 
-__all__ = [
-    "AdaptivePercentile",
-    "Constant",
-    "Cosine",
-    "EveryNegative",
-    "FixedThreshold",
-    "HEXLoss",
-    "NoNegative",
-    "Policy",
-    "Schedule",
-    "Selector",
-    "Step",
-    "Superclass",
-    "WarmUp",
-    "WithNamed",
-    "hex_nce",
-]
+__all__ = ["AdaptivePercentile", "Constant", "Cosine", "EveryNegative", "FixedThreshold", "HEXLoss", "NoNegative"]
+__all__ += ["Policy", "Schedule", "Selector", "Step", "Superclass", "WarmUp", "WithNamed", "hex_nce"]
 
 
 def __getattr__(name: str) -> Any:

@@ -37,39 +37,35 @@ class PolicyFacts:
     softness: float | None = None  # pull: temperature of the weights of relatives, where `hex.softness` is null
 
 
-def _policy(name: str, shown: str, *reads: str, **facts: Any) -> PolicyFacts:
-    return PolicyFacts(path=f"solo.hex.policy:{name}", shown=shown, reads=reads, **facts)
+def _policy(path: str, shown: str, *reads: str, **facts: Any) -> PolicyFacts:
+    return PolicyFacts(path=f"solo.hex.{path}", shown=shown, reads=reads, **facts)
 
 
-def _from_table(name: str, *reads: str, **facts: Any) -> PolicyFacts:
-    facts |= {"path": f"solo.hex.relatives:{name}", "warm_up": 1, "selects": False, "action": "pull", "table": True}
-    return PolicyFacts(reads=("among", *reads), **facts)
-
-
-_EYE = ("eye", "skip", "mutual")
+_TABLE: dict[str, Any] = {"warm_up": 1, "selects": False, "action": "pull", "table": True}
+_EYE = ("among", "eye", "skip", "mutual")
 _FIXED = ("distance_thresh", "distance_min", "step_type", "epoch_step", "step_down", "similarity")
 # The published losses have no warm-up. With no hierarchy negatives to remove, the variant `release` is DCL.
 POLICIES: dict[str, PolicyFacts] = {
     "standard": PolicyFacts(shown="standard", selects=False),
-    "fixed": _policy("FixedThreshold", "HEX_fixed", *_FIXED),
-    "adaptive": _policy("AdaptivePercentile", "HEX_adaptive", "quantile"),
-    "superclass": _policy("Superclass", "superclass", labels="tree"),
-    "hcl": _policy("EveryNegative", "HCL", warm_up=0, variant="reweight"),
-    "dcl": _policy("NoNegative", "DCL", warm_up=0, selects=False, variant="release"),
-    "infonce": _policy("NoNegative", "InfoNCE", warm_up=0, selects=False, variant="reweight"),
-    "coarse": _policy("Superclass", "coarse", warm_up=0, labels="tree", action="pull", denominator="all"),
-    "neighbours": _from_table("Neighbours", *_EYE, shown="neighbours"),
+    "fixed": _policy("policy:FixedThreshold", "HEX_fixed", *_FIXED),
+    "adaptive": _policy("policy:AdaptivePercentile", "HEX_adaptive", "quantile"),
+    "superclass": _policy("policy:Superclass", "superclass", labels="tree"),
+    "hcl": _policy("policy:EveryNegative", "HCL", warm_up=0, variant="reweight"),
+    "dcl": _policy("policy:NoNegative", "DCL", warm_up=0, selects=False, variant="release"),
+    "infonce": _policy("policy:NoNegative", "InfoNCE", warm_up=0, selects=False, variant="reweight"),
+    "coarse": _policy("policy:Superclass", "coarse", warm_up=0, labels="tree", action="pull", denominator="all"),
+    "neighbours": _policy("relatives:Neighbours", "neighbours", *_EYE, **_TABLE),
     # Ours: what helps without labels, as it comes.
     "hex": PolicyFacts(shown="HEX", selects=False, warm_up=0, show="neighbours"),
-    "shuffled": _from_table("Shuffled", *_EYE, shown="shuffled"),
-    "random": _from_table("RandomSet", shown="random"),
-    "oracle": _from_table("Oracle", "purity", shown="oracle", labels="any"),
-    "consistent": _from_table("Consistent", *_EYE, shown="consistent"),
-    "clusters": _from_table("Clusters", "eye", shown="clusters", kwargs=True),
-    "soft": _policy("EveryNegative", "soft", warm_up=1, action="pull", denominator="all", softness=0.05),
-    "fnc": _policy("FalseNegatives", "fnc", warm_up=1, kwargs=True, action="drop"),
-    "ring": _policy("Ring", "ring", warm_up=0, kwargs=True, action="drop"),
-    "components": _policy("Components", "components", warm_up=1, kwargs=True, action="pull", rows=True),
+    "shuffled": _policy("relatives:Shuffled", "shuffled", *_EYE, **_TABLE),
+    "random": _policy("relatives:RandomSet", "random", "among", **_TABLE),
+    "oracle": _policy("relatives:Oracle", "oracle", "among", "purity", labels="any", **_TABLE),
+    "consistent": _policy("relatives:Consistent", "consistent", *_EYE, **_TABLE),
+    "clusters": _policy("relatives:Clusters", "clusters", "among", "eye", kwargs=True, **_TABLE),
+    "soft": _policy("policy:EveryNegative", "soft", warm_up=1, action="pull", denominator="all", softness=0.05),
+    "fnc": _policy("policy:FalseNegatives", "fnc", warm_up=1, kwargs=True, action="drop"),
+    "ring": _policy("policy:Ring", "ring", warm_up=0, kwargs=True, action="drop"),
+    "components": _policy("policy:Components", "components", warm_up=1, kwargs=True, action="pull", rows=True),
 }
 
 # What a ring and what kernels can do, see `solo.losses.pairs` and `fused`; ends of sentences.

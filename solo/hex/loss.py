@@ -15,18 +15,14 @@ With relatives R(i) that are pulled, of share a:
     loss = mean_i  (1 - a) mean_{p in P(i)} ell(i, p) + a mean_{r in R(i)} ell(i, r),     ell as above, for any p
 
 Source: Kokilepersaud et al., HEX, WACV 2025, steps 3 to 5 of the method figure; debiasing as in Robinson et al.,
-"Contrastive Learning with Hard Negative Samples", ICLR 2021 (HCL). Everything stays in log space: with
-``LSE`` over H(i), ``log L_i = log|H(i)| + LSE((1 + beta) x) - LSE(beta x)``.
+"Contrastive Learning with Hard Negative Samples", ICLR 2021 (HCL). All in log space, see ``LocalTerm``.
 
 Where labels name partners at several levels, they say who attracts whom, and emergence who is kept apart. The
 multi-label losses (``solo/losses/hierarchical``) sum ``ell(i, p) = log D_i - x_ip`` over the partners p of all levels.
 With S(i) the partners of anchor i at the finest level (its other views, and images of its class where the class is the
-leaf) and N(i) everybody else,
+leaf) and N(i) everybody else, which for two views without labels is the HEX loss,
 
     D_i = sum_{p in S(i)} exp(x_ip) + G_i + L_i,     L_i debiased with the mean of exp(x_ip) over S(i)
-
-So a row without labels, of two views, has the HEX loss; with H(i) empty, or ``beta = tau_plus = 0``, D_i is that of the
-multi-label losses.
 """
 
 from __future__ import annotations
@@ -42,9 +38,8 @@ from solo import distributed
 from solo.errors import UserError
 from solo.hex.policy import AdaptivePercentile, Policy, Selector
 from solo.hex.rows import RELEASE, Action, Elsewhere, HexRows, LocalTerm, Stats, debias, means
-from solo.losses.blockwise import blockwise
 from solo.losses.hierarchical_rows import LabelLevels, Rows, RowSoftmax
-from solo.losses.info_nce import MaskedSoftmax, Positives
+from solo.losses.info_nce import MaskedSoftmax, Positives, blockwise
 from solo.losses.pairs import Pairs
 
 Variant = Literal["reweight", "release"]
@@ -65,7 +60,6 @@ def hex_nce(
     relative: bool = False,
     kin: Policy | None = None,
     elsewhere: Elsewhere | None = None,
-    own: bool = False,
 ) -> tuple[Tensor, Stats]:
     """The HEX loss of ``pairs`` and what it saw.
 
@@ -85,7 +79,6 @@ def hex_nce(
         relative: Q is relative to the mean over all of N(i), not over H(i): the set weighs more as a whole.
         kin: finds hierarchy negatives among whoever the policy has not found, where these are dropped or pulled.
         elsewhere: relatives that are not in the batch, to be pulled, too.
-        own: what it saw is, instead of means over all processes, the sum and the number (2,) of this one's.
 
     Returns:
         The loss, a scalar in float32 or better, and detached scalars: ``threshold``; ``hierarchy_negatives``
@@ -100,10 +93,7 @@ def hex_nce(
     found = policy.selector(pairs, epoch, max_epochs)
     others = None if kin is None else kin.selector(pairs, epoch, max_epochs)
     rows = HexRows(pairs, found, temperature, beta, tau_plus, relative, action, positives, others, elsewhere)
-    loss = blockwise(rows)
-    seen = rows.seen()
-    if own:
-        return loss, seen
+    loss, seen = blockwise(rows), rows.seen()
     return loss, means(dict(zip(seen, distributed.all_reduce_sum(torch.stack([*seen.values()])), strict=True)))
 
 

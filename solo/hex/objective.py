@@ -1,4 +1,4 @@
-"""Where HEX enters a method: one object with three sockets, made once from the settings by `build_objective`.
+"""Where HEX enters a method: one object with three sockets, made once from the settings.
 
 `replace` stands where a contrastive loss does (SimCLR, NNCLR, All4One, MoCo v2+); `blend` adds HEX to a method that has
 no negatives (VICReg, Barlow Twins, BYOL, SimSiam); `denominator` gives one to the multi-label losses. No method asks
@@ -10,7 +10,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,17 +18,16 @@ from solo import distributed
 from solo.args.schema import HexCfg
 from solo.errors import UserError
 from solo.hex.catalogue import named, policy_class, policy_facts
-from solo.hex.loss import HexDenominator, hex_nce
+from solo.hex.loss import HexDenominator
 from solo.hex.policy import Policy, Selector, WarmUp, WithNamed
 from solo.hex.relatives import Bank, FromTable, kinship, shares
-from solo.hex.rows import RELEASE, Action, Elsewhere, Stats, means
+from solo.hex.rows import RELEASE, Action, Elsewhere, HexRows, Stats, means
 from solo.losses.hierarchical_rows import Denominator
-from solo.losses.info_nce import MaskedSoftmax, Positives, info_nce
+from solo.losses.info_nce import MaskedSoftmax, Positives, blockwise, info_nce
 from solo.losses.pairs import Pairs
 
 Base = Tensor | Callable[[], Tensor]
 Compared = Sequence[Tensor] | Callable[[], Pairs]
-_PROBE = 100  # steps from one look at what HEX does to the next
 
 
 @dataclass(frozen=True)
@@ -42,32 +40,42 @@ class Step:
     index: int | None = field(default=None, kw_only=True)
 
 
-@dataclass(eq=False)
 class Hex:
-    """HEX as it enters a method's loss: who is a relative, and how much that weighs.
+    """HEX as it enters a method's loss, as the section `hex` asks for: who is a relative, and how much that weighs.
 
-    Without a policy (`type: standard`) it is the method's own loss, to the last bit.
+    `temperature`, above 0, and `scale`, the weight of HEX within `blend`, are the method's, used where the section's
+    are null; `fused`: by the kernels of `solo.losses.fused`. Without a policy (`type: standard`) it is the method's own
+    loss, to the last bit. A `UserError` where a policy from outside isn't there or refuses its `hex.policy_kwargs`.
     """
 
-    policy: Policy | None  # who is a relative
-    temperature: float  # > 0
-    settings: HexCfg  # beta, tau_plus, positives, alpha, and how the temperature changes
-    scale: float = 1.0  # weight of the HEX loss within `blend`, beside alpha
-    action: Action = field(default_factory=Action)  # what is done with relatives; they are weighed by default
-    kin: Policy | None = None  # finds hierarchy negatives among whoever the policy has not found
-    bank: Bank | None = None  # of embeddings, where relatives come from a table over the data set
-    # finds the relatives that second views are of, see `solo.data.views.batched`; None: all views are an image's own.
-    # No loss knows of it.
-    show: Policy | None = None
-    fused: bool = False  # losses are computed by the kernels of `solo.losses.fused`
-    # What the last step saw of this process's anchors, see `hex_nce`, as sums and numbers (2,), or means (); of all its
-    # calls, where a method makes several with one `step` object (NNCLR's two directions)
-    seen: Stats = field(default_factory=dict, init=False)
-    # what HEX does, see `_probe`, in the steps that look (the first of an epoch, and every 100th)
-    found: Stats = field(default_factory=dict, init=False)
-    whom: Stats = field(default_factory=dict, init=False)  # what is known of the relatives that are shown
-    _step: Step | None = field(default=None, init=False)
-    _calls: int = field(default=0, init=False)
+    def __init__(
+        self, settings: HexCfg, temperature: float | None = None, scale: float = 1.0, fused: bool = False
+    ) -> None:
+        facts = policy_facts(settings.policy)
+        self.settings, self.fused = settings, fused
+        self.temperature = (settings.temperature if facts.path else None) or temperature or 0.1
+        self.scale = scale if settings.scale is None else settings.scale
+        own = RELEASE if (facts.variant or settings.variant) == "release" else Action(facts.action, facts.denominator)
+        what, against = settings.action or own.name, settings.denominator or own.denominator
+        share = (None if facts.labels == "tree" else 0.5) if settings.share is None else settings.share
+        self.action = Action(what, against, share, settings.softness or facts.softness, settings.confident)
+        self.policy: Policy | None = _policy(settings) if facts.path else None  # who is a relative
+        if self.policy is not None and settings.named:
+            self.policy = WithNamed(self.policy)
+        # Finds hierarchy negatives among whoever the policy has not found.
+        self.kin = _policy(settings, settings.kin) if facts.path and settings.kin else None
+        # Of embeddings, where relatives come from a table over the data set.
+        self.bank = Bank(settings.drawn, settings.mix) if facts.table and what == "pull" else None
+        # Finds the relatives that second views are of, see `solo.data.views.batched`, of which no loss knows; None: all
+        # views are an image's own.
+        shown = settings.show or facts.show
+        self.show = _policy(settings, shown) if shown else None
+        # What the last step saw of this process's anchors, see `hex_nce`, as sums and numbers (2,), or means (); of all
+        # its calls, where a method makes several with one `step` object (NNCLR's two directions).
+        self.seen: Stats = {}
+        self.found: Stats = {}  # what HEX does, see `_probe`, in the steps that look: 1st of an epoch, and every 100th
+        self.whom: Stats = {}  # what is known of the relatives that are shown
+        self._step: Step | None = None
 
     @property
     def stats(self) -> Stats:
@@ -139,42 +147,41 @@ class Hex:
                 complete=False,
             )
             loss = (1 - share) * loss + share * self._contrast(relatives, step, None)[0]
-        self._calls = self._calls + 1 if step is self._step else 1
-        self._step = step
-        self.seen = {name: value + self.seen[name] for name, value in seen.items()} if self._calls > 1 else seen
-        if self._calls == 1:
-            looks = step.index is not None and not step.index % _PROBE and step.epoch >= self.settings.warm_up()
-            looks &= not pairs.ring  # it compares with all keys
-            self.found = self._probe(pairs, step, None if fixed else drawn) if looks else {}
+        if step is self._step:
+            self.seen = {name: value + self.seen[name] for name, value in seen.items()}
+            return loss
+        self._step, self.seen = step, seen
+        looks = step.index is not None and not step.index % 100 and step.epoch >= self.settings.warm_up()
+        looks &= not pairs.ring  # it compares with all keys
+        self.found = self._probe(pairs, step, None if fixed else drawn) if looks else {}
         return loss
 
     def _probe(self, pairs: Pairs, step: Step, drawn: Elsewhere | None) -> Stats:
-        temperature = self._temperature(step.epoch)
-        cosine = gradient_cosine(
-            lambda copy: self._contrast(copy, step, drawn)[0],
-            lambda copy: info_nce(copy, temperature, self.positives),
-            pairs,
-        )
+        temperature, labels = self._temperature(step.epoch), None
+        plain = partial(info_nce, temperature=temperature, positives=self.positives)
+        cosine = gradient_cosine(lambda copy: self._contrast(copy, step, drawn)[0], plain, pairs)
         found: Stats = {"gradient_cosine": cosine}
-        labels = None
         if isinstance(targets := getattr(step, "targets", None), Tensor):
             views = len(pairs.anchors) // len(targets)
             labels = targets.repeat(views), step.groups.repeat(views)  # type: ignore[attr-defined]
-        for name, policy in (("", self.policy), ("kin_", self.kin)):
-            selector = policy and policy.selector(pairs, step.epoch, step.max_epochs)
-            whom = {} if selector is None else whom_it_found(pairs, selector, temperature, labels)  # type: ignore[arg-type]
+        for name, selector in zip(("", "kin_"), self._selectors(pairs, step), strict=True):
+            whom = {} if selector is None else whom_it_found(pairs, selector, temperature, labels)
             found |= {f"{name}{key}": value for key, value in whom.items()}
         if drawn is not None and self.bank is not None:
             found |= {"with_relatives": drawn.known.any(dim=1).float().mean(), **self.bank.found}
         return found
 
+    def _selectors(self, pairs: Pairs, step: Step) -> list[Selector | None]:
+        """That of the policy, and that of the kin."""
+        policies = (self.policy, self.kin)
+        return [None if x is None else x.selector(pairs, step.epoch, step.max_epochs) for x in policies]
+
     def _contrast(self, pairs: Pairs, step: Step, elsewhere: Elsewhere | None) -> tuple[Tensor, Stats]:
-        assert self.policy is not None
-        of = self.settings
-        words: dict[str, Any] = {"beta": of.beta, "tau_plus": of.tau_plus, "relative": of.variant == "relative"}
-        words |= {"positives": of.positives, "epoch": step.epoch, "max_epochs": step.max_epochs, "own": True}
-        words |= {"action": self.action, "kin": self.kin, "elsewhere": elsewhere}
-        return hex_nce(pairs, self.policy, temperature=self._temperature(step.epoch), **words)
+        found, kin = self._selectors(pairs, step)
+        of, temperature = self.settings, self._temperature(step.epoch)
+        settings = (of.beta, of.tau_plus, of.variant == "relative", self.action, of.positives)
+        rows = HexRows(pairs, found, temperature, *settings, kin, elsewhere)
+        return blockwise(rows), rows.seen()
 
     def _temperature(self, epoch: int) -> float:
         """The temperature of an epoch: Kukleva et al., ICLR 2023, equation 2."""
@@ -247,40 +254,6 @@ def whom_it_found(
             sums[3:] += kinship(known[rows], columns, chosen.nonzero(as_tuple=True)).to(sums)
     number, having, mass, *of = distributed.all_reduce_sum(sums).unbind()
     return {"with_relatives": having / number, "mass": mass / number} | shares(torch.stack(of))
-
-
-def build_objective(settings: HexCfg, temperature: float | None = None, scale: float = 1.0, fused: bool = False) -> Hex:
-    """What the section `hex` asks for; `temperature` and `scale` are the method's, used where the section's are null.
-
-    A `UserError` where a policy from outside isn't there or refuses its `hex.policy_kwargs`.
-    """
-    temperature = temperature or 0.1
-    facts = policy_facts(settings.policy)
-    shown = settings.show or facts.show
-    show = _policy(settings, shown) if shown else None
-    if not facts.path:
-        return Hex(None, temperature, settings, show=show, fused=fused)
-    own = RELEASE if (facts.variant or settings.variant) == "release" else Action(facts.action, facts.denominator)
-    share = 0.5 if settings.share is None else settings.share
-    action = Action(
-        settings.action or own.name,
-        settings.denominator or own.denominator,
-        None if facts.labels == "tree" and settings.share is None else share,
-        settings.softness or facts.softness,
-        settings.confident,
-    )
-    policy = _policy(settings)
-    return Hex(
-        WithNamed(policy) if settings.named else policy,
-        settings.temperature or temperature,
-        settings,
-        scale if settings.scale is None else settings.scale,
-        action,
-        _policy(settings, settings.kin) if settings.kin else None,
-        Bank(settings.drawn, settings.mix) if facts.table and action.name == "pull" else None,
-        show,
-        fused,
-    )
 
 
 def _policy(settings: HexCfg, other: str | None = None) -> Policy:

@@ -1,9 +1,8 @@
 """Policies: which negatives of an anchor belong to its hierarchy, H(i), always a subset of N(i).
 
 A policy is a frozen dataclass. For the epoch and the batch at hand it makes a ``Selector``, or None for an empty set.
-Nothing is stored between batches, so that a resumed run sees the same, and nothing has a gradient. To add one, write
-the dataclass and give it a row in ``solo/hex/catalogue.py``, which says the settings that become its fields;
-``from_settings`` makes the others.
+Nothing is stored between batches, so that a resumed run sees the same, and nothing has a gradient. Its row in
+``solo/hex/catalogue.py`` says the settings that become its fields; ``from_settings`` makes the others.
 """
 
 import math
@@ -16,7 +15,7 @@ from torch import Tensor
 
 from solo import distributed
 from solo.losses import fused
-from solo.losses.pairs import Join, Pairs, RingPairs
+from solo.losses.pairs import Pairs, RingPairs
 
 Similarity = Literal["row", "cosine"]
 
@@ -128,20 +127,19 @@ class FixedThreshold:
         threshold = pairs.anchors.new_full((), self.schedule(epoch, max_epochs))
         if self.similarity == "cosine":
             return Chosen(lambda s, rows: s > threshold, threshold, cut=threshold)
-        known: Tensor | None = None  # (M,) lowest cosine of each row, where not all keys are seen at once
-        if isinstance(pairs, RingPairs):
-            known = pairs.per_row(lambda s: s.amin(dim=1), torch.minimum)
-        elif pairs.fused:
-            known = fused.lowest_cosine(pairs)
 
-        def above(similarity: Tensor, rows: slice) -> Tensor:
+        def cut(lowest: Tensor) -> Tensor:
             # f = (s - lowest) / (1 - lowest) > eps without the division, which a row of ones would not survive.
-            here = similarity[:, pairs.positives_only :]
-            lowest = here.amin(dim=1, keepdim=True) if known is None else known[rows, None]
-            return similarity > lowest + threshold * (1 - lowest)
+            return lowest + threshold * (1 - lowest)
 
-        cut = None if known is None else known + threshold * (1 - known)
-        return Chosen(above, threshold, cut=cut)
+        first = pairs.positives_only
+        if isinstance(pairs, RingPairs):  # not all keys are seen at once
+            known = cut(pairs.per_row(lambda s: s.amin(dim=1, keepdim=True)))[:, 0]
+        elif pairs.fused:
+            known = cut(fused.lowest_cosine(pairs))
+        else:
+            return Chosen(lambda s, rows: s > cut(s[:, first:].amin(dim=1, keepdim=True)), threshold)
+        return Chosen(lambda s, rows: s > known[rows, None], threshold, cut=known)
 
 
 @dataclass(frozen=True)
@@ -163,7 +161,8 @@ class AdaptivePercentile:
         total = pairs.anchors.new_zeros(())
         if isinstance(pairs, RingPairs):
             n = len(pairs.anchors) * distributed.world_size()
-            total += row_quantile(pairs.per_row(*outermost(n, self.quantile)), self.quantile, n).sum()
+            kept = pairs.per_row(lambda rows: outermost(rows, self.quantile, n))
+            total += row_quantile(kept, self.quantile, n).sum()
         elif pairs.fused:
             total += fused.row_quantile(pairs, self.quantile).sum()
         else:
@@ -180,9 +179,7 @@ class Superclass:
     warm_epoch: int = 0  # H is empty in the epochs before this one
 
     def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector | None:
-        if epoch < self.warm_epoch:
-            return None
-        return Chosen(lambda s, rows: pairs.same_group(rows), cut=math.inf, named=True)
+        return None if epoch < self.warm_epoch else Chosen(lambda s, rows: pairs.same_group(rows), None, math.inf, True)
 
 
 @dataclass(frozen=True)
@@ -236,15 +233,13 @@ class NoNegative(EveryNegative):
 class FalseNegatives:
     """``fnc``: the nearest few that are near enough to any view of the anchor (Huynh et al., WACV 2022, 2011.11765).
 
-    Dropped they are *eliminated*, pulled they are *attracted*; the support views are the anchor's other views in the
-    batch.
+    Dropped they are *eliminated*, pulled they are *attracted*; support views are the anchor's others in the batch.
     """
 
     nearest: int = 10  # at most so many of a row
     least: float = 0.7  # cosine
 
     def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector:
-
         def choose(similarity: Tensor, rows: slice) -> Tensor:
             positive, negative = pairs.masks(rows)
             other = pairs.keys[positive.to(torch.uint8).argmax(dim=1)]
@@ -317,19 +312,13 @@ def row_quantile(rows: Tensor, quantile: float, number: int | None = None) -> Te
     Rows may be what ``outermost`` has kept of them, of ``number`` entries.
     """
     n = number or rows.shape[1]
-    rank = round(quantile * (n - 1))  # half to even, as torch
-    if rank < n // 2:
-        return rows.topk(rank + 1, dim=1, largest=False, sorted=False).values.amax(dim=1)
-    return rows.topk(n - rank, dim=1, sorted=False).values.amin(dim=1)
+    kept = outermost(rows, quantile, n)
+    return kept.amax(dim=1) if round(quantile * (n - 1)) < n // 2 else kept.amin(dim=1)
 
 
-def outermost(number: int, quantile: float) -> tuple[Callable[[Tensor], Tensor], Join]:
-    """What is kept of parts of rows of `number` entries to know their quantile, and how two of these are joined."""
-    rank = round(quantile * (number - 1))
+def outermost(rows: Tensor, quantile: float, number: int) -> Tensor:
+    """Of parts of rows of `number` entries, (R, N), those that the quantile may be the innermost of, (R, K)."""
+    rank = round(quantile * (number - 1))  # half to even, as torch
     low = rank < number // 2
     count = rank + 1 if low else number - rank
-
-    def keep(part: Tensor) -> Tensor:
-        return part.topk(min(count, part.shape[1]), dim=1, largest=not low, sorted=False).values
-
-    return keep, lambda one, other: keep(torch.cat([one, other], dim=1))
+    return rows.topk(min(count, rows.shape[1]), dim=1, largest=not low, sorted=False).values

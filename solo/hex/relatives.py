@@ -1,8 +1,7 @@
 """Relatives that another source than the batch names: a table over the data set, made once, and a bank of embeddings.
 
-A policy here has ``table`` instead of a choice among the negatives of a batch: for each image of the training set the
-numbers of others that are its relatives. While training, some of them are drawn in each step and looked up in a
-``Bank``, which keeps the last embedding of every image: they can be pulled whether they are in the batch or not.
+A policy here has ``table`` instead of a choice among the negatives of a batch. While training, some of an image's
+relatives are drawn in each step and looked up in a ``Bank``: they can be pulled whether they are in the batch or not.
 
 Who is alike may be seen by another eye than the network that is trained: `EYES` are descriptors that nobody has learnt,
 of images (B, C, H, W), normalised or not, as (B, d) numbers, which are compared by cosine.
@@ -35,9 +34,9 @@ def _small(images: Tensor, side: int) -> Tensor:
 def hog(images: Tensor) -> Tensor:
     """Histograms of oriented gradients (Dalal and Triggs, CVPR 2005): 8 unsigned orientations, overlapping cells.
 
-    A cell is a quarter of the image's side; they are an eighth apart. The gradient of a pixel is that of its strongest
-    channel, and counts for the two orientations that it lies between. Square roots are taken, so that the cosine of two
-    descriptors compares them as distributions (Arandjelovic and Zisserman, CVPR 2012).
+    Cells of a quarter of the side are an eighth apart. A pixel's gradient is that of its strongest channel, and counts
+    for the two orientations around it. Square roots make the cosine of two descriptors compare them as distributions
+    (Arandjelovic and Zisserman, CVPR 2012).
     """
     x = _small(images, 64)
     dx = F.pad(x, (1, 1))[..., 2:] - F.pad(x, (1, 1))[..., :-2]
@@ -140,7 +139,6 @@ class Oracle(FromTable):
     purity: float = 1.0  # share of them that have the label; the others are drawn from all images with another one
 
     def table(self, eye: Eye) -> Tensor:
-        """An image without a label has no relatives."""
         return drawn_alike(eye.labels, self.among, eye.generator, self.purity)
 
 
@@ -164,9 +162,9 @@ class Clusters(FromTable):
 
 
 def drawn_alike(labels: Tensor, number: int, generator: torch.Generator, purity: float = 1.0) -> Tensor:
-    """For each image (n,) others of its label, (n, number), drawn with replacement; -1 where there is no label, -1.
+    """Others of the label of each image (n,), drawn with replacement, (n, number); -1 where that is unknown, -1.
 
-    ``purity`` is the share of them that have the label; the rest is drawn from the images with another one.
+    A share of ``purity`` has the label; the rest is drawn from the images with another one.
     """
     n, (ranked, order) = len(labels), labels.sort(stable=True)
     first, end = torch.searchsorted(ranked, labels), torch.searchsorted(ranked, labels, right=True)
@@ -182,16 +180,15 @@ def drawn_alike(labels: Tensor, number: int, generator: torch.Generator, purity:
 
 def both(table: Tensor, other: Tensor) -> Tensor:
     """Those of a table (n, K) that another one (n, K') has in the same row, -1 for the rest."""
-    parts = zip(torch.split(table, 4096), torch.split(other, 4096), strict=True)
-    kept = torch.cat([(a[:, :, None] == b[:, None]).any(dim=2) for a, b in parts])
+    kept = torch.stack([(column[:, None] == other).any(dim=1) for column in table.T], dim=1)
     return table.masked_fill(~kept, -1)
 
 
 def reciprocal(table: Tensor) -> Tensor:
     """Neighbours (n, K) without those, -1 instead, that don't have the image among theirs."""
-    rows = torch.arange(len(table), device=table.device)[:, None, None]
-    parts = zip(torch.split(table, 4096), torch.split(rows, 4096), strict=True)
-    return table.masked_fill(~torch.cat([(table[part] == row).any(dim=2) for part, row in parts]), -1)
+    own = torch.arange(len(table), device=table.device)[:, None]
+    kept = torch.stack([(table[column] == own).any(dim=1) for column in table.T], dim=1)
+    return table.masked_fill(~kept, -1)
 
 
 def whom(table: Tensor, known: Tensor) -> dict[str, Tensor]:
@@ -201,10 +198,9 @@ def whom(table: Tensor, known: Tensor) -> dict[str, Tensor]:
 
 
 def kinship(one: Tensor, other: Tensor, pairs: tuple[Tensor, ...]) -> Tensor:
-    """How many pairs are of one class, siblings, strangers, and known, (4,).
+    """How many pairs, K places in `one` and K in the `other`, are of one class, siblings, strangers, and known, (4,).
 
-    By class and group, -1 for unknown, of rows (M, 2) and of those they are paired with (N, 2); `pairs` are K places
-    in the one and K in the other.
+    By class and group, -1 for unknown, of rows (M, 2) and of those they are paired with (N, 2).
     """
     a, b = one[pairs[0]], other[pairs[1]]
     known, alike = ((a >= 0) & (b >= 0)).all(dim=1), a == b
@@ -223,8 +219,7 @@ def shares(counts: Tensor) -> dict[str, Tensor]:
 class Bank(nn.Module):
     """The last embedding of every image of the data set, in half precision, the same on all processes.
 
-    Checkpoints hold it, so that a resumed run goes on as if it had not stopped. It is no buffer: DDP would send it from
-    process to process in each step.
+    It is an extra state of checkpoints, and no buffer, which DDP would send from process to process in each step.
     """
 
     def __init__(self, drawn: int, mix: float = 0.0) -> None:

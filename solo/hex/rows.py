@@ -1,7 +1,4 @@
-"""The rows of the HEX loss, a block at a time: who is in a denominator, who is pulled, and the gradient of both.
-
-The local term and its debiasing are those of ``solo/hex/loss``, in log space.
-"""
+"""The rows of the HEX loss, see ``solo/hex/loss``: who is in a denominator, who is pulled, and the gradient of both."""
 
 import math
 from dataclasses import dataclass
@@ -13,9 +10,8 @@ from torch import Tensor
 from solo.errors import UserError
 from solo.hex.catalogue import NOT_FUSED, NOT_IN_RING
 from solo.hex.policy import Selector
-from solo.losses.blockwise import WHOLE, Whole
 from solo.losses.fused import Choice
-from solo.losses.info_nce import Block, InfoNCERows, MaskedSoftmax, Positives, Terms
+from solo.losses.info_nce import WHOLE, Block, InfoNCERows, MaskedSoftmax, Positives, Terms, Whole
 from solo.losses.pairs import Pairs, listed
 
 Stats = dict[str, Tensor]
@@ -68,18 +64,17 @@ class ListSoftmax:
 
 
 class LocalTerm:
-    """``log L_i = log |H(i)| + LSE((1 + beta) x) - LSE(beta x)`` over H(i), for a block of rows.
+    """``log L_i = log |H(i)| + LSE((1 + beta) x) - LSE(beta x)`` over H(i), of logits and H(i) (R, N).
 
-    Of logits and H(i) (R, N). On a CPU over a list of H(i), a small share of the row; elsewhere over whole rows: see
-    `listed`. Logs are -inf where H(i) is empty. Weights are relative to the mean of exp(beta x) over H(i) or `among`
-    (R, N); `whole` makes numbers of whole rows, where N isn't all keys.
+    On a CPU over a list of H(i), a small share of the row, see `listed`. Logs are -inf where H(i) is empty. Weights are
+    relative to the mean of exp(beta x) over H(i) or `among` (R, N); `whole` is as in `MaskedSoftmax`.
     """
 
     def __init__(
         self, x: Tensor, hierarchy: Tensor, beta: float, among: Tensor | None = None, whole: Whole = WHOLE
     ) -> None:
         self._beta = beta
-        self._listed = hierarchy.nonzero(as_tuple=True) if listed(x) and whole is WHOLE else None
+        self._listed = hierarchy.nonzero(as_tuple=True) if listed(x) and not whole.ring else None
         if self._listed is None:
             self.size = whole(hierarchy.sum(dim=1))  # (R,) |H(i)|
             self._parts = [MaskedSoftmax(factor * x, hierarchy, whole) for factor in (1 + beta, beta)]
@@ -115,9 +110,9 @@ class LocalTerm:
 def debias(
     log_local: Tensor, log_size: Tensor, x: Tensor, tau_plus: float, inverse_temperature: float
 ) -> tuple[Tensor, Tensor]:
-    """``log max( (L - tau_plus |H| exp(x)) / (1 - tau_plus), |H| exp(-1 / tau) )`` of each of K terms.
+    """``log max( (L - tau_plus |H| exp(x)) / (1 - tau_plus), |H| exp(-1 / tau) )`` of K terms of positives' logits x.
 
-    And whether each is above its lower bound, where it has a gradient. ``x`` are the logits of the positives.
+    And whether each is above its lower bound, where it has a gradient.
     """
     log_floor = log_size - inverse_temperature
     if tau_plus == 0:
@@ -161,51 +156,45 @@ class HexRows(InfoNCERows):
             with torch.autocast(pairs.anchors.device.type, enabled=False):
                 self.own = torch.einsum("md,mkd->mk", pairs.anchors, elsewhere.rows.to(pairs.anchors.dtype))
             self.d_own = torch.zeros_like(self.own)
-        names = ("log_global", "log_local", "local_share", "bounded")
+        self.plain = selector is None and kin is None and elsewhere is None  # InfoNCE
+        names = ("hierarchy_negatives", "log_global", "log_local", "local_share", "bounded", "superclass_share")
         self._seen = {name: pairs.anchors.new_zeros(2) for name in names}  # sums and counts
-        self._selected = pairs.anchors.new_zeros(())
-        self._alike = pairs.anchors.new_zeros(2)  # hierarchy negatives of the anchor's group, those of known groups
+        self._seen["hierarchy_negatives"][1] = len(pairs.anchors)
 
     def score(self, block: Block, terms: Terms) -> tuple[Tensor, Tensor, Tensor]:
-        if self.selector is None and self.kin is None and self.own is None:
+        if self.plain:
             return super().score(block, terms)
+        action, against, number = self.action.name, self.action.denominator, len(terms.x)
         nobody = torch.zeros_like(block.negative)
         chosen = nobody if self.selector is None else self.selector(block.similarity, block.rows) & block.negative
         kin = nobody if self.kin is None else self.kin(block.similarity, block.rows) & block.negative & ~chosen
-        hierarchy, gone = (chosen | kin, nobody) if self.action.name == "weigh" else (kin, chosen)
-        apart = self.action.denominator in ("own", "negatives") or self.action.name == "drop"
-        gone = gone if apart and self.action.name != "keep" else nobody
-        others = block.negative & ~gone
-        if self.action.denominator in ("all", "inside"):
-            others |= block.positive
+        hierarchy = chosen | kin if action == "weigh" else kin
+        leave = action == "drop" or (action == "pull" and against in ("own", "negatives"))
+        others = block.negative & ~chosen if leave else block.negative
+        if against in ("all", "inside"):
+            others = others | block.positive
         rest = MaskedSoftmax(block.x, others & ~hierarchy, self.whole)
         self._compare_groups(block.rows, chosen if self.kin is None else hierarchy)
-        number, listed = len(terms.x), None
-        if self.action.name == "pull":
-            terms, listed = self._with_relatives(block, terms, chosen)
-        own = self.action.denominator == "own"
-        if self.action.denominator == "inside" and listed is not None:
+        of_all = (hierarchy, chosen, rest, against == "own")
+        if action != "pull":
+            return self._split(block, terms, *of_all)
+        terms, (row, column, place) = self._with_relatives(block, terms, chosen)
+        if against == "inside":
             near = MaskedSoftmax(block.x, chosen.where(chosen.any(dim=1, keepdim=True), block.negative))
             first, d_first, grad_first = self._split(block, terms.part(slice(number)), nobody, None, near, True)
-            loss, d_terms, grad = self._split(block, terms.part(slice(number, None)), hierarchy, chosen, rest, own)
+            loss, d_terms, grad = self._split(block, terms.part(slice(number, None)), *of_all)
             loss, d_terms, grad = loss + first, torch.cat([d_first, d_terms]), grad.add_(grad_first)
         else:
-            loss, d_terms, grad = self._split(block, terms, hierarchy, chosen, rest, own)
-        if listed is not None:
-            row, column, place = listed
-            d_relatives = d_terms[number:]
-            grad[row, column] += d_relatives[: len(row)]
-            if self.d_own is not None:
-                self.d_own[block.rows].view(-1)[place] = d_relatives[len(row) :] * self.inverse_temperature
+            loss, d_terms, grad = self._split(block, terms, *of_all)
+        grad[row, column] += d_terms[number:][: len(row)]
+        if self.d_own is not None:
+            self.d_own[block.rows].view(-1)[place] = d_terms[number + len(row) :] * self.inverse_temperature
         return loss, d_terms[:number], grad
 
     def _split(
         self, block: Block, terms: Terms, hierarchy: Tensor, chosen: Tensor | None, rest: MaskedSoftmax, own: bool
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """The loss of terms whose denominator has hierarchy negatives, a rest and, ``own``, the term; its gradients.
-
-        What was seen is recorded where somebody is said to be ``chosen``.
-        """
+        """The loss of terms whose denominator has hierarchy negatives, a rest and, ``own``, the term; its gradients."""
         local = LocalTerm(block.x, hierarchy, self.beta, block.negative if self.relative else None, self.whole)
         log_size = terms.of(local.log_size)
         positive = (terms.mean, self.tau_plus, self.inverse_temperature)
@@ -230,7 +219,7 @@ class HexRows(InfoNCERows):
         grad = rest.gradient(self.per_row(terms, d_rest, len(block.x)))
         local.add_gradient(grad, self.per_row(terms, d_local, len(block.x)))
         bounded = (~active & (log_debiased > -torch.inf)).to(block.x.dtype)
-        if chosen is not None:
+        if chosen is not None:  # what is seen is recorded once
             size = local.size if self.action.name == "weigh" else self.whole(chosen.sum(dim=1, dtype=torch.int32))
             self._record(terms, size, rest.lse, local.log, local_share, bounded)
         return loss, d_positive, grad
@@ -270,20 +259,24 @@ class HexRows(InfoNCERows):
             row, column = chosen.nonzero(as_tuple=True)
             anchor, key, chosen = anchor[row, 0], key[0, column], chosen[row, column]
         known = chosen & (anchor >= 0) & (key >= 0)
-        self._alike += torch.stack([(known & (anchor == key)).sum(), known.sum()])
+        self._add("superclass_share", known & (anchor == key), known)
+
+    def _add(self, name: str, values: Tensor, number: Tensor) -> None:
+        self._seen[name] += torch.stack([values.sum(), number.sum()])
 
     def _record(self, terms: Terms, size: Tensor, *values: Tensor) -> None:
         """Count up what a block has: |H(i)|, two values of rows and two of terms, which count if they have weight."""
         if self.whole.first:
-            self._selected += size.sum()
-        for place, (name, value) in enumerate(zip(self._seen, values, strict=True)):
-            of_rows = place < 2 or terms.row is not None
-            if self.whole.first if of_rows else self.whole.final:
+            self._seen["hierarchy_negatives"][0].add_(size.sum())
+        for name, value in zip(("log_global", "log_local", "local_share", "bounded"), values, strict=True):
+            of_terms = name in ("local_share", "bounded")
+            if self.whole.final if of_terms and terms.row is None else self.whole.first:
                 counts = value.isfinite()
-                self._count(name, value, counts & (terms.weight > 0) if place >= 2 and not self.lists else counts)
+                counts = counts & (terms.weight > 0) if of_terms and not self.lists else counts
+                self._add(name, torch.where(counts, value, 0.0), counts)
 
     def choice(self) -> Choice:
-        if self.selector is None and self.kin is None and self.own is None:
+        if self.plain:
             return super().choice()
         what, against, cut = self.action.name, self.action.denominator, getattr(self.selector, "cut", None)
         others = self.kin is not None or self.own is not None or self.relative
@@ -298,28 +291,23 @@ class HexRows(InfoNCERows):
             return
         _, rest, tilted, weights, positives, size, alike, known = numbers
         number = positives if self.positives == "outside" else (positives > 0).to(positives.dtype)
-        self._selected += size.sum()
-        self._alike += torch.stack([alike.sum(), known.sum()])
-        self._count("log_global", rest, rest > -1e29)  # kernels' log of an empty sum is finite
-        self._count("log_local", size.log() + tilted - weights, size > 0)
-        for name, value in (("local_share", terms[4]), ("bounded", terms[5])):
-            self._seen[name] += torch.stack([value.sum(), number.sum()])
-
-    def _count(self, name: str, value: Tensor, counts: Tensor) -> None:
-        """Add up values where they count, and their number."""
-        self._seen[name] += torch.stack([torch.where(counts, value, 0.0).sum(), counts.sum()])
+        self._seen["hierarchy_negatives"][0].add_(size.sum())
+        self._add("superclass_share", alike, known)
+        there = rest > -1e29  # kernels' log of an empty sum is finite
+        self._add("log_global", torch.where(there, rest, 0.0), there)
+        self._add("log_local", torch.where(size > 0, size.log() + tilted - weights, 0.0), size > 0)
+        self._add("local_share", terms[4], number)
+        self._add("bounded", terms[5], number)
 
     def seen(self) -> Stats:
         """Sums over the anchors of this process and of how many, detached (2,); only those that exist in this batch."""
-        anchors = torch.full_like(self._selected, len(self.pairs.anchors))
-        found = {"hierarchy_negatives": torch.stack([self._selected, anchors])}
+        found = dict(self._seen)
         if self.selector is None:
-            return found
-        found |= self._seen
-        if self.pairs.anchor_groups is not None and self.pairs.key_groups is not None:
-            found["superclass_share"] = self._alike
+            return {"hierarchy_negatives": found["hierarchy_negatives"]}
+        if self.pairs.anchor_groups is None or self.pairs.key_groups is None:
+            del found["superclass_share"]
         if (threshold := self.selector.threshold) is not None:
-            value = torch.as_tensor(threshold).to(anchors).mean()  # a policy of one's own may give a number
+            value = torch.as_tensor(threshold).to(self.pairs.anchors).mean()  # a policy of one's own may give a number
             found["threshold"] = torch.stack([value, torch.ones_like(value)])
         return found
 

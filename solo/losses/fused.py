@@ -11,7 +11,6 @@ Products of float32 are made of three of TF32, near float32's precision: one alo
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 from importlib.util import find_spec
@@ -51,8 +50,7 @@ def launch(kernel: str, grid: tuple[int, ...], *arguments: Any, **constants: Any
     """Start a kernel on the device of its first argument."""
     from solo.losses import fused_kernels
 
-    device = arguments[0].device
-    with torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext():
+    with torch.cuda.device_of(arguments[0]):  # type: ignore[no-untyped-call]
         getattr(fused_kernels, kernel)[grid](*arguments, **constants, num_warps=8, enable_fp_fusion=True)
 
 
@@ -77,10 +75,9 @@ class _Kernels:
         labels += groups if len(groups) == 2 else labels
         return self.anchors, pairs.keys.detach().contiguous(), *(x.long().contiguous() for x in labels)
 
-    def sizes(self) -> tuple[int, int, int]:
-        """Anchors, keys, and which key anchor 0 is: where it is none, one that there isn't."""
-        m = len(self.anchors)
-        return m, len(self.pairs.keys), -1 - m if self.pairs.offset is None else self.pairs.offset
+    def offset(self) -> int:
+        """Which key anchor 0 is: where it is none, one that there isn't."""
+        return -1 - len(self.anchors) if self.pairs.offset is None else self.pairs.offset
 
     def shares(self, mine: int, others: int) -> tuple[tuple[int, int], int]:
         """Blocks of `mine`, and programs for each with a share of the others; the length of a share."""
@@ -100,38 +97,36 @@ def fused_sum(loss: Any, d_anchors: Tensor | None, d_keys: Tensor | None) -> Ten
     words = {**of.tiles, "INSIDE": inside, "WEIGH": weigh}
     chosen = {"CHOOSES": choice.chooses, "NAMED": choice.named}
     rows = {"ROWS": BLOCK, "KEYS": TILE}
+    m, n, first = len(anchors), len(pairs.keys), pairs.positives_only
 
     numbers: Tensor | None = None
     groups = pairs.anchor_groups is not None and pairs.key_groups is not None
+    grid, share = of.shares(m, n)
     for _ in pairs.turns():
-        m, n, offset = of.sizes()
-        grid, share = of.shares(m, n)
         out = anchors.new_empty(grid[1], 8, m)
-        settings: tuple[Any, ...] = (m, n, offset, pairs.positives_only, share, scale, choice.beta)
+        settings: tuple[Any, ...] = (m, n, of.offset(), first, share, scale, choice.beta)
         launch("statistics", grid, *of.rows(), cut, out, *settings, **words, **chosen, **rows, GROUPS=groups)
         out = out if numbers is None else torch.cat([numbers[None], out])
         numbers = torch.cat([out[:, :4].logsumexp(dim=0), out[:, 4:].sum(dim=0)])
     assert numbers is not None
 
-    terms = anchors.new_zeros(6, len(anchors))
+    terms, k = anchors.new_zeros(6, m), 1 if inside else n
+    grid, share = of.shares(m, k)
     for _ in (True,) if inside else pairs.turns():
-        m, n, offset = of.sizes()
-        grid, share = of.shares(m, 1 if inside else n)
         out = anchors.new_empty(grid[1], 6, m)
-        settings = (m, 1 if inside else n, offset, share, scale, choice.tau_plus)
+        settings = (m, k, of.offset(), share, scale, choice.tau_plus)
         launch("scores", grid, *of.rows()[:4], numbers, out, *settings, **words, **rows, OWN=choice.own)
         terms += out.sum(dim=0)
 
     columns = min(of.power, COLUMNS)
     for _ in pairs.turns(d_keys):
-        m, n, offset = of.sizes()
         for to_keys, total in ((False, d_anchors), (True, d_keys)):
             if total is None:
                 continue
             grid, share = of.shares(*((n, m) if to_keys else (m, n)))
             out = anchors.new_empty(grid[1], *total.shape)
             rows = {"ROWS": TILE, "KEYS": BLOCK} if to_keys else {"ROWS": BLOCK, "KEYS": TILE}
-            settings = (m, n, offset, pairs.positives_only, share, scale, choice.beta, choice.tau_plus)
+            settings = (m, n, of.offset(), first, share, scale, choice.beta, choice.tau_plus)
             more = {**words, **chosen, **rows, "OWN": choice.own, "TO_KEYS": to_keys, "COLUMNS": columns}
             grid3 = (*grid, -(-of.width // columns))
             launch("gradient", grid3, *of.rows(), cut, numbers, terms, out, *settings, **more)
@@ -142,8 +137,7 @@ def fused_sum(loss: Any, d_anchors: Tensor | None, d_keys: Tensor | None) -> Ten
 
 def _counted(pairs: Pairs, cuts: Tensor) -> tuple[Tensor, Tensor]:
     """How many cosines of each anchor are above each of its ascending cuts (8, M); and the lowest of all, (M,)."""
-    of, first = _Kernels(pairs), pairs.positives_only
-    m, n, _ = of.sizes()
+    of, m, n, first = _Kernels(pairs), len(pairs.anchors), len(pairs.keys), pairs.positives_only
     grid, share = of.shares(m, n - first)
     found = cuts.new_empty(grid[1], m, 8, dtype=torch.int32)
     lowest = cuts.new_empty(grid[1], m)

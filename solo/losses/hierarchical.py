@@ -19,9 +19,8 @@ import torch
 from torch import Tensor, nn
 
 from solo import distributed
-from solo.losses.blockwise import RowLoss, blockwise
 from solo.losses.hierarchical_rows import Denominator, HierarchicalRows, LabelLevels, hierarchical_rows_loss, numbered
-from solo.losses.info_nce import MaskedSoftmax
+from solo.losses.info_nce import MaskedSoftmax, RowLoss, blockwise
 from solo.losses.pairs import Pairs
 
 Kind = Literal["himulcon", "hicone", "himulcone"]
@@ -68,37 +67,29 @@ def hierarchical_contrastive_loss(
     ``HierarchicalContrastiveLoss``, whose ``pairs`` is ``partners`` here, and so are its errors; ``denominator`` makes
     other denominators than equation 3's, with ``granularity="pair"`` only.
     """
-    for name, value, allowed in (
-        ("kind", kind, get_args(Kind)),
-        ("pairs", partners, get_args(Partners)),
-        ("granularity", granularity, get_args(Granularity)),
-    ):
-        if value not in allowed:
-            raise ValueError(f"{name}={value!r} is unknown; choose {', '.join(allowed)}")
+    words = {"kind": (kind, Kind), "pairs": (partners, Partners), "granularity": (granularity, Granularity)}
+    for name, (value, allowed) in words.items():
+        if value not in get_args(allowed):
+            raise ValueError(f"{name}={value!r} is unknown; choose {', '.join(get_args(allowed))}")
     if not temperature > 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")
     if granularity == "layer":
         if partners == "cumulative" or denominator is not None:
-            raise ValueError(
-                "granularity='layer' keeps one image a finer node, so that pairs meet exactly at their level: it goes "
-                "with pairs='lca' and the plain denominator only; granularity='pair' takes the others"
-            )
+            cure = "granularity='pair' takes the others"
+            raise ValueError(f"granularity='layer' goes with pairs='lca' and the plain denominator only; {cure}")
         if labels.ndim != 2 or labels.shape[1] < 2:
-            raise ValueError(
-                f"granularity='layer' needs labels (N, L + 1) whose last column is the instance, got "
-                f"{tuple(labels.shape)}; granularity='pair' takes any"
-            )
+            what = f"labels (N, L + 1) whose last column is the instance, got {tuple(labels.shape)}"
+            raise ValueError(f"granularity='layer' needs {what}; granularity='pair' takes any")
         labels, key_labels = labels[:, :-1], None if key_labels is None else key_labels[:, :-1]
     levels = LabelLevels.of(pairs, labels, key_labels)
     penalties, constrained = level_penalties(level_penalty, levels.number), kind != "himulcon"
-    if kind == "hicone":
+    # A single level has nothing to be weighed against: it is SupCon, and SimCLR where nothing is known.
+    if kind == "hicone" or (levels.number == 1 and isinstance(level_penalty, str) and granularity == "pair"):
         penalties = [1.0] * levels.number
+    weighed = (pairs, levels, penalties, temperature, constrained)
     if granularity == "layer":
-        return blockwise(HierarchicalLayers(pairs, levels, penalties, temperature, constrained))
-    if levels.number == 1 and isinstance(level_penalty, str):
-        penalties = [1.0]  # nothing to weigh against: SupCon, and SimCLR where nothing is known
-    by_pair = (pairs, levels, penalties, temperature, partners == "cumulative", constrained)
-    return hierarchical_rows_loss(HierarchicalRows(*by_pair, denominator))
+        return blockwise(HierarchicalLayers(*weighed))
+    return hierarchical_rows_loss(HierarchicalRows(*weighed, partners == "cumulative", denominator))
 
 
 class HierarchicalContrastiveLoss(nn.Module):
@@ -143,20 +134,18 @@ class HierarchicalContrastiveLoss(nn.Module):
         Labels are integers (B, L), coarse first, -1 for unknown (then the levels below count as unknown too).
         """
         if features.ndim != 3 or labels.ndim != 2 or len(labels) != len(features):
-            raise ValueError(
-                f"expected features (B, V, d) and labels (B, L), got {tuple(features.shape)} and {tuple(labels.shape)}"
-            )
+            got = f"{tuple(features.shape)} and {tuple(labels.shape)}"
+            raise ValueError(f"expected features (B, V, d) and labels (B, L), got {got}")
         pairs = Pairs.from_views(features.unbind(dim=1), gather=self.gather_distributed)
-        labels = labels.repeat(features.shape[1], 1)
         settings = (self.kind, self.temperature, self.level_penalty, self.pairs, self.granularity)
-        return hierarchical_contrastive_loss(pairs, labels, *settings)
+        return hierarchical_contrastive_loss(pairs, labels.repeat(features.shape[1], 1), *settings)
 
 
 def kept_rows(nodes: Tensor, ids: Tensor) -> Tensor:
     """Which keys each layer keeps, (L, N), coarse first, of node ids (N, L), sorted as the labels are, and images (N,).
 
-    The first layer (the finest) keeps all; the next ones the first image of every node of the finer layer, where images
-    come in the order of the batch in the first layer, and of the finer layer's labels in all others.
+    The finest keeps all, a coarser one the first image of every node of the finer layer, in the order of the batch
+    where that is the finest, else of that layer's labels.
     """
     places = torch.arange(len(ids), device=ids.device)
     image = numbered(ids)
@@ -178,9 +167,8 @@ def _first(order: Tensor, group: Tensor) -> Tensor:
 class HierarchicalLayers(RowLoss):
     """The losses layer by layer, as the paper's public release computes them; `levels` are without the instance.
 
-    The finest layer compares all images; each coarser one keeps one image a node of the finer layer. A layer's loss is
-    SupCon's (equation 2) among what it keeps, the hierarchy constraint is a maximum of layer losses, and the sum is
-    divided by the number of label columns, the instance's included.
+    A layer's loss is SupCon's (equation 2) among what it keeps, see `kept_rows`; the hierarchy constraint is a maximum
+    of layer losses, and the sum is divided by the number of label columns, the instance's included.
     """
 
     def __init__(
@@ -223,7 +211,7 @@ class HierarchicalLayers(RowLoss):
     def _layers(self, rows: slice) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Of each layer the loss, summed over those rows of a block that it keeps, its gradient, and these rows.
 
-        The gradient is that with respect to the logits of the rows and columns that the layer keeps.
+        The gradient is with respect to the logits of the rows and columns that the layer keeps.
         """
         similarity, layers = self.pairs.similarity(rows), []
         assert self.pairs.offset is not None

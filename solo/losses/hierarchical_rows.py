@@ -11,15 +11,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from solo import distributed
-from solo.losses.blockwise import RowLoss, blockwise
-from solo.losses.info_nce import MaskedSoftmax
+from solo.losses.info_nce import MaskedSoftmax, RowLoss, blockwise
 from solo.losses.pairs import Pairs, listed
 
 Rows = slice | Tensor
@@ -30,8 +29,7 @@ class LabelLevels:
     """Nodes of the label tree that the rows belong to, at each of L levels.
 
     Two rows share a node of level l if their labels agree, and are known, at levels 0 to l. Where a row is unknown,
-    and everywhere below, its image is a node of its own: the views of one image share the nodes of all levels, so that
-    they are partners at the finest level, whatever is known of their labels.
+    and below, its image is a node of its own, so that the views of an image are partners at the finest level always.
     """
 
     anchors: Tensor  # (M, L) node ids of the rows of this process, coarse first; in each level sorted as the labels are
@@ -69,9 +67,8 @@ class LabelLevels:
     def ends(self, rows: Rows, self_columns: Tensor) -> Tensor:
         """(R, N) level where the common ancestry of anchor and key ends; -1 where there is none, and for the anchor."""
         both = zip(self.anchors.T, self.keys.T, strict=True)
-        shared = sum((mine[rows, None] == nodes).long() for mine, nodes in both)
-        ends: Tensor = (shared - 1).scatter_(1, self_columns[:, None], -1)  # type: ignore[union-attr]
-        return ends
+        shared: Any = sum((mine[rows, None] == nodes).long() for mine, nodes in both)
+        return (shared - 1).scatter_(1, self_columns[:, None], -1)  # type: ignore[no-any-return]
 
     def partners(self, rows: Rows, self_columns: Tensor) -> tuple[Tensor, Tensor]:
         """All partners of a block of anchors at any level, as a list of K pairs, sorted by anchor and level.
@@ -79,10 +76,9 @@ class LabelLevels:
         Of each pair the place in a table (R, L) of anchors and levels where the common ancestry ends, (K,), and in the
         matrix (R, N) of anchors and keys, (K,), both flattened.
 
-        Nodes are nested, and sorted as the labels are: in the order of the finest nodes the keys of every node stand
-        side by side. So the partners at level l are the keys of the anchor's node there without those of its node
-        below, two stretches, and no pair has to be looked at that isn't one. Their number is not known without waiting
-        for a device; there all pairs are listed, and those that aren't partners have the place behind the table's last.
+        In the order of the finest nodes, which are nested, the keys of every node stand side by side. So the partners
+        at level l are two stretches: the keys of the anchor's node there without those of its node below. Their number
+        is not known without waiting for a device; there all pairs are listed, non-partners behind the table's last.
         """
         if not listed(self.keys):
             ends = self.ends(rows, self_columns)
@@ -149,7 +145,7 @@ def numbered(values: Tensor) -> Tensor:
 
 
 class RowSoftmax(Protocol):
-    """Log of each row's denominator, ``lse`` (R,), and its gradient, as `MaskedSoftmax` has them."""
+    """What `MaskedSoftmax` has: the log of each row's denominator, (R,), and its gradient."""
 
     lse: Tensor
 
@@ -170,10 +166,9 @@ class _Worst(NamedTuple):
 
 
 class HierarchicalRows(RowLoss):
-    """The loss of pairs whose anchors are among their keys.
+    """The loss of pairs whose anchors are among their keys, `constrained` by the hierarchy or not.
 
-    `cumulative`: partners at l are those whose common ancestry reaches l, not those where it ends there; `constrained`
-    enforces the hierarchy constraint.
+    `cumulative`: partners at l are those whose common ancestry reaches l, not those where it ends there.
     """
 
     def __init__(
@@ -182,14 +177,14 @@ class HierarchicalRows(RowLoss):
         levels: LabelLevels,
         penalties: list[float],
         temperature: float,
-        cumulative: bool,
         constrained: bool,
-        denominator: Denominator | None = None,
+        cumulative: bool,
+        denominator: Denominator | None,
     ) -> None:
         super().__init__(pairs)
         self.levels, self.cumulative, self.denominator = levels, cumulative, denominator
         self.inverse_temperature = 1.0 / temperature
-        assert pairs.offset is not None
+        assert pairs.offset is not None, "label levels need anchors that are among the keys"
         self.self_columns = pairs.offset + torch.arange(len(pairs.anchors), device=pairs.anchors.device)
         self.size = levels.partner_counts(cumulative).to(pairs.anchors.dtype)
         has = self.size > 0
@@ -201,14 +196,11 @@ class HierarchicalRows(RowLoss):
         weight = torch.tensor(penalties, dtype=self.size.dtype).to(self.size.device, non_blocking=True) / levels.number
         weight = weight / anchors.clamp_min(1 / distributed.world_size())
         self.per_pair = has * weight / self.size.clamp_min(1)
-        self.held = torch.zeros_like(weight)  # (L,) weight of the pairs at their bound, counted up block by block
-        self._surveyed: tuple[RowSoftmax, Tensor, Tensor, Tensor] | None = (
-            None  # not made twice if it is the only block
-        )
+        self.held = torch.zeros_like(weight)  # (L,) weight of the pairs at their bound, added up block by block
+        self._surveyed: tuple[RowSoftmax, Tensor, Tensor, Tensor] | None = None  # of the only block, not made twice
         asked = constrained and (len(pairs.anchors) > 0 or distributed.is_distributed())
         self.worst = self._worst_pairs() if asked else None
-        # ``M_l`` of each level: the largest loss of the finer levels, -inf for the finest
-        self.bounds = None
+        self.bounds = None  # ``M_l`` of each level: the largest loss of the finer levels, -inf for the finest
         if self.worst is not None:
             finer = self.worst.loss.amax(dim=0).flip(0).cummax(dim=0).values.flip(0)
             self.bounds = torch.cat((finer[1:], finer.new_full((1,), -torch.inf)))
@@ -298,8 +290,7 @@ def hierarchical_rows_loss(rows: HierarchicalRows) -> Tensor:
     loss = blockwise(rows)
     if rows.worst is None:
         return loss
-    # The bounds are losses of pairs, too: one pair in the world gives each, and gets from every process the weight that
-    # is held there, as a key whose row all have.
+    # Bounds are losses of pairs, too: one pair in the world gives each, and gets the weight that all processes hold.
     best, owner = rows.worst.loss.max(dim=0)
     apart = len(rows.worst.column) < len(rows.worst.loss)  # only the owner has the rows of such a pair
     held = distributed.all_reduce_sum(rows.held) if apart else rows.held

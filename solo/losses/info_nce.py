@@ -1,23 +1,143 @@
-"""InfoNCE over ``Pairs``, in log space, and the losses that tell images of a batch or a queue apart.
+"""Losses over all pairs of a batch, a block of rows at a time, and InfoNCE among them.
 
-``InfoNCERows`` is the one kernel: HEX subclasses it and splits the denominator (``solo/hex/loss.py``).
+A ``RowLoss`` gives the gradient of a block with respect to its cosines; value and gradient are made in one forward
+pass, and backward only multiplies. Memory: two matrices of the size of the embeddings and a few temporaries of the size
+of one block. ``InfoNCERows`` is in log space; HEX subclasses it and splits the denominator (``solo/hex/rows.py``).
+
+In a ring (`RingPairs`) keys come in turns. What a row needs of all of them (a log-sum-exp, a count) is joined over the
+turns of a first round; the gradient is made in a later one, in which that of the keys travels with them.
 """
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Iterator
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from solo import distributed
-from solo.losses.blockwise import WHOLE, InParts, RowLoss, Whole, blockwise
-from solo.losses.fused import Choice
+from solo.losses.fused import Choice, fused_sum
 from solo.losses.pairs import Pairs, listed, unit
 from solo.precision import full_precision
 
 Positives = Literal["outside", "inside"]
+
+
+class Whole:
+    """What a loss asks of its rows: every number is that of the whole row, where keys come in turns, too.
+
+    There it is joined in one round, and given to the later ones.
+    """
+
+    def __init__(self, ring: bool = False) -> None:
+        self.ring = ring
+        self.final = not ring  # what is seen counts, for gradient and records
+        self.first = not ring  # numbers of rows count; once for each of them
+        self._round, self._rounds = 0, 1
+        self._known: dict[tuple[int, int], Tensor] = {}
+        self._place = self._asked = 0
+
+    def blocks(self, pairs: Pairs, carried: Tensor | None) -> Iterator[slice]:
+        """Blocks of anchors, in each turn of each round; in the last one ``carried`` travels with the keys."""
+        if not self.ring:
+            yield from pairs.blocks()
+            return
+        while self._round <= self._rounds:
+            self.final = self._round == self._rounds
+            for own in pairs.turns(carried if self.final else None):
+                self.first = self.final and own
+                for rows in pairs.blocks():
+                    self._place, self._asked = rows.start, 0
+                    yield rows
+            self._round += 1
+
+    def __call__(self, part: Tensor, join: Callable[[Tensor, Tensor], Tensor] = torch.add, after: int = 0) -> Tensor:
+        """The number (R,) of whole rows, made of that of some keys; ``join`` makes one of those of two sets of keys.
+
+        ``after`` so many others are known one after the other; those of a block are asked for in the same order always.
+        """
+        if not self.ring:
+            return part
+        key = (self._place, self._asked)
+        self._asked += 1
+        self._rounds = max(self._rounds, after + 1)
+        if after < self._round:
+            return self._known[key]
+        if after == self._round:
+            self._known[key] = join(self._known[key], part) if key in self._known else part.clone()
+        return part
+
+
+WHOLE = Whole()
+
+
+class RowLoss:
+    """A loss over rows of cosines; ``pairs`` says who is compared with whom."""
+
+    whole: Whole = WHOLE
+    # (M, k) cosines that a row has with nobody else's partners, and where the gradient with respect to them is left
+    own: Tensor | None = None
+    d_own: Tensor | None = None
+
+    def __init__(self, pairs: Pairs) -> None:
+        self.pairs = pairs
+
+    def __call__(self, rows: slice) -> tuple[Tensor, Tensor]:
+        """Summed loss of a block of R anchors, and its gradient with respect to its cosines: (), (R, N)."""
+        raise NotImplementedError
+
+    def scale(self) -> Tensor:
+        """Factor for the sum over all blocks, asked for when the last block is done; 1 if weights hold everything."""
+        return self.pairs.anchors.new_ones(())
+
+
+def _sum(row_loss: RowLoss, d_anchors: Tensor | None, d_keys: Tensor | None) -> Tensor:
+    """The summed loss of all rows, a block at a time; adds its gradients to those that are wanted."""
+    pairs, total = row_loss.pairs, row_loss.pairs.anchors.new_zeros(())
+    for rows in row_loss.whole.blocks(pairs, d_keys):
+        loss, grad = row_loss(rows)
+        if not row_loss.whole.final:
+            continue
+        total += loss
+        if d_anchors is not None:
+            d_anchors[rows].addmm_(grad, pairs.keys)
+        if d_keys is not None:
+            d_keys.addmm_(grad.T, pairs.anchors[rows])
+    return total
+
+
+class _Blockwise(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, anchors: Tensor, keys: Tensor, own: Tensor | None, row_loss: RowLoss) -> Tensor:
+        pairs, (want_anchors, want_keys) = row_loss.pairs, ctx.needs_input_grad[:2]
+        d_anchors = torch.zeros_like(anchors) if want_anchors else None
+        d_keys = torch.zeros_like(keys) if want_keys or (pairs.ring and want_anchors) else None
+        with torch.autocast(anchors.device.type, enabled=False):
+            total = (fused_sum if pairs.fused else _sum)(row_loss, d_anchors, d_keys)
+        if pairs.ring and d_anchors is not None and d_keys is not None:  # the anchors are keys elsewhere
+            d_anchors, d_keys = d_anchors.add_(d_keys), None
+        ctx.factor = factor = row_loss.scale()
+        ctx.save_for_backward(d_anchors, d_keys, row_loss.d_own)
+        return total * factor
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        factor = grad * ctx.factor
+        return (*(None if d is None else d * factor for d in ctx.saved_tensors), None)
+
+
+def blockwise(row_loss: RowLoss) -> Tensor:
+    """The loss of all rows, a scalar with gradient to the anchors and keys of its pairs (first order only).
+
+    In a ring, and by kernels, the gradient of rows that are keys elsewhere is made in the forward pass, so the loss has
+    to have the same weight on all processes.
+    """
+    pairs = row_loss.pairs
+    return _Blockwise.apply(pairs.anchors, pairs.keys, row_loss.own, row_loss)  # type: ignore[no-any-return]
 
 
 class Block(NamedTuple):
@@ -33,8 +153,7 @@ class Block(NamedTuple):
 class Terms(NamedTuple):
     """The terms whose mean is the loss of an anchor: one a positive (``outside``) or one an anchor (``inside``).
 
-    A list of K terms; where listing them would mean to wait for a device, the matrix of all R x N pairs, most of which
-    have no weight.
+    A list of K; where that would mean to wait for a device, the matrix of all R x N pairs, most without a weight.
     """
 
     row: Tensor | None  # (K,) row of the term within its block; None for the matrix
@@ -46,12 +165,6 @@ class Terms(NamedTuple):
     def of(self, per_row: Tensor) -> Tensor:
         """Values of rows (R,) as values of terms: (K,), or (R, 1) for the matrix."""
         return per_row[:, None] if self.row is None else per_row[self.row]
-
-    def sum_per_row(self, values: Tensor, rows: int) -> Tensor:
-        """Values of terms, summed over those of each of the rows: (R,)."""
-        if self.row is None:
-            return values.sum(dim=1)
-        return values.new_zeros(rows).index_add_(0, self.row, values)
 
     def part(self, which: slice) -> Terms:
         """Those of the terms that stand in a slice."""
@@ -85,8 +198,7 @@ class InfoNCERows(RowLoss):
     """``-log( exp(x_p) / (exp(x_p) + sum_{k in N(i)} exp(x_ik)) )`` with ``x = s / temperature``, a block at a time.
 
     With positives ``outside``, the mean over an anchor's positives p of the log above (Khosla et al., 2020, L_out);
-    ``inside``, one term whose numerator sums over them, inside the log (SimCLR and SupCon of solo-learn). One positive:
-    the same, to the last bit.
+    ``inside``, one term whose numerator sums over them (SimCLR and SupCon of solo-learn). One positive: the same bits.
     """
 
     def __init__(self, pairs: Pairs, temperature: float, positives: Positives = "outside") -> None:
@@ -97,9 +209,8 @@ class InfoNCERows(RowLoss):
         super().__init__(pairs)
         self.positives, self.inverse_temperature = positives, 1.0 / temperature
         self.anchors_with_positive = pairs.anchors.new_zeros(())
-        self.whole = InParts() if pairs.ring else WHOLE
-        # Positives, and whatever else is a small share of a row.
-        self.lists = listed(pairs.anchors) and not pairs.ring
+        self.whole = Whole(pairs.ring)
+        self.lists = listed(pairs.anchors) and not pairs.ring  # positives, and whatever else is a small share of a row
 
     def __call__(self, rows: slice) -> tuple[Tensor, Tensor]:
         similarity = self.pairs.similarity(rows)
@@ -110,7 +221,7 @@ class InfoNCERows(RowLoss):
         if terms.row is not None and not self.whole.first:
             loss = torch.zeros_like(loss)
         if joint is not None:
-            grad += joint.gradient(terms.sum_per_row(d_terms, len(grad)))
+            grad += joint.gradient(self.per_row(terms, d_terms, len(grad)))
         elif terms.row is None:
             grad += d_terms
         else:
@@ -144,10 +255,9 @@ class InfoNCERows(RowLoss):
         return Terms(row, None, log_sum, log_sum - count.clamp_min(1).log(), (count > 0).to(count.dtype)), joint
 
     def score(self, block: Block, terms: Terms) -> tuple[Tensor, Tensor, Tensor]:
-        """The summed loss (): what a loss with another denominator overrides.
+        """The summed loss (), and its gradients: what a loss with another denominator overrides.
 
-        And its gradient with respect to the terms' logits (K,), and with respect to the logits of whoever else has a
-        part in it, (R, N), zero elsewhere.
+        With respect to the terms' logits (K,), and to those of whoever else has a part in it, (R, N), zero elsewhere.
         """
         negatives = MaskedSoftmax(block.x, block.negative, self.whole)
         lse = terms.of(negatives.lse)
@@ -158,8 +268,9 @@ class InfoNCERows(RowLoss):
 
     def per_row(self, terms: Terms, values: Tensor, rows: int) -> Tensor:
         """Values of terms, summed over all terms of each of the rows: (R,)."""
-        found = terms.sum_per_row(values, rows)
-        return self.whole(found, after=1) if terms.row is None else found
+        if terms.row is None:
+            return self.whole(values.sum(dim=1), after=1)
+        return values.new_zeros(rows).index_add_(0, terms.row, values)
 
     def choice(self) -> Choice:
         """Who is a hierarchy negative, for kernels; a `UserError` where they can't do what is asked."""
@@ -180,8 +291,7 @@ class InfoNCERows(RowLoss):
 def info_nce(pairs: Pairs, temperature: float, positives: Positives = "outside") -> Tensor:
     """InfoNCE loss (van den Oord et al., 2018), mean over the anchors that have a positive; 0 where none has.
 
-    In float32 or better. The temperature, above 0, divides the cosines; ``positives``: how several of one anchor count,
-    see ``InfoNCERows``.
+    In float32 or better. The temperature, above 0, divides the cosines; ``positives`` are as in ``InfoNCERows``.
     """
     return blockwise(InfoNCERows(pairs, temperature, positives))
 
@@ -189,9 +299,8 @@ def info_nce(pairs: Pairs, temperature: float, positives: Positives = "outside")
 def simclr_loss_func(z: Tensor, indexes: Tensor, temperature: float = 0.1) -> Tensor:
     """SimCLR's NT-Xent loss (Chen et al., 2020): rows with equal index attract, all others repel.
 
-    ``-mean_i log( pos_i / (pos_i + neg_i) )``: the log is outside the sum over positives, as in solo-learn. Projections
-    ``z`` (V * N, D) of all views, of any length, are gathered over processes with gradient; ``indexes`` (V * N,) are
-    sample ids, or labels for SupCon.
+    ``-mean_i log( pos_i / (pos_i + neg_i) )``, as in solo-learn. Projections ``z`` (V * N, D) of all views, of any
+    length, are gathered over processes with gradient; ``indexes`` (V * N,) are sample ids, or labels for SupCon.
     """
     return info_nce(Pairs.from_ids(z, indexes), temperature, positives="inside")
 
@@ -220,8 +329,7 @@ def mocov3_loss_func(query: Tensor, key: Tensor, temperature: float = 0.2) -> Te
 def mocov2plus_loss_func(query: Tensor, key: Tensor, queue: Tensor, temperature: float = 0.1) -> Tensor:
     """MoCo v2's loss (Chen et al., 2020): cross-entropy of ``[query.key, query.queue] / temperature``, target the key.
 
-    Queries and keys are unit rows (N, D), the queue unit columns (D, K), the same on all processes; nothing is
-    normalised here.
+    Queries and keys are (N, D), the queue (D, K), the same on all processes, all of length 1 already.
     """
     positive = (query * key).sum(dim=1, keepdim=True)  # (N, 1)
     logits = torch.cat([positive, query @ queue], dim=1) / temperature  # (N, 1 + K)
@@ -232,11 +340,10 @@ def mocov2plus_loss_func(query: Tensor, key: Tensor, queue: Tensor, temperature:
 def siglip_loss_func(z1: Tensor, z2: Tensor, log_scale: Tensor, bias: Tensor) -> Tensor:
     """SigLIP's loss (Zhai et al., 2023): for each pair of views by itself, whether they are of the same image.
 
-    ``-mean_i sum_j log sigmoid( y_ij * (exp(log_scale) * cos(z1_i, z2_j) + bias) )``, y = 1 for i = j, else -1.
-
-    Projections are (N, D), of any length; the second view's are gathered over processes with gradient: j runs over all
-    of them. ``log_scale``, of the inverse temperature, and ``bias`` are scalars or (1,); a bias of about minus the
-    logarithm of the number of images makes up for their being mostly different.
+    ``-mean_i sum_j log sigmoid( y_ij * (exp(log_scale) * cos(z1_i, z2_j) + bias) )``, y = 1 for i = j, else -1. j runs
+    over the projections of all processes, gathered with gradient; (N, D) here, of any length. ``log_scale``, of the
+    inverse temperature, and ``bias`` are scalars or (1,); a bias of about minus the logarithm of the number of images
+    makes up for their being mostly different.
     """
     z1, z2 = unit(z1), unit(z2)
     logits = log_scale.exp() * z1 @ distributed.gather(z2).T + bias  # (N, all N)

@@ -1,11 +1,10 @@
 """``Pairs``: who is compared with whom, and who is a positive of whom.
 
-Every contrastive loss of the library reads the batch through this one object: anchors are the rows of this process,
-keys the rows of all processes. Masks are handed out a block of rows at a time, so nothing of size N x N has to live.
+Every contrastive loss reads the batch through this one object: anchors are the rows of this process, keys those of all
+processes. Masks are handed out a block of rows at a time, so nothing of size N x N has to live.
 
 Gathered, the keys of all processes and their gradient lie on each of them: 8 GiB for a million rows of 1,024 numbers.
-In a ring a process holds a few sets of its own size, and keys pass from process to process. Rings of devices for
-contrastive losses: Cheng et al., "Breaking the Memory Barrier", CVPR 2025, 2410.17243.
+In a ring (Cheng et al., "Breaking the Memory Barrier", CVPR 2025, 2410.17243) keys pass from process to process.
 """
 
 from __future__ import annotations
@@ -20,13 +19,10 @@ from torch import Tensor
 from solo import distributed
 from solo.precision import at_least_float32
 
-Join = Callable[[Tensor, Tensor], Tensor]
-
 # Elements of one block of similarities: small enough for a CPU's cache, large enough to fill a GPU.
 BLOCK_ELEMENTS = {"cpu": 2**20, "cuda": 2**26}
 
-# Where a list of the few pairs that matter is faster than whole rows: where their number is known without waiting for
-# a device.
+# Where a list of the few pairs that matter is faster than whole rows: where their number is known without waiting.
 LISTED = {"cpu": True}
 
 
@@ -76,11 +72,10 @@ class Pairs:
 
     @classmethod
     def from_ids(cls, z: Tensor, ids: Tensor, groups: Tensor | None = None, gather: bool = True) -> Pairs:
-        """Compare every row with every other row; rows with equal ids are positives.
+        """Compare every row of ``z`` (N, D), of any length, with every other row; those with equal ids are positives.
 
-        Of projections ``z`` (N, D), of any length; ``ids`` (N,) are equal for the views of one image (or class labels,
-        for supervised losses), ``groups`` (N,) coarse labels for the ``superclass`` policy, -1 for unknown; with
-        ``gather`` the rows of all processes are keys.
+        ``ids`` (N,) are those of images, or class labels for supervised losses, ``groups`` (N,) coarse labels for the
+        ``superclass`` policy, -1 for unknown; with ``gather`` the rows of all processes are keys.
         """
         return cls.ids_later(z, ids, groups, gather)()
 
@@ -88,18 +83,16 @@ class Pairs:
     def ids_later(cls, z: Tensor, ids: Tensor, groups: Tensor | None = None, gather: bool = True) -> Later:
         """`from_ids` whose keys travel with what is gathered next; what is returned makes the pairs."""
         if z.ndim != 2 or ids.shape != z.shape[:1] or (groups is not None and groups.shape != ids.shape):
-            raise ValueError(
-                f"expected z (N, D) with ids (N,) and groups (N,) or None, got z {tuple(z.shape)}, "
-                f"ids {tuple(ids.shape)}, groups {None if groups is None else tuple(groups.shape)}"
-            )
+            got = [None if x is None else tuple(x.shape) for x in (z, ids, groups)]
+            raise ValueError(f"expected z (N, D), ids (N,) and groups (N,) or None, got {', '.join(map(str, got))}")
         z, ids, groups = unit(z), ids.to(z.device), None if groups is None else groups.to(z.device)
         own = [z, ids, *([] if groups is None else [groups])]
         found = distributed.gather_later(*own) if gather else lambda: own
         first = distributed.rank() * len(z) if gather else 0
 
         def pairs() -> Pairs:
-            keys, key_ids = found()[:2]
-            return cls(z, keys, ids, key_ids, first, groups, None if groups is None else found()[2])
+            keys, key_ids, *more = found()
+            return cls(z, keys, ids, key_ids, first, groups, more[0] if more else None)
 
         return pairs
 
@@ -109,8 +102,7 @@ class Pairs:
     ) -> Pairs:
         """Compare all views of all images, V tensors (B, D); the other views of the same image are positives.
 
-        Sample ids (B,) are unique over all processes; None numbers the images by their place in the batch. The rest is
-        as in ``from_ids``.
+        Sample ids (B,) are unique over all processes; None numbers the images. The rest is as in ``from_ids``.
         """
         return cls.views_later(views, ids, groups, gather)()
 
@@ -144,10 +136,11 @@ class Pairs:
         cls, anchors: Sequence[Tensor], keys: Sequence[Tensor], ids: Tensor, groups: Tensor | None = None
     ) -> Callable[[], list[Pairs]]:
         """`between` of several, all of the same images, whose keys travel together, with what is gathered next."""
-        for rows, others in zip(anchors, keys, strict=True):
-            if rows.shape != others.shape:
-                shapes = f"anchors {tuple(rows.shape)} and keys {tuple(others.shape)}"
-                raise ValueError(f"{shapes} must have one shape (B, D)")
+        for shape, other in (
+            (tuple(rows.shape), tuple(others.shape)) for rows, others in zip(anchors, keys, strict=True)
+        ):
+            if shape != other:
+                raise ValueError(f"anchors {shape} and keys {other} must have one shape (B, D)")
         ids = ids.to(keys[0].device)
         groups = None if groups is None else groups.to(ids.device)
         found = distributed.gather_later(*map(unit, keys), ids, ids if groups is None else groups)
@@ -177,10 +170,8 @@ class Pairs:
         processes; their coarse labels (B,) and (K,), -1 for unknown.
         """
         if anchors.shape != keys.shape or queue.shape[1:] != keys.shape[1:]:
-            raise ValueError(
-                f"expected anchors and keys (B, D) and a queue (K, D), got {tuple(anchors.shape)}, "
-                f"{tuple(keys.shape)} and {tuple(queue.shape)}"
-            )
+            got = ", ".join(str(tuple(x.shape)) for x in (anchors, keys, queue))
+            raise ValueError(f"expected anchors and keys (B, D) and a queue (K, D), got {got}")
         ids = torch.arange(len(keys), device=anchors.device)
         key_ids = torch.cat([ids, ids.new_full((len(queue),), -1)])
         key_groups = None if groups is None or queue_groups is None else torch.cat([groups, queue_groups])
@@ -214,10 +205,8 @@ class Pairs:
     def same_group(self, rows: slice) -> Tensor:
         """Whether anchor and key share a known coarse label, boolean (R, N)."""
         if self.anchor_groups is None or self.key_groups is None:
-            raise ValueError(
-                "the superclass policy needs the coarse labels of the batch, got none: "
-                "give `groups`, or use data with a label tree, or another policy (adaptive, fixed)"
-            )
+            cure = "give `groups`, or use data with a label tree, or another policy (adaptive, fixed)"
+            raise ValueError(f"the superclass policy needs the coarse labels of the batch, got none: {cure}")
         groups = self.anchor_groups[rows, None]
         return (groups == self.key_groups) & (groups >= 0)
 
@@ -253,10 +242,10 @@ class RingPairs(Pairs):
                 carried.copy_(distributed.pass_on([carried])()[0])
         vars(self).update(zip(names, own, strict=True), offset=0)
 
-    def per_row(self, part: Callable[[Tensor], Tensor], join: Join) -> Tensor:
-        """A function of a row's cosines, (R, N) -> (R, ...), of all keys: that of each turn, joined."""
-        parts = (torch.cat([part(self.similarity(rows)) for rows in self.blocks()]) for _ in self.turns())
-        return reduce(join, parts)
+    def per_row(self, keep: Callable[[Tensor], Tensor]) -> Tensor:
+        """What is kept of rows of cosines, (R, N) -> (R, K), of all keys: of each turn, and of that of two of them."""
+        parts = (torch.cat([keep(self.similarity(rows)) for rows in self.blocks()]) for _ in self.turns())
+        return reduce(lambda one, other: keep(torch.cat([one, other], dim=1)), parts)
 
 
 Later = Callable[[], Pairs]

@@ -17,8 +17,8 @@ from solo.precision import full_precision
 def cross_entropy_loss_func(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Mean cross-entropy of the rows with a label; its mean over processes is that of one process with all rows.
 
-    Logits are (N, C); targets classes (N,), -1 for unknown, or soft (N, C). ``label_smoothing``, in [0, 1), is the
-    share that moves to all classes. 0 if no process has a label.
+    Logits are (N, C); targets classes (N,), -1 for unknown, or soft (N, C). ``label_smoothing`` is in [0, 1). 0 if no
+    process has a label.
     """
     if targets.is_floating_point():
         return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
@@ -33,8 +33,7 @@ def deepclusterv2_loss_func(
     """DeepCluster v2's loss (Caron et al., 2020): classify every view into the cluster of its image.
 
     Mean over the P sets of prototypes; one without any assigned image counts as 0 (solo-learn: NaN). Of logits
-    (P, V, N, C), or P tensors (V, N, C) of different C, where more dimensions between P and C flatten, and the cluster
-    (P, N) of every image, -1 for not assigned.
+    (P, V, N, C), or P tensors (V, N, C) of different C, and the cluster (P, N) of every image, -1 for not assigned.
     """
     sums, counts = [], []
     for logits, clusters in zip(outputs, assignments, strict=True):
@@ -52,8 +51,7 @@ def swav_loss_func(
     """SwAV's loss (Caron et al., 2020): predict the cluster assignment of a view from the other views.
 
     Mean over the pairs of different views of the cross-entropy of prediction b under assignment a; a ``ValueError``
-    where there is none. Predictions are logits (N, C) of every view, a list or stacked; assignments distributions
-    (N, C) of the first (large) ones, of the same crops.
+    where there is none. Predictions are logits (N, C) of every view, assignments distributions (N, C) of the first.
     """
     losses = [
         F.cross_entropy(logits / temperature, target)
@@ -64,11 +62,6 @@ def swav_loss_func(
     if not losses:
         raise ValueError(f"got {len(preds)} views and {len(assignments)} assignments: two views are needed at least")
     return torch.stack(losses).mean()
-
-
-def teacher_temperatures(first: float, last: float, warmup: int, epochs: int) -> NDArray[np.float64]:
-    """The teacher's temperature in each epoch: from `first` to `last` in `warmup` epochs, and on as it is."""
-    return np.concatenate([np.linspace(first, last, warmup), np.full(epochs, last)])[:epochs]
 
 
 class DINOLoss(nn.Module):
@@ -102,9 +95,14 @@ class DINOLoss(nn.Module):
         self.epoch, self.num_large_crops = 0, num_large_crops
         self.student_temp, self.center_momentum = student_temp, center_momentum
         self.register_buffer("center", torch.zeros(1, num_prototypes))
-        self.teacher_temp_schedule = teacher_temperatures(
+        self.teacher_temp_schedule = self.temperatures(
             warmup_teacher_temp, teacher_temp, warmup_teacher_temp_epochs, num_epochs
         )
+
+    @staticmethod
+    def temperatures(first: float, last: float, warmup: int, epochs: int) -> NDArray[np.float64]:
+        """The teacher's temperature in each epoch: from `first` to `last` in `warmup` epochs, and on as it is."""
+        return np.concatenate([np.linspace(first, last, warmup), np.full(epochs, last)])[:epochs]
 
     @full_precision
     def forward(self, student_output: Tensor, teacher_output: Tensor) -> Tensor:
@@ -131,7 +129,7 @@ def ibot_loss_func(scores: Tensor, assignments: Tensor, temperature: float = 0.1
     """Let the trained network say of a hidden patch what the slow one says, who sees it: iBOT (Zhou et al., 2021).
 
     Mean over the hidden patches of -sum_p a_p log softmax(s / temperature)_p, of scores s and assignments a, (M, P)
-    each; rows of a sum to 1 and have no gradient.
+    each; rows of a sum to 1.
     """
     return F.cross_entropy(scores / temperature, assignments)
 
@@ -171,8 +169,7 @@ def ressl_loss_func(
     """ReSSL's loss (Zheng et al., 2021): two views should relate to a queue in the same way.
 
     Cross-entropy of the student's relations to the queue under those of the teacher: of unit rows ``q`` (N, D) of the
-    student and ``k`` (N, D) of the teacher, which get no gradient, to ``queue`` (K, D), the same on all processes.
-    Temperatures are above 0; the smaller the teacher's, the sharper its relations.
+    student and ``k`` (N, D) of the teacher, which get no gradient, to ``queue`` (K, D). Temperatures are above 0.
     """
     target = F.softmax((k @ queue.T).detach() / temperature_k, dim=1)  # (N, K)
     return F.cross_entropy(q @ queue.T / temperature_q, target)

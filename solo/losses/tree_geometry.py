@@ -3,19 +3,15 @@
 As in `tree_heads`: outputs (N, width) and labels (N, L), coarse first, -1 unknown; see docs/hierarchical.md.
 """
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 
 from solo import distributed
 from solo.losses.pairs import off_diagonal, unit
 from solo.losses.targets import cross_entropy_loss_func
-from solo.losses.tree_heads import TreeLoss, mean_of_known
+from solo.losses.tree_heads import TreeLoss, levels_shared, mean_of_known
 from solo.precision import at_least_float32, full_precision
 from solo.taxonomy import Taxonomy
-
-Geometry = Literal["hyperbolic", "euclidean"]
 
 
 def root(square: Tensor) -> Tensor:
@@ -28,11 +24,6 @@ def clipped(v: Tensor, most: float) -> tuple[Tensor, Tensor]:
     """Rows (N, D) of length `most` at most, as directions and lengths (N, 1)."""
     length = root(v.square().sum(dim=-1, keepdim=True))
     return unit(v), length.clamp(max=most)
-
-
-def distances(x: Tensor) -> Tensor:
-    """Euclidean distances (N, N) of rows (N, D), not by products, in which near points would drown."""
-    return torch.cdist(x, x, compute_mode="donot_use_mm_for_euclid_dist")
 
 
 def correlation(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
@@ -60,16 +51,15 @@ class HypStructure(TreeLoss):
         self,
         tree: Taxonomy,
         dim: int,
-        geometry: Geometry = "hyperbolic",
+        geometry: str = "hyperbolic",
         structure_weight: float = 1.0,
         centre_weight: float = 0.01,
     ) -> None:
         super().__init__(tree, dim)
-        self.geometry, self.weight, self.centre = geometry, structure_weight, centre_weight
+        self.hyperbolic, self.weight, self.centre = geometry == "hyperbolic", structure_weight, centre_weight
         self.head = nn.Linear(dim, tree.num_classes)
         depths = (self.paths >= 0).sum(dim=1)
-        common = ((self.paths[:, None] == self.paths) & (self.paths >= 0)).sum(dim=2)
-        edges = depths[:, None] + depths - 2 * common
+        edges = depths[:, None] + depths - 2 * levels_shared(self.paths, self.paths)
         self.register_buffer("edges", edges.to(torch.get_default_dtype()), persistent=False)
 
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
@@ -84,42 +74,36 @@ class HypStructure(TreeLoss):
             at = (start + column.clamp(min=0)).masked_fill(column < 0, len(self.paths))
             sums = sums.index_add(0, at, rows.masked_fill((column < 0)[:, None], 0))
         sums = distributed.sum_with_grad(torch.cat((sums[:-1], rows.sum(dim=0, keepdim=True))))
-        means, counts = sums[:, :-1] / sums[:, -1:].clamp_min(1), sums[:-1, -1]
-        hyperbolic = self.geometry == "hyperbolic"
-        if hyperbolic:  # in the ball of curvature -1, of tangent vectors at its centre, cut at length 2.3
-            direction, length = clipped(means[:-1], 2.3)
-            room = (1 - length.tanh().square()).sqrt()
-            apart = 2 * (distances(direction * length.tanh()) / (room * room.T)).asinh()
-        else:
-            apart = distances(means[:-1])
-        there = (counts > 0).to(z)
+        means, there = sums[:, :-1] / sums[:, -1:].clamp_min(1), (sums[:-1, -1] > 0).to(z)
+        points = means[:-1]
+        if self.hyperbolic:  # in the ball of curvature -1, of tangent vectors at its centre, cut at length 2.3
+            direction, length = clipped(points, 2.3)
+            room, points = (1 - length.tanh().square()).sqrt(), direction * length.tanh()
+        # Not by products, in which near points would drown.
+        apart = torch.cdist(points, points, compute_mode="donot_use_mm_for_euclid_dist")
+        if self.hyperbolic:
+            apart = 2 * (apart / (room * room.T)).asinh()
         cpcc = correlation(apart, self.edges.to(z), (there[:, None] * there).triu(1))
         loss = mean_of_known(self.marginal(logits, node), known) + self.weight * (1 - cpcc)
-        return loss + self.centre * root(means[-1].square().sum()) if hyperbolic else loss
+        return loss + self.centre * root(means[-1].square().sum()) if self.hyperbolic else loss
 
 
-def lorentz_point(v: Tensor, most: float = 3.0) -> tuple[Tensor, Tensor]:
-    """Points, in space (N, D) and time (N, 1), of the hyperboloid of curvature -1 for tangent vectors cut at `most`."""
-    direction, length = clipped(v, most)
+def lorentz_point(v: Tensor) -> tuple[Tensor, Tensor]:
+    """Points, in space (N, D) and time (N, 1), of the hyperboloid of curvature -1 for tangent vectors, cut at 3."""
+    direction, length = clipped(v, 3.0)
     return direction * length.sinh(), length.cosh()
 
 
-def lorentz_distances(x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor]) -> Tensor:
-    """Geodesic distances (N, M) of points N and M, ``acosh(-<x, y>)`` in a form that is exact near 0."""
-    product = x[0] @ y[0].T - x[1] * y[1].T
-    return 2 * (root(-2 * (1 + product)) / 2).asinh()
-
-
-def outside_cone(parent: tuple[Tensor, Tensor], child: tuple[Tensor, Tensor], width: float = 0.1) -> Tensor:
+def outside_cone(parent: tuple[Tensor, Tensor], child: tuple[Tensor, Tensor]) -> Tensor:
     """By how much, as an angle (N,), children lie outside of the cones that open from their parents, outwards.
 
-    The half-aperture is ``asin(2 width / |parent|)``: Desai et al., Hyperbolic image-text representations (ICML 2023),
+    The half-aperture is ``asin(0.2 / |parent|)``: Desai et al., Hyperbolic image-text representations (ICML 2023),
     equations 8 to 10.
     """
     (space, time), (far, later) = parent, child
     product = (space * far).sum(dim=1) - (time * later)[:, 0]
     length = root(space.square().sum(dim=1)).clamp_min(1e-6)
-    aperture = (2 * width / length).clamp(max=1 - 1e-6).asin()
+    aperture = (0.2 / length).clamp(max=1 - 1e-6).asin()
     spread = root(product.square() - 1).clamp_min(1e-6)
     cosine = (later[:, 0] + time[:, 0] * product) / (length * spread)
     return (cosine.clamp(-1 + 1e-6, 1 - 1e-6).acos() - aperture).clamp_min(0)
@@ -148,12 +132,14 @@ class LorentzHeads(TreeLoss):
     @full_precision
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         node, known = self.nodes(labels)
-        image, place = (lorentz_point(x / self.width**0.5) for x in (z, at_least_float32(self.points)))
-        loss = self.each_level(-lorentz_distances(image, place) / self.temperature, labels)
-        own = mean_of_known(outside_cone((place[0][node], place[1][node]), image), known)
+        image, (space, time) = (lorentz_point(x / self.width**0.5) for x in (z, at_least_float32(self.points)))
+        product = image[0] @ space.T - image[1] * time.T
+        distances = 2 * (root(-2 * (1 + product)) / 2).asinh()  # acosh(-product), in a form that is exact near 0
+        loss = self.each_level(-distances / self.temperature, labels)
+        own = mean_of_known(outside_cone((space[node], time[node]), image), known)
         if len(self.sizes) > 1:  # nodes of the coarsest level have no parent
-            inner, lower = self.parents[self.sizes[0] :], [part[self.sizes[0] :] for part in place]
-            own = own + outside_cone((place[0][inner], place[1][inner]), (lower[0], lower[1])).mean()
+            first, above = self.sizes[0], self.parents[self.sizes[0] :]
+            own = own + outside_cone((space[above], time[above]), (space[first:], time[first:])).mean()
         return loss + self.entailment * own
 
 

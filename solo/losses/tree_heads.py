@@ -1,7 +1,7 @@
 """Heads on a label tree: what a classifier of classes or nodes is trained towards, of images labelled at any depth.
 
-Every loss here is a module that takes outputs (N, width) and labels (N, L), coarse first, -1 unknown; the deepest known
-label of an image is its node, the labels above it are those of the tree. docs/hierarchical.md has formulas and sources.
+Every loss takes outputs (N, width) and labels (N, L), coarse first, -1 unknown; the deepest known label of an image is
+its node, the labels above it are those of the tree. docs/hierarchical.md has formulas and sources.
 """
 
 import math
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from solo import distributed
-from solo.losses.blockwise import RowLoss, blockwise
+from solo.losses.info_nce import RowLoss, blockwise
 from solo.losses.pairs import BLOCK_ELEMENTS, Pairs, listed, unit
 from solo.losses.targets import cross_entropy_loss_func
 from solo.precision import full_precision
@@ -23,10 +23,7 @@ _AT_DELTA = 0.5 + 1 / (1 + math.exp(-DELTA / TAU))
 
 
 class TreeLoss(nn.Module):
-    """A label tree of the classes as tensors, for outputs of some `width`; its M nodes are numbered level by level.
-
-    The coarse ones come first; `sizes` are the nodes of each level.
-    """
+    """A label tree as tensors, for outputs of some `width`; its M nodes are numbered level by level, coarse first."""
 
     classes: Tensor  # (C, L) the way to each class, -1 below its end
     paths: Tensor  # (M, L) the way to each node, -1 below it
@@ -36,33 +33,25 @@ class TreeLoss(nn.Module):
 
     def __init__(self, tree: Taxonomy, width: int | None = None) -> None:
         super().__init__()
-        self.sizes = [len(names) for names in tree.names]
+        self.sizes = [len(names) for names in tree.names]  # of the levels
         self.width = tree.num_classes if width is None else width
         places = [(level, node) for level, names in enumerate(tree.names) for node in range(len(names))]
         paths = torch.tensor([tree.node_path(*place) for place in places])
-        starts = torch.tensor([0, *self.sizes[:-1]]).cumsum(0)
-        classes, levels = torch.tensor(tree.path_table()), torch.tensor([level for level, _ in tree.leaves])
-        deepest = torch.zeros(len(paths), dtype=torch.long)  # level of the deepest class below
-        for start, way in zip(starts, classes.T, strict=True):
-            deepest.scatter_reduce_(0, (start + way)[way >= 0], levels[way >= 0], "amax")
-        height = deepest - torch.tensor([level for level, _ in places])
-        rows = [(levels.max() + 1).repeat(len(paths))]
-        for level in range(tree.num_levels):
-            known = paths[:, level] >= 0
-            rows.append(torch.where(known, height[starts[level] + paths[:, level].clamp(min=0)], height))
+        way = F.pad(paths, (1, 0))  # from the root
+        heights = torch.from_numpy(tree.tables[2])[torch.arange(way.shape[1]), way.clamp(min=0)]
+        own = heights.gather(1, (way >= 0).sum(dim=1, keepdim=True) - 1)
         for name, value in {
-            "classes": classes,
+            "classes": torch.tensor(tree.path_table()),
             "paths": paths,
-            "starts": starts,
-            "heights": torch.stack(rows, dim=1),
+            "starts": torch.tensor([0, *self.sizes[:-1]]).cumsum(0),
+            "heights": heights.where(way >= 0, own),
             "ends": torch.tensor([not tree.children[level][node] for level, node in places]),
         }.items():
             self.register_buffer(name, value, persistent=False)
 
     def nodes(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The deepest known node of each image (N,), 0 where nothing is known, and whether something is (N,)."""
-        levels = torch.arange(1, labels.shape[1] + 1, device=labels.device)
-        deepest = ((labels >= 0) * levels).amax(dim=1)
+        deepest = ((labels >= 0) * torch.arange(1, labels.shape[1] + 1, device=labels.device)).amax(dim=1)
         at = (deepest - 1).clamp(min=0)
         return self.starts[at] + labels.gather(1, at[:, None])[:, 0].clamp(min=0), deepest > 0
 
@@ -125,8 +114,7 @@ class LevelHeads(TreeLoss):
 class SoftLabels(TreeLoss):
     """Cross-entropy with ``softmax(-beta h(node, class) / h(root))``, h the height of the lowest common ancestor.
 
-    The larger `beta`, at least 0, the closer to the class alone. Bertinetto et al., Making Better Mistakes (CVPR 2020),
-    section 3.2.
+    The larger `beta`, at least 0, the closer to the class alone. Bertinetto et al. (CVPR 2020), section 3.2.
     """
 
     def __init__(self, tree: Taxonomy, beta: float = 10.0) -> None:
@@ -143,8 +131,8 @@ class SoftLabels(TreeLoss):
 class HXE(TreeLoss):
     """``-sum_l exp(-alpha h(n_l)) log p(n_l | n_{l-1})`` over the known nodes n_l on the way to the class.
 
-    A node's probability is that of its classes together. Bertinetto et al., section 3.1, equation 4. The larger
-    `alpha`, at least 0, the less a higher edge weighs; 0 is cross-entropy.
+    A node's probability is that of its classes together. The larger `alpha`, at least 0, the less a higher edge weighs;
+    0 is cross-entropy. Bertinetto et al., Making Better Mistakes (CVPR 2020), section 3.1, equation 4.
     """
 
     def __init__(self, tree: Taxonomy, alpha: float = 0.4) -> None:
@@ -168,11 +156,10 @@ class HAFrame(TreeLoss):
     """A fixed class vector each, whose cosines fall with the height of the lowest common ancestor.
 
     ``S = (1 - s) exp(-gamma h / h(root)) + s`` with the least s, of -1 or more, for which S is positive semidefinite,
-    and `gamma` above 0; the frame is its square root. The loss has the weight of `cosine_weight`, in [0, 1], on the
-    squared differences from S of the outputs' cosines with the class vectors, and the rest on cross-entropy. Liang,
-    Davis: Inducing neural collapse to a fixed hierarchy-aware frame for reducing mistake severity (ICCV 2023,
-    https://arxiv.org/abs/2303.05689), and its release, which searches s on a grid. With one level the frame is the
-    simplex of neural collapse.
+    and `gamma` above 0; the frame is its square root, with one level the simplex of neural collapse. The loss has the
+    weight of `cosine_weight`, in [0, 1], on the squared differences from S of the outputs' cosines with the class
+    vectors, and the rest on cross-entropy. Liang, Davis: Inducing neural collapse to a fixed hierarchy-aware frame
+    (ICCV 2023, https://arxiv.org/abs/2303.05689), and its release, which searches s on a grid.
     """
 
     frame: Tensor  # (C, C)
@@ -235,9 +222,9 @@ class LevelContrast(TreeLoss):
     """Images and nodes contrasted both ways, each level by itself, so that no node has its own ancestors as negatives.
 
     For each level, over the images of all processes with a label there: of an image among the nodes that occur, and of
-    a node among these images, averaged over its own ones; the mean of both, and of the levels, whatever their sizes.
-    Own reading of level-restricted contrast (Tao et al., BioCLIP-HC, https://arxiv.org/abs/2606.21838, whose text says
-    what is compared, not how): learned vectors stand for the nodes' names. `temperature`, above 0, divides the cosines.
+    a node among these images, averaged over its own ones; the mean of both, and of the levels. Own reading of
+    level-restricted contrast (Tao et al., BioCLIP-HC, https://arxiv.org/abs/2606.21838, which says what is compared,
+    not how): learned vectors stand for the nodes' names. `temperature`, above 0, divides the cosines.
     """
 
     def __init__(self, tree: Taxonomy, dim: int, temperature: float = 0.1) -> None:
@@ -282,9 +269,9 @@ class HierarchicalAP(RowLoss):
         similarity = self.pairs.similarity(rows)
         most = BLOCK_ELEMENTS.get(similarity.device.type, BLOCK_ELEMENTS["cuda"])
         step = max(1, most // max(1, similarity.shape[1] ** 2))
-        starts = range(rows.start, rows.start + len(similarity), step)
-        parts = [self._score(similarity[at - rows.start :][:step], at) for at in starts]
-        return torch.stack([loss for loss, _ in parts]).sum(), torch.cat([grad for _, grad in parts])
+        parts = zip(torch.split(similarity, step), range(rows.start, rows.stop, step), strict=True)
+        losses, grads = zip(*(self._score(part, start) for part, start in parts), strict=True)
+        return torch.stack(losses).sum(), torch.cat(grads)
 
     def _score(self, s: Tensor, start: int) -> tuple[Tensor, Tensor]:
         mine, depth = self.levels[start : start + len(s)], self.levels.shape[1]
@@ -324,9 +311,8 @@ class HierarchicalAP(RowLoss):
 class Happier(TreeLoss):
     """HAPPIER: 1 - H-AP of the images of a view, and a cross-entropy with class proxies, which share the weight of 1.
 
-    `cluster_weight`, in [0, 1], is that of the cross-entropy of ``cosine / temperature``. Ramzi, Audebert, Thome,
-    Rambour, Bitot: Hierarchical average precision training for pertinent image retrieval (ECCV 2022),
-    https://arxiv.org/abs/2207.04873, and its release.
+    `cluster_weight`, in [0, 1], is that of the cross-entropy of ``cosine / temperature``. Ramzi et al.: Hierarchical
+    average precision training for pertinent image retrieval (ECCV 2022, https://arxiv.org/abs/2207.04873), as released.
     """
 
     def __init__(self, tree: Taxonomy, dim: int, cluster_weight: float = 0.1, temperature: float = 0.05) -> None:

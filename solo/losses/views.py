@@ -1,7 +1,7 @@
-"""Losses that make views of an image agree, and need no other image to push away.
+"""Losses that make views of an image agree, and need no other image to push away. Each is a scalar.
 
-What keeps their features apart: nothing but a target without gradient (BYOL, SimSiam), whitened rows (W-MSE), or a term
-on the features of the batch of all processes (the others). Each is a scalar.
+Features are kept apart by a target without gradient (BYOL, SimSiam), by whitened rows (W-MSE), or by a term on those of
+all processes (the others).
 """
 
 from collections.abc import Callable, Sequence
@@ -23,8 +23,8 @@ def mean_cosine(a: Tensor, b: Tensor) -> Tensor:
 def byol_loss_func(p: Tensor, z: Tensor, simplified: bool = True) -> Tensor:
     """BYOL's loss (Grill et al., 2020), in [0, 4]: ``2 - 2 * mean cos(p, sg(z))``.
 
-    Of predictions ``p`` (N, D) of the online network and projections ``z`` (N, D) of the momentum network, without
-    gradient. ``simplified`` has no effect: both of solo-learn's ways to compute it give this value.
+    Of predictions ``p`` (N, D) of the online network and projections ``z`` (N, D) of the momentum network.
+    ``simplified`` has no effect: both of solo-learn's ways to compute it give this value.
     """
     return 2 - 2 * mean_cosine(p, z.detach())
 
@@ -46,10 +46,8 @@ def wmse_loss_func(z1: Tensor, z2: Tensor, simplified: bool = True) -> Tensor:
 def barlow_loss_func(z1: Tensor, z2: Tensor, lamb: float = 5e-3, scale_loss: float = 0.025) -> Tensor:
     """Barlow Twins' loss (Zbontar et al., 2021): the cross-correlation of two views should be the identity.
 
-    ``scale_loss * ( sum_i (C_ii - 1)^2 + lamb * sum_{i != j} C_ij^2 )`` with ``C = z1^T z2 / N``, standardised.
-
-    The projections ``z1`` and ``z2``, (N, D) each, are gathered over processes with gradient, so that statistics and
-    correlation are those of the whole batch; a ``ValueError`` if that is one row, which has no variance.
+    ``scale_loss * ( sum_i (C_ii - 1)^2 + lamb * sum_{i != j} C_ij^2 )`` with ``C = z1^T z2 / N``, standardised, of the
+    projections (N, D), gathered over processes with gradient; a ``ValueError`` if they are one row.
     """
     z1, z2 = distributed.gather_each(z1, z2)
     standard1, standard2 = (F.batch_norm(z, None, None, training=True, eps=1e-5) for z in (z1, z2))
@@ -127,13 +125,12 @@ def frossl_loss_func(z: Sequence[Tensor] | Tensor, invariance_weight: float = 1.
 
     ``sum_v [ log ||C_v||_F^2 + invariance_weight * V * D * mean (u_v - u)^2 ]``: ``u_v`` are a view's embeddings with
     columns of unit length, ``u`` their mean over the views, and ``C_v`` is ``u_v^T u_v`` divided by its trace. The
-    logarithm is minus the matrix-based Renyi entropy of order 2, without eigenvalues; ``u_v u_v^T``, which has the same
-    norm, is taken where there are fewer rows than columns. Embeddings ``z`` (N, D) of V >= 2 views are gathered over
-    processes with gradient; ``invariance_weight`` >= 0.
+    logarithm is minus the matrix-based Renyi entropy of order 2. Embeddings ``z`` (N, D) of V >= 2 views are gathered
+    over processes with gradient; ``invariance_weight`` >= 0.
     """
     u = torch.stack([unit(view.T) for view in distributed.gather_each(*z)])  # (V, D, N)
     views, width, rows = u.shape
-    gram = u @ u.mT if width <= rows else u.mT @ u
+    gram = u @ u.mT if width <= rows else u.mT @ u  # both have the same norm
     traces = gram.diagonal(dim1=1, dim2=2).sum(dim=1)
     tiny = 1e-12  # of a trace of up to D: an embedding that is zero has the logarithm of 1
     entropy = (gram.square().sum(dim=(1, 2)) + tiny).log() - (traces.square() + tiny).log()

@@ -1,8 +1,6 @@
 """Methods without negatives: views predict each other, or their features are kept from collapsing by decorrelation."""
 
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 from itertools import combinations
 
@@ -26,7 +24,7 @@ from solo.losses.views import (
 )
 from solo.methods import catalogue as of
 from solo.methods import lightly_losses
-from solo.methods.base import BaseMethod, MlpHeads, NeighbourQueue, Outputs, TrainStep
+from solo.methods.base import BaseMethod, MlpHeads, Outputs, QueueHeads, TrainStep
 from solo.methods.momentum import BaseMomentumMethod
 from solo.nn.networks import LateIterNorm, Whitening2d, mlp
 from solo.precision import at_least_float32, full_precision
@@ -39,28 +37,23 @@ class BYOL(MlpHeads, BaseMomentumMethod):
     """
 
     trainable = ("projector", "predictor")
-    averaged = ("projector",)
     metric = "train_neg_cos_sim"
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        """Sum over the pairs of a large view and any other view, with HEX's share."""
         self.log_metrics({"train_z_std": mean_std(torch.stack(out["z"][: self.num_large_crops]))})
         pairs = ((p, m) for i, m in enumerate(out["momentum_z"]) for j, p in enumerate(out["p"]) if i != j)
         own = torch.stack([byol_loss_func(p, target) for p, target in pairs]).sum()
         return self.hex.blend(own, out["z"], step)
 
 
-class NNBYOL(NeighbourQueue, BYOL):
-    """NNBYOL: BYOL whose target is the nearest neighbour, in a queue of earlier images, of what the slow network says.
-
-    The neighbours are those of Dwibedi et al.: With a little help from my friends, https://arxiv.org/abs/2104.14548.
-    """
+class NNBYOL(QueueHeads, BYOL):
+    """NNBYOL: BYOL whose target is the nearest neighbour, in the queue of NNCLR, of what the slow network says."""
 
     unit_targets = True
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        (p1, p2), (m1, m2) = out["p"], out["momentum_z"]
-        nn1, nn2 = _neighbours(self, m1, m2, out, step)
+        p1, p2 = out["p"]
+        nn1, nn2 = _neighbours(self, out["momentum_z"], out, step)
         return byol_loss_func(p1, nn2) + byol_loss_func(p2, nn1)
 
 
@@ -87,27 +80,22 @@ class SimSiam(MlpHeads, BaseMethod):
         return self.hex.blend(own, [z1, z2], step)
 
 
-class NNSiam(NeighbourQueue, SimSiam):
-    """NNSiam: SimSiam whose target is the nearest neighbour, in a queue of earlier images, of the other view.
-
-    The neighbours are those of Dwibedi et al.: With a little help from my friends, https://arxiv.org/abs/2104.14548.
-    """
+class NNSiam(QueueHeads, SimSiam):
+    """NNSiam: SimSiam whose target is the nearest neighbour, in the queue of NNCLR, of the other view."""
 
     unit_outputs = True
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        (z1, z2), (p1, p2) = out["z"], out["p"]
-        nn1, nn2 = _neighbours(self, z1, z2, out, step)
+        p1, p2 = out["p"]
+        nn1, nn2 = _neighbours(self, out["z"], out, step)
         return (simsiam_loss_func(p1, nn2) + simsiam_loss_func(p2, nn1)) / 2
 
 
-def _neighbours(
-    method: NNBYOL | NNSiam, z1: Tensor, z2: Tensor, out: Outputs, step: TrainStep
-) -> tuple[Tensor, Tensor]:
+def _neighbours(method: NNBYOL | NNSiam, z: list[Tensor], out: Outputs, step: TrainStep) -> tuple[Tensor, Tensor]:
     """Nearest neighbours of two views' projections (B, D), of which the first are put into the queue then."""
-    (places, nn1), (_, nn2) = method.find_nn(z1), method.find_nn(z2)
-    method.dequeue_and_enqueue(z1, step.targets)
+    (places, nn1), (_, nn2) = map(method.find_nn, z)
     accuracy = method.neighbour_accuracy(places, step.targets, method.labelled(step.targets))
+    method.dequeue_and_enqueue(z[0], step.targets)
     method.log_metrics({"train_z_std": mean_std(torch.stack(out["z"])), "train_nn_acc": accuracy})
     return nn1, nn2
 
@@ -154,8 +142,7 @@ class VIbCReg(MlpHeads, BaseMethod):
 
     def build(self, kw: of.VIbCRegKwargs) -> None:
         super().build(kw)
-        norm = LateIterNorm(kw.proj_output_dim, num_groups=64, T=5, dim=2) if kw.iternorm else nn.Identity()
-        self.projector.append(norm)
+        self.projector.append(LateIterNorm(kw.proj_output_dim) if kw.iternorm else nn.Identity())
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         (z1, z2), weights = out["z"], (self.sim_loss_weight, self.var_loss_weight, self.cov_loss_weight)
@@ -178,10 +165,8 @@ class WMSE(MlpHeads, BaseMethod):
         """Mean over random partitions of all processes' batch, whose parts they share, and over pairs of views."""
         batch = len(out["z"][0])
         if batch % self.whitening_size:
-            raise UserError(
-                f"a batch of {batch} can't be cut into parts of method_kwargs.whitening_size={self.whitening_size}; "
-                "choose a divisor of optimizer.batch_size"
-            )
+            what = f"a batch of {batch} can't be cut into parts of method_kwargs.whitening_size={self.whitening_size}"
+            raise UserError(f"{what}; choose a divisor of optimizer.batch_size")
         views = distributed.gather_each(*map(at_least_float32, out["z"][: self.num_large_crops]))
         number, device, losses = len(views[0]), views[0].device, []
         drawn = torch.stack([torch.randperm(number, device=device) for _ in range(self.whitening_iters)])
@@ -229,15 +214,13 @@ class LeJEPA(MlpHeads, BaseMethod):
 class Lightly(MlpHeads, BaseMomentumMethod):
     """lightly: any loss of the package of that name that compares two views of an image.
 
-    `method_kwargs.loss` names a class of `lightly.loss`, `method_kwargs.loss_kwargs` has its settings; those of the
-    installed version are listed by `--help method=lightly`. A loss that was published with a slow copy of the network
-    has one here, too (`method_kwargs.teacher`); with a slow copy or a predictor the loss is the mean of both
+    `--help method=lightly` lists the losses of the installed version, and their settings. A loss that was published
+    with a slow copy of the network has one here, too; with a slow copy or a predictor the loss is the mean of both
     directions, and its target gets no gradient. Every loss sees the rows of all processes, gathered with gradient, so
     that its value doesn't depend on their number.
     """
 
     trainable = ("projector", "predictor")
-    averaged = ("projector",)
     metric = "train_lightly_loss"
 
     def build(self, kw: lightly_losses.LightlyKwargs) -> None:
@@ -261,15 +244,13 @@ class Lightly(MlpHeads, BaseMomentumMethod):
             self.criterion.register_buffer(self.known.state, torch.zeros(width, width))
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        """The loss of the two views, or of each prediction and the other view's target, with HEX's share."""
-        z1, z2 = map(at_least_float32, out["z"])  # once, for both losses: their gradients add up
+        """The loss of the two views, or of each prediction and the other view's target."""
+        views = z1, z2 = [at_least_float32(z) for z in out["z"]]  # once, for both losses: their gradients add up
         if self.has_teacher or self.predicts:
             t1, t2 = (t.detach() for t in (out["momentum_z"] if self.has_teacher else (z1, z2)))
             p1, p2 = out["p"] if self.predicts else (z1, z2)
             views = [p1, t2, p2, t1]
-        else:
-            views = [z1, z2]
-        return self.hex.blend(lambda: self.compare(*views), [z1, z2], step)
+        return self.hex.blend(partial(self.compare, *views), [z1, z2], step)
 
     @full_precision
     def compare(self, *views: Tensor) -> Tensor:
@@ -280,7 +261,11 @@ class Lightly(MlpHeads, BaseMomentumMethod):
             for a, b in zip(found[::2], found[1::2], strict=True):
                 if self.known.unit:
                     a, b = unit(a)[:, None], unit(b)[:, None]
-                with self._same_numbers(a):
+                # What the loss draws is the same on all processes.
+                seed = distributed.of_first(torch.randint(2**31, (), device=a.device)) if self.known.random else None
+                with torch.random.fork_rng([a.device] if a.is_cuda else [], enabled=seed is not None):
+                    if seed is not None:
+                        torch.manual_seed(int(seed))
                     if how == "pair":
                         losses.append(self.criterion(a, b))
                     elif how == "large and small":  # the same views twice: the means over views are those of two
@@ -291,14 +276,3 @@ class Lightly(MlpHeads, BaseMomentumMethod):
         except (ValueError, AssertionError) as error:
             raise UserError(f"{type(self.criterion).__name__}: {' '.join(str(error).split())}") from error
         return torch.stack(losses).mean()
-
-    @contextmanager
-    def _same_numbers(self, like: Tensor) -> Iterator[None]:
-        """What the loss draws is the same on all processes."""
-        if not self.known.random:
-            yield
-            return
-        seed = int(distributed.of_first(torch.randint(2**31, (), device=like.device)))
-        with torch.random.fork_rng([like.device] if like.is_cuda else []):
-            torch.manual_seed(seed)
-            yield

@@ -14,7 +14,7 @@ from solo.backbones import BACKBONES, features_dim, find_backbone
 from solo.data.views.batched import VIEW
 from solo.errors import ConfigError, UserError
 from solo.eval.knn import WeightedKNNClassifier
-from solo.hex.objective import Step, build_objective
+from solo.hex.objective import Hex, Step
 from solo.losses.pairs import unit
 from solo.methods import settings
 from solo.methods.catalogue import ROWS, path_of
@@ -22,9 +22,7 @@ from solo.methods.exact import exact_step
 from solo.methods.module import SoloModule
 from solo.nn.memory import QueueMixin
 from solo.nn.networks import freeze_layers, mlp
-from solo.optim import layer_groups, static_lr
-
-__all__ = ["BaseMethod", "TrainStep", "static_lr"]
+from solo.optim import layer_groups
 
 Outputs = dict[str, Any]
 
@@ -88,13 +86,12 @@ class BaseMethod(SoloModule):
         self.exact = config.accumulate == "exact"
         ours = type(self).view_outputs.__module__ in ("solo.methods.base", "solo.methods.momentum")
         if self.exact and not (ours and type(self).training_step is BaseMethod._step_with_loss):
-            raise ConfigError(
-                f"accumulate=exact runs the network twice, and method {config.method!r} has a training_step, "
-                "view_outputs or no ssl_loss of its own; write its loss as ssl_loss, or use accumulate=plain"
-            )
+            what = f"accumulate=exact runs the network twice, and method {config.method!r} has a training_step"
+            cure = "write its loss as ssl_loss, or use accumulate=plain"
+            raise ConfigError(f"{what}, view_outputs or no ssl_loss of its own; {cure}")
         kw = config.method_kwargs
         temperature = kw.get("temperature") if isinstance(kw, Mapping) else getattr(kw, "temperature", None)
-        self.hex = build_objective(config.hex, temperature, self.hex_scale, config.performance.fused_loss)
+        self.hex = Hex(config.hex, temperature, self.hex_scale, config.performance.fused_loss)
         if self.hex.bank is not None:  # a module of its own, so that checkpoints hold it
             self.hex_bank = self.hex.bank
         names, level = self.levels, config.hex.level
@@ -124,10 +121,7 @@ class BaseMethod(SoloModule):
 
     @classmethod
     def add_and_assert_specific_cfg(cls, cfg: DictConfig) -> DictConfig:
-        """Write the defaults into a raw cfg, in place, and return it; also callable on an instance.
-
-        Raises a `ConfigError` with all missing and wrong values.
-        """
+        """Write the defaults into a raw cfg, in place, and return it; a `ConfigError` with all that is wrong."""
         settings.complete(cfg, PretrainCfg, cls._SECTIONS, cls.Kwargs)
         return cfg
 
@@ -171,9 +165,7 @@ class BaseMethod(SoloModule):
         """`forward` of one large view with the online classifier's `loss`, `acc1` and `acc5`."""
         return self._base_shared_step(X, targets)
 
-    def base_validation_step(self, X: Tensor, targets: Tensor) -> Outputs:
-        """`forward` of validation images with the online classifier's `loss`, `acc1` and `acc5`."""
-        return self._base_shared_step(X, targets)
+    base_validation_step = base_training_step  # of validation images
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
         """One batch `[ids (B,), [view_1, ...], targets (B,) or (B, L)]` -> the outputs of `view_outputs`."""
@@ -311,6 +303,7 @@ class MlpHeads:
     """Mixin of the methods whose outputs are projections `z` and, where they train a predictor, predictions `p`."""
 
     trainable: ClassVar[tuple[str, ...]] = ("projector",)
+    averaged: ClassVar[tuple[str, ...]] = ("projector",)
     projector_form: ClassVar[dict[str, Any]] = {}  # options of `mlp`
     predictor_form: ClassVar[dict[str, Any]] = {}
     unit_outputs: ClassVar[bool] = False  # z has length 1; p is of z as it was
@@ -331,12 +324,14 @@ class MlpHeads:
         return {**out, "p": self.predictor(z)} if "predictor" in self.trainable else out
 
 
-class NeighbourQueue(MlpHeads, QueueMixin):
-    """Mixin with a queue of projections and labels, asked for each projection's nearest neighbour."""
+class QueueHeads(MlpHeads, QueueMixin):
+    """Mixin of those that have a queue of projections and labels, too."""
+
+    queue_form: ClassVar[dict[str, Any]] = {}  # options of `make_queue`
 
     def build(self, kw: Any) -> None:
         super().build(kw)
-        self.make_queue(kw.queue_size, kw.proj_output_dim)
+        self.make_queue(kw.queue_size, kw.proj_output_dim, **self.queue_form)
 
     def find_nn(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Place (B,) and row (B, D) of the nearest neighbour of each projection (B, D)."""

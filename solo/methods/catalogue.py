@@ -1,7 +1,6 @@
 """What is known of each method before torch is imported: its keys, one row a method, and all else follows from these.
 
-Checks of a config, `--help`, hints, accumulation, watching, `solo doctor`, tables of the documentation and the tests
-read them. A method from outside, `method=my_pkg.mine:MyMethod`, has its facts on its class, see `MethodFacts`.
+A method from outside, `method=my_pkg.mine:MyMethod`, has its facts on its class, see `MethodFacts`.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,15 +13,12 @@ from solo.errors import UserError
 from solo.methods.lightly_losses import LightlyKwargs
 
 
+@dataclass(kw_only=True)
 class Keys:
-    """Base of the `method_kwargs` of a method: makes a dataclass of each here; what has no default is required.
-
-    Of a class elsewhere its own decorator does.
-    """
+    """Base of the `method_kwargs` of a method, and those of one without any; what has no default is required."""
 
     def __init_subclass__(cls) -> None:
-        """Keys are given by their names."""
-        if cls.__module__ == __name__:
+        if cls.__module__ == __name__:  # of a class elsewhere its own decorator makes a dataclass
             dataclass(kw_only=True)(cls)
 
 
@@ -162,10 +158,6 @@ class GuidedKwargs(ProjectorKwargs):
     distortion_weight: float = key(1.0, "weight of the distances between prototypes", ge=0)
 
 
-class CrossEntropyKwargs(Keys):
-    """It has no keys of its own."""
-
-
 class SoftLabelsKwargs(Keys):
     beta: float = key(10.0, "how much less a class counts, the higher its common ancestor with the label", ge=0)
 
@@ -208,15 +200,13 @@ class HappierKwargs(ProjectorKwargs):
 
 @dataclass(frozen=True, kw_only=True)
 class MethodFacts:
-    """Facts of one method.
+    """Facts of one method; a class of one's own may say what differs: `facts = MethodFacts(hex="replaces")`.
 
-    A class of one's own may say what differs from these defaults: `facts = MethodFacts(hex="replaces")`. `path`,
-    `kwargs` and `momentum` are read off the class; what it doesn't say is its parent's.
+    `path`, `kwargs` and `momentum` are read off the class; what it doesn't say is its parent's.
     """
 
     path: str = ""  # where its class is, `module:Class`
-    # schema of its `method_kwargs`; None for a method that doesn't say. It may have further checks, `problems(values)`,
-    # and lines for `--help`, `notes()`.
+    # schema of its `method_kwargs`; it may have further checks, `problems(values)`, and lines for `--help`, `notes()`
     kwargs: type | None = None
     # what HEX does in it: replaces its loss, blends into it, or gives its loss a denominator; None: nothing
     hex: Literal["replaces", "blends", "denominator"] | None = None
@@ -235,8 +225,7 @@ class MethodFacts:
     most_views: int | None = 2  # and that it can use; None for any number
     small_views: bool = False  # it uses small views (multi-crop), too
     least_batch: int = 2  # images of a process that it needs in a batch
-    # what keeps the embedding from collapsing: `contrast`, `prediction` of a target without gradient, or
-    # `decorrelation`
+    # what keeps the embedding from collapsing; `prediction` is that of a target without gradient
     collapse: Literal["contrast", "prediction", "decorrelation"] = "contrast"
     vit: str | None = None  # variant of ViT that it trains, see `solo.backbones.from_timm`; None for the plain one
     masked: bool = False  # its backbone must be able to encode a part of an image
@@ -250,25 +239,24 @@ def _row(where: str, kwargs: type, **facts: Any) -> MethodFacts:
     return MethodFacts(path=f"solo.methods.{where}", kwargs=kwargs, **facts)
 
 
-_ANY_VIEWS: dict[str, Any] = {"most_views": None, "small_views": True}
-_LEVELS: dict[str, Any] = {"hex": "denominator", "labels": "levels", **_ANY_VIEWS}
+_MANY: dict[str, Any] = {"most_views": None, "small_views": True}
+_LEVELS: dict[str, Any] = {"hex": "denominator", "labels": "levels", **_MANY}
+_ALL_PAIRS: dict[str, Any] = {"hex": "replaces", "negatives": "rows", "ring": True, **_MANY}
 _DISTILLED: dict[str, Any] = {"collapse": "prediction", "per_image": True}
 _DECORRELATED: dict[str, Any] = {"hex": "blends", "collapse": "decorrelation"}
 _MASKED: dict[str, Any] = {"least_views": 1, "most_views": None, "masked": True}
-_NEEDS_LABELS: dict[str, Any] = {"labels": "needed", "least_views": 1, **_ANY_VIEWS}
+_NEEDS_LABELS: dict[str, Any] = {"labels": "needed", "least_views": 1, **_MANY}
 
 USUAL = "simclr"  # the method of a recipe that names none, as `hex` and `paper` do
 CATALOGUE: dict[str, MethodFacts] = {
     "all4one": _row("contrastive:All4One", NNCLRKwargs, hex="replaces", momentum=True, negatives="view"),
     "barlow_twins": _row("agreement:BarlowTwins", BarlowTwinsKwargs, recipe="barlow", quick=True, **_DECORRELATED),
-    "byol": _row(
-        "agreement:BYOL", PredictorKwargs, hex="blends", momentum=True, quick=True, **_DISTILLED, **_ANY_VIEWS
-    ),
-    "crossentropy": _row("classifiers:CrossEntropy", CrossEntropyKwargs, **_NEEDS_LABELS),
-    "deepclusterv2": _row("prototypes:DeepClusterV2", DeepClusterV2Kwargs, per_image=True, whole=True, **_ANY_VIEWS),
-    "dino": _row("prototypes:DINO", DINOKwargs, momentum=True, **_DISTILLED, **_ANY_VIEWS),
+    "byol": _row("agreement:BYOL", PredictorKwargs, hex="blends", momentum=True, quick=True, **_DISTILLED, **_MANY),
+    "crossentropy": _row("classifiers:CrossEntropy", Keys, **_NEEDS_LABELS),
+    "deepclusterv2": _row("prototypes:DeepClusterV2", DeepClusterV2Kwargs, per_image=True, whole=True, **_MANY),
+    "dino": _row("prototypes:DINO", DINOKwargs, momentum=True, **_DISTILLED, **_MANY),
     "frossl": _row("agreement:FroSSL", FroSSLKwargs, most_views=None, **_DECORRELATED),
-    "dinov2": _row("prototypes:DINOv2", DINOv2Kwargs, momentum=True, collapse="prediction", masked=True, **_ANY_VIEWS),
+    "dinov2": _row("prototypes:DINOv2", DINOv2Kwargs, momentum=True, collapse="prediction", masked=True, **_MANY),
     "guided": _row("classifiers:Guided", GuidedKwargs, **_NEEDS_LABELS),
     "haframe": _row("classifiers:HAFrame", HAFrameKwargs, **_NEEDS_LABELS),
     "happier": _row("classifiers:Happier", HappierKwargs, **_NEEDS_LABELS),
@@ -278,10 +266,10 @@ CATALOGUE: dict[str, MethodFacts] = {
     "himulcone": _row("contrastive:HiMulConE", HierarchicalKwargs, **_LEVELS),
     "hxe": _row("classifiers:HXE", HXEKwargs, **_NEEDS_LABELS),
     "hypstructure": _row("classifiers:HypStructure", HypStructureKwargs, **_NEEDS_LABELS),
-    "lejepa": _row("agreement:LeJEPA", LeJEPAKwargs, **_DECORRELATED, **_ANY_VIEWS),
+    "lejepa": _row("agreement:LeJEPA", LeJEPAKwargs, **_DECORRELATED, **_MANY),
     "ijepa": _row("masked:IJEPA", IJEPAKwargs, momentum=True, vit="ijepa", **_MASKED, **_DISTILLED),
     "levelcontrast": _row("classifiers:LevelContrast", LevelContrastKwargs, **_NEEDS_LABELS),
-    "levelheads": _row("classifiers:LevelHeads", CrossEntropyKwargs, **_NEEDS_LABELS),
+    "levelheads": _row("classifiers:LevelHeads", Keys, **_NEEDS_LABELS),
     "lightly": _row("agreement:Lightly", LightlyKwargs, hex="blends", momentum=True),
     "lorentz": _row("classifiers:LorentzHeads", LorentzKwargs, **_NEEDS_LABELS),
     "mae": _row("masked:MAE", MAEKwargs, per_image=True, least_batch=1, vit="mae", **_MASKED),
@@ -294,14 +282,10 @@ CATALOGUE: dict[str, MethodFacts] = {
     "nnsiam": _row("agreement:NNSiam", NNPredictorKwargs, **_DISTILLED),
     "ressl": _row("contrastive:ReSSL", ReSSLKwargs, momentum=True, collapse="prediction", small_views=True),
     "siglip": _row("contrastive:SigLIP", SigLIPKwargs, hex="blends"),
-    "simclr": _row(
-        "contrastive:SimCLR", SimCLRKwargs, hex="replaces", negatives="rows", ring=True, quick=True, **_ANY_VIEWS
-    ),
+    "simclr": _row("contrastive:SimCLR", SimCLRKwargs, quick=True, **_ALL_PAIRS),
     "simsiam": _row("agreement:SimSiam", PredictorKwargs, hex="blends", **_DISTILLED),
     "softlabels": _row("classifiers:SoftLabels", SoftLabelsKwargs, **_NEEDS_LABELS),
-    "supcon": _row(
-        "contrastive:SupCon", SimCLRKwargs, hex="replaces", labels="used", negatives="rows", ring=True, **_ANY_VIEWS
-    ),
+    "supcon": _row("contrastive:SupCon", SimCLRKwargs, labels="used", **_ALL_PAIRS),
     "swav": _row("prototypes:SwAV", SwAVKwargs, small_views=True, whole=True),
     "vibcreg": _row("agreement:VIbCReg", VIbCRegKwargs, collapse="decorrelation"),
     "vicreg": _row("agreement:VICReg", VICRegKwargs, **_DECORRELATED),
@@ -312,7 +296,7 @@ ROWS = {facts.path: facts for facts in CATALOGUE.values()}  # by the paths of th
 
 def facts_of(name: object) -> MethodFacts | None:
     """The facts of a method, by its name or by its import path, see `method_class`; None where there is none."""
-    if isinstance(name, str) and plugin.is_path(name):
+    if plugin.is_path(name):
         return facts_of_class(method_class(name))
     return CATALOGUE.get(name) if isinstance(name, str) else None
 
@@ -352,5 +336,4 @@ def vit_variant(method: str | None, backbone: str) -> str | None:
     """The word that a backbone's constructor gets as `method`: its name, or the `vit` of one from outside."""
     if not plugin.is_path(method):
         return method
-    facts = facts_of(method) if backbone.startswith("vit_") else None
-    return facts.vit if facts else None
+    return facts_of_class(method_class(method)).vit if backbone.startswith("vit_") else None

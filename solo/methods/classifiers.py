@@ -19,33 +19,11 @@ from solo.nn.networks import mlp
 from solo.taxonomy import Taxonomy
 
 
-class CrossEntropy(BaseMethod):
-    """Flat cross-entropy: a classifier of the finest classes that trains the backbone, the plainest use of labels.
-
-    Images without a label don't count.
-    """
-
-    trainable = ("head",)
-    metric = "train_ce_loss"
-
-    def build(self, kw: of.CrossEntropyKwargs) -> None:
-        self.head = nn.Linear(self.features_dim, self.num_classes)
-
-    def heads(self, feats: Tensor) -> Outputs:
-        """Add `z`, the head's logits (B, classes)."""
-        return {"z": self.head(feats)}
-
-    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        """Cross-entropy of the classes, the mean over the views."""
-        losses = [cross_entropy_loss_func(logits, step.targets) for logits in out["z"]]
-        return sum(losses[1:], losses[0]) / len(losses)
-
-
 class Guided(MlpHeads, BaseMethod):
     """Guided: one prototype a class, their distances those of the label tree.
 
     Garnot, Landrieu: Leveraging class hierarchies with metric-guided prototype learning,
-    https://arxiv.org/abs/2007.03047. Images without a label don't count.
+    https://arxiv.org/abs/2007.03047.
     """
 
     trainable = ("projector", "prototypes")
@@ -61,10 +39,8 @@ class Guided(MlpHeads, BaseMethod):
         self.prototypes = GuidedLoss(tree, kw.proj_output_dim, kw.distortion_weight)
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        """Cross-entropy of the distances to the prototypes, and the distortion of the tree."""
-        z = torch.cat(out["z"])
-        loss: Tensor = self.prototypes(z, step.targets.repeat(len(out["z"])))
-        return loss
+        targets = step.targets.repeat(len(out["z"]))
+        return self.prototypes(torch.cat(out["z"]), targets)  # type: ignore[no-any-return]
 
 
 class TreeHead(BaseMethod):
@@ -80,9 +56,9 @@ class TreeHead(BaseMethod):
         tree = self.taxonomy or Taxonomy.flat([str(name) for name in range(self.num_classes)])
         own = {name: value for name, value in vars(kw).items() if not name.startswith("proj_")}
         dim = self.features_dim if self.on_features else getattr(kw, "proj_output_dim", None)
-        hidden = getattr(kw, "proj_hidden_dim", None)
+        hidden, wide = getattr(kw, "proj_hidden_dim", None), self.features_dim
         self.criterion = self.Loss(tree, **({} if dim is None else {"dim": dim}), **own)
-        wide, width = self.features_dim, self.criterion.width
+        width = self.criterion.width
         self.head: nn.Module = mlp(wide, hidden, width, norm=False) if hidden else nn.Linear(wide, width)
         if self.on_features:
             self.head = nn.Identity()
@@ -92,35 +68,38 @@ class TreeHead(BaseMethod):
         return {"z": self.head(feats)}
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        loss: Tensor = self.criterion(torch.cat(out["z"]), step.labels.repeat(len(out["z"]), 1))
-        return loss
+        labels = step.labels.repeat(len(out["z"]), 1)
+        return self.criterion(torch.cat(out["z"]), labels)  # type: ignore[no-any-return]
 
 
-def _with(name: str, loss: type, what: str, *more: str) -> Any:
-    """The class of a method that only has another loss, which has parameters of its own with `criterion`."""
-    own = {"Loss": loss, "trainable": ("head", *more), "__doc__": what, "__module__": __name__}
-    return type(name, (TreeHead,), own)
+class CrossEntropy(TreeHead):
+    """Flat cross-entropy: a classifier of the finest classes that trains the backbone, the plainest use of labels."""
+
+    metric = "train_ce_loss"
+
+    def build(self, kw: of.Keys) -> None:
+        self.head = nn.Linear(self.features_dim, self.num_classes)
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        losses = [cross_entropy_loss_func(logits, step.targets) for logits in out["z"]]
+        return sum(losses[1:], losses[0]) / len(losses)
 
 
-LevelHeads = _with("LevelHeads", tree_heads.LevelHeads, "A softmax for each level.")
-_TOWARDS_ALL = "A softmax over the classes, towards all of them, the nearer in the tree the more."
-SoftLabels = _with("SoftLabels", tree_heads.SoftLabels, _TOWARDS_ALL)
-_EDGES = "A softmax over the classes, judged edge by edge on the way from the root."
-HXE = _with("HXE", tree_heads.HXE, _EDGES)
-HAFrame = _with("HAFrame", tree_heads.HAFrame, "Class vectors that stay as the tree has them.")
-HierCOS = _with("HierCOS", tree_heads.HierCOS, "An axis for each node of the tree.")
-_POINTS = "Images and nodes in hyperbolic space."
-LorentzHeads = _with("LorentzHeads", tree_geometry.LorentzHeads, _POINTS, "criterion")
-_LEVELS = "Images and nodes contrasted level by level."
-LevelContrast = _with("LevelContrast", tree_heads.LevelContrast, _LEVELS, "criterion")
+def _with(loss: type, what: str, trainable: tuple[str, ...] = ("head",), on_features: bool = False) -> Any:
+    """The class of a method that only has another loss, which may have parameters of its own, `criterion`."""
+    own = {"Loss": loss, "trainable": trainable, "on_features": on_features, "__doc__": what, "__module__": __name__}
+    return type(loss.__name__, (TreeHead,), own)
 
 
-class HypStructure(TreeHead):
-    """A linear classifier on the features, whose means have the distances of the tree."""
-
-    Loss = tree_geometry.HypStructure
-    trainable = ("criterion",)
-    on_features = True
+LevelHeads = _with(tree_heads.LevelHeads, "A softmax for each level.")
+SoftLabels = _with(tree_heads.SoftLabels, "A softmax over the classes, towards all, the nearer in the tree the more.")
+HXE = _with(tree_heads.HXE, "A softmax over the classes, judged edge by edge on the way from the root.")
+HAFrame = _with(tree_heads.HAFrame, "Class vectors that stay as the tree has them.")
+HierCOS = _with(tree_heads.HierCOS, "An axis for each node of the tree.")
+LorentzHeads = _with(tree_geometry.LorentzHeads, "Images and nodes in hyperbolic space.", ("head", "criterion"))
+LevelContrast = _with(tree_heads.LevelContrast, "Images and nodes contrasted level by level.", ("head", "criterion"))
+_DISTANCES = "A linear classifier on the features, whose means have the distances of the tree."
+HypStructure = _with(tree_geometry.HypStructure, _DISTANCES, ("criterion",), on_features=True)
 
 
 class Happier(TreeHead):
@@ -131,5 +110,4 @@ class Happier(TreeHead):
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """The mean over the views, in each of which images rank each other."""
-        loss: Tensor = self.criterion(torch.stack(out["z"]), step.labels)
-        return loss
+        return self.criterion(torch.stack(out["z"]), step.labels)  # type: ignore[no-any-return]

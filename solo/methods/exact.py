@@ -22,9 +22,7 @@ from solo.precision import at_least_float32
 from solo.rng import rng_state, set_rng_state
 
 if TYPE_CHECKING:
-    from solo.methods.base import BaseMethod
-
-Outputs = dict[str, Any]
+    from solo.methods.base import BaseMethod, Outputs
 
 
 def exact_step(model: BaseMethod, batch: Any, online: Callable[[BaseMethod, Any], Outputs]) -> Tensor:
@@ -34,36 +32,50 @@ def exact_step(model: BaseMethod, batch: Any, online: Callable[[BaseMethod, Any]
     """
     model.zero_grad(set_to_none=True)  # Lightning's own would come after the first parts
     parts = split(batch, model.batch_size)
-    states, outputs = [], []
+    states, found = [], []
     with torch.no_grad(), _silent(model, again=False):
         for part in parts:
             states.append(rng_state())
-            outputs.append(model.view_outputs(part))
+            found.append(model.view_outputs(part))
             torch.clear_autocast_cache()  # weights that were cast without gradient
-    keys = [key for key, value in outputs[0].items() if isinstance(value, list)]  # without the summaries
-    out: Outputs = {
-        key: [torch.cat(views) for views in zip(*(part[key] for part in outputs), strict=True)] for key in keys
-    }
-    leaves = _leaves(out)
-    _classify(model, out, batch[2])
+    out: Outputs = {}
+    leaves: dict[str, list[Tensor]] = {}  # the outputs of the trained network
+    for key in (key for key, value in found[0].items() if isinstance(value, list)):  # without the summaries
+        out[key] = views = [torch.cat(parts_of) for parts_of in zip(*(part[key] for part in found), strict=True)]
+        if not key.startswith("momentum_") and views[0].is_floating_point():  # half precision would lose small ones
+            out[key] = leaves[key] = [at_least_float32(view).detach().requires_grad_() for view in views]
+    targets = batch[2]
+    out |= model.mean_metrics(out["logits"], targets)  # of the whole batch, as all numbers of its classifiers
+    if not model.config.data.no_labels:
+        model.log_classification(out)
+    classifier = getattr(model, "momentum_classifier", None)
+    if classifier is not None:
+        slow = model.mean_metrics([classifier(feats) for feats in out["momentum_feats"]], targets)
+        model.log_classification(slow, "momentum_")
+        out["loss"] = out["loss"] + slow["loss"]
     loss = model.total_loss(out, batch)
     after = rng_state()
-    inputs = [leaf for views in leaves.values() for leaf in views]
     own = [p for p in model.parameters() if p.requires_grad]  # a loss may have layers of its own
+    inputs = [leaf for views in leaves.values() for leaf in views]
     grads = iter(torch.autograd.grad(loss, [*inputs, *own], allow_unused=True))
-    cached: dict[str, list[Tensor | None]] = {key: [next(grads) for _ in views] for key, views in leaves.items()}
+    cached = {key: [next(grads) for _ in views] for key, views in leaves.items()}
     carried = loss.new_zeros(())
     for parameter, grad in zip(own, grads, strict=True):
         if grad is not None:
             carried = carried + (parameter * grad).sum()
-    start = 0
     for index, (part, state) in enumerate(zip(parts, states, strict=True)):
         set_rng_state(state)
         with _silent(model, again=True):
             again = online(model, part)
-        stop = start + len(part[0])
-        surrogate = _product(again, cached, slice(start, stop))
-        start = stop
+        rows = slice(index * model.batch_size, (index + 1) * model.batch_size)
+        # The sum of outputs times their gradients: its gradient is that of the loss.
+        terms = [
+            (at_least_float32(view) * grad[rows]).sum()
+            for key, grads_of_views in cached.items()
+            for view, grad in zip(again[key], grads_of_views, strict=True)
+            if grad is not None and view.requires_grad
+        ]
+        surrogate = torch.stack(terms).sum()
         if index < len(parts) - 1:
             # As `precision=16-mixed` scales the loss that is returned.
             scaler: Any = getattr(model.trainer.precision_plugin, "scaler", None) if model.attached else None
@@ -72,7 +84,7 @@ def exact_step(model: BaseMethod, batch: Any, online: Callable[[BaseMethod, Any]
         else:
             carried = carried + surrogate
     set_rng_state(after)
-    model.keep_views(out, batch[2])  # the parts have, too
+    model.keep_views(out, targets)  # the parts have, too
     return carried - carried.detach() + loss.detach()
 
 
@@ -82,39 +94,6 @@ def split(batch: Any, size: int) -> list[Any]:
     views = [views] if isinstance(views, Tensor) else views
     cut = [ids.split(size), zip(*(view.split(size) for view in views), strict=True), targets.split(size)]
     return [[i, list(v), t] for i, v, t in zip(*cut, strict=True)]
-
-
-def _leaves(out: Outputs) -> dict[str, list[Tensor]]:
-    """The outputs of the trained network as leaves with gradient, in place; half precision would lose small ones."""
-    leaves = {}
-    for key, views in out.items():
-        if not key.startswith("momentum_") and views[0].is_floating_point():
-            out[key] = leaves[key] = [at_least_float32(view).detach().requires_grad_() for view in views]
-    return leaves
-
-
-def _product(out: Outputs, cached: dict[str, list[Tensor | None]], rows: slice) -> Tensor:
-    """Sum of outputs times their gradients: its gradient is that of the loss."""
-    terms = [
-        (at_least_float32(view) * grad[rows]).sum()
-        for key, grads in cached.items()
-        for view, grad in zip(out[key], grads, strict=True)
-        if grad is not None and view.requires_grad
-    ]
-    return torch.stack(terms).sum()
-
-
-def _classify(model: BaseMethod, out: Outputs, targets: Tensor) -> None:
-    """Add the classifiers' `loss`, `acc1` and `acc5` of the whole batch to `out`, and log them."""
-    out |= model.mean_metrics(out["logits"], targets)
-    if not model.config.data.no_labels:
-        model.log_classification(out)
-    classifier = getattr(model, "momentum_classifier", None)
-    if classifier is not None:
-        logits = [classifier(feats) for feats in out["momentum_feats"]]
-        slow = model.mean_metrics(logits, targets)
-        model.log_classification(slow, "momentum_")
-        out["loss"] = out["loss"] + slow["loss"]
 
 
 @contextmanager

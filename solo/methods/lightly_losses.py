@@ -67,13 +67,9 @@ def for_two_views() -> dict[str, Loss]:
 
 
 def _loss(name: str, made: Any) -> Loss:
-    fields = [
-        (setting.name, _TYPES.get(_said(setting), Any), key(setting.default, ""))
-        for setting in inspect.signature(made).parameters.values()
-        if setting.name not in _NO_SETTINGS
-        and "Callable" not in _said(setting)
-        and setting.default is not setting.empty
-    ]
+    known = [setting for name, setting in inspect.signature(made).parameters.items() if name not in _NO_SETTINGS]
+    free = [setting for setting in known if setting.default is not setting.empty and "Callable" not in _said(setting)]
+    fields = [(setting.name, _TYPES.get(_said(setting), Any), key(setting.default, "")) for setting in free]
     parameters = list(inspect.signature(made.forward).parameters.values())[1:]  # without `self`
     inputs = {given.name: _said(given) for given in parameters if given.default is given.empty}
     names, kinds, how = list(inputs), list(inputs.values()), None

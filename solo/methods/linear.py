@@ -92,8 +92,7 @@ class LinearModel(SoloModule):
         out = self.shared_step(batch, batch_idx)
         self.require_finite({"train_loss": out["loss"]})
         self.log_metrics({f"train_{key}": out[key] for key in ("loss", "acc1", "acc5") if key in out})
-        loss: Tensor = out["loss"]
-        return loss
+        return out["loss"]  # type: ignore[no-any-return]
 
     def validation_step(self, batch: Any, batch_idx: int, dataloader_idx: int | None = None) -> dict[str, Any]:
         metrics = self.validation_record(self.shared_step(batch, batch_idx), batch[1])

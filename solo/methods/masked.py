@@ -17,6 +17,7 @@ from solo.methods.momentum import BaseMomentumMethod
 from solo.nn.vit import PatchTokens, generate_2d_sincos_pos_embed, rows_of
 
 ASPECTS = (0.75, 0.95, 1.2, 1.5)  # of I-JEPA's four blocks, height to width
+_NORM: Any = partial(nn.LayerNorm, eps=1e-6)
 
 
 class MAEDecoder(nn.Module):
@@ -34,14 +35,13 @@ class MAEDecoder(nn.Module):
         in_channels: int = 3,
     ) -> None:
         super().__init__()
-        norm: Any = partial(nn.LayerNorm, eps=1e-6)
         self.decoder_embed = nn.Linear(in_dim, embed_dim)
         self.mask_token = nn.Parameter(0.02 * torch.randn(1, 1, embed_dim))
         table = generate_2d_sincos_pos_embed(embed_dim, math.isqrt(num_patches), cls_token=True)
         self.decoder_pos_embed = nn.Parameter(torch.from_numpy(table).float()[None], requires_grad=False)
-        blocks = (Block(embed_dim, num_heads, mlp_ratio, qkv_bias=True, norm_layer=norm) for _ in range(depth))
+        blocks = (Block(embed_dim, num_heads, mlp_ratio, qkv_bias=True, norm_layer=_NORM) for _ in range(depth))
         self.decoder_blocks = nn.Sequential(*blocks)
-        self.decoder_norm = norm(embed_dim)
+        self.decoder_norm = _NORM(embed_dim)
         self.decoder_pred = nn.Linear(embed_dim, in_channels * patch_size**2)
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -68,12 +68,9 @@ class MAE(BaseMethod):
     metric = "train_reconstruction_loss"
 
     def build(self, kw: MAEKwargs) -> None:
-        """Make the decoder, for a backbone that can encode a part of an image."""
         if not isinstance(self.backbone, MaskedViT):
-            raise UserError(
-                f"backbone.name={self.backbone_name!r} can't encode a part of an image, which method 'mae' needs; "
-                "choose vit_tiny, vit_small, vit_base or vit_large"
-            )
+            what = f"backbone.name={self.backbone_name!r} can't encode a part of an image, which method 'mae' needs"
+            raise UserError(f"{what}; choose vit_tiny, vit_small, vit_base or vit_large")
         patches = self.backbone.patch_embed
         self.patch_size: int = patches.patch_size[0]
         sizes = (kw.decoder_embed_dim, kw.decoder_depth, kw.decoder_num_heads, patches.num_patches, self.patch_size)
@@ -94,7 +91,6 @@ class MAE(BaseMethod):
         return {**out, "images": views[: self.num_large_crops]}
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        """Mean over the large views of the squared error on the removed patches."""
         views = zip(out["images"], out["pred"], out["mask"], strict=True)
         losses = [mae_loss_func(x, pred, mask, self.patch_size, self.norm_pix_loss) for x, pred, mask in views]
         return torch.stack(losses).mean()
@@ -107,13 +103,12 @@ class Predictor(nn.Module):
 
     def __init__(self, in_dim: int, embed_dim: int, depth: int, num_heads: int, side: int) -> None:
         super().__init__()
-        norm: Any = partial(nn.LayerNorm, eps=1e-6)
         table = torch.from_numpy(generate_2d_sincos_pos_embed(embed_dim, side)).float()
         self.register_buffer("places", table, persistent=False)
         self.embed, self.out = nn.Linear(in_dim, embed_dim), nn.Linear(embed_dim, in_dim)
         self.mask_token = nn.Parameter(0.02 * torch.randn(embed_dim))
-        blocks = (Block(embed_dim, num_heads, qkv_bias=True, norm_layer=norm) for _ in range(depth))
-        self.blocks, self.norm = nn.Sequential(*blocks), norm(embed_dim)
+        blocks = (Block(embed_dim, num_heads, qkv_bias=True, norm_layer=_NORM) for _ in range(depth))
+        self.blocks, self.norm = nn.Sequential(*blocks), _NORM(embed_dim)
 
     def forward(self, kept: Tensor, where: Tensor, asked: Tensor) -> Tensor:
         """Kept patches (N, K, in_dim), their places (N, K) and places (N, T) -> features there, (N, T, in_dim)."""
@@ -137,21 +132,17 @@ class IJEPA(BaseMomentumMethod):
     metric = "ijepa_loss"
 
     def build(self, kw: IJEPAKwargs) -> None:
-        """Make the predictor, for a ViT whose features are the mean of its patches."""
         if not isinstance(self.backbone, VisionTransformer) or self.backbone.global_pool != "avg":
-            raise UserError(
-                f"the patches of a ViT are trained, and the features of backbone.name={self.backbone_name!r} are no "
-                "mean of these; choose vit_small, or timm's with backbone.kwargs={class_token:false,global_pool:avg}"
-            )
+            what = f"the patches of a ViT are trained, and the features of backbone.name={self.backbone_name!r}"
+            cure = "choose vit_small, or timm's with backbone.kwargs={class_token:false,global_pool:avg}"
+            raise UserError(f"{what} are no mean of these; {cure}")
         self._tokens = PatchTokens(self.backbone, self.backbone_name)
         side = self._tokens.grid[0] or 1  # 0: the image is smaller than a patch, which `check_sizes` says
         length = kw.target_scale**0.5 * side
         self.blocks = [(max(1, round(length * a**0.5)), max(1, round(length / a**0.5))) for a in ASPECTS]
         if self._tokens.grid[0] and sum(high * wide for high, wide in self.blocks) >= side**2:
-            raise UserError(
-                f"{len(ASPECTS)} blocks of method_kwargs.target_scale={kw.target_scale} leave nothing of {side} x "
-                f"{side} patches; lower it, or take a smaller backbone.kwargs.patch_size"
-            )
+            what = f"{len(ASPECTS)} blocks of method_kwargs.target_scale={kw.target_scale} leave nothing of"
+            raise UserError(f"{what} {side} x {side} patches; lower it, or take a smaller backbone.kwargs.patch_size")
         sizes = kw.predictor_embed_dim, kw.predictor_depth, kw.predictor_num_heads
         self.predictor = Predictor(self.features_dim, *sizes, side)
 
@@ -186,5 +177,4 @@ class IJEPA(BaseMomentumMethod):
         return {**out, "momentum_target": [rows_of(patches, places) for patches, places in views]}
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        """Mean over the large views of the distance of what is predicted to what the slow network sees."""
         return torch.stack([*map(ijepa_loss_func, out["pred"], out["momentum_target"])]).mean()

@@ -16,10 +16,7 @@ from solo.nn.vit import PatchTokens
 
 
 class BaseMomentumMethod(BaseMethod):
-    """Adds `momentum_backbone`, copies of the heads named in `averaged`, and their update after each optimizer step.
-
-    Its section of the config is `momentum`: `base_tau`, `final_tau`, `classifier`.
-    """
+    """Adds `momentum_backbone`, copies of the heads named in `averaged`, and their update after each optimizer step."""
 
     _SECTIONS = (*BaseMethod._SECTIONS, "momentum")
     averaged: ClassVar[tuple[str, ...]] = ()  # heads `x` that get a copy `momentum_x`
@@ -92,7 +89,6 @@ class BaseMomentumMethod(BaseMethod):
     )
 
     def training_step(self, batch: Any, batch_idx: int) -> Any:
-        """One batch `[ids (B,), [view_1, ...], targets (B,) or (B, L)]` -> the outputs of `view_outputs`."""
         return BaseMomentumMethod.view_outputs(self, batch)
 
     def _shared_step_momentum(self, X: Tensor, targets: Tensor) -> Outputs:
@@ -135,7 +131,6 @@ class BaseMomentumMethod(BaseMethod):
         self.last_step = step
 
     def slow_record(self, X: Tensor, targets: Tensor) -> dict[str, Any]:
-        """`momentum_val_loss`, `momentum_val_acc1` and `momentum_val_acc5`, if there is a momentum classifier."""
         if self.momentum_classifier is None:
             return {}
         out = self._shared_step_momentum(X, targets)

@@ -11,14 +11,7 @@ from torch.optim import Optimizer
 from solo import distributed
 from solo.errors import UserError
 from solo.losses.pairs import unit
-from solo.losses.targets import (
-    DINOLoss,
-    deepclusterv2_loss_func,
-    ibot_loss_func,
-    koleo_later,
-    swav_loss_func,
-    teacher_temperatures,
-)
+from solo.losses.targets import DINOLoss, deepclusterv2_loss_func, ibot_loss_func, koleo_later, swav_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.catalogue import DeepClusterV2Kwargs, DINOKwargs, DINOv2Kwargs, SwAVKwargs
 from solo.methods.momentum import BaseMomentumMethod
@@ -31,8 +24,7 @@ class SwAV(LateBuffers, BaseMethod):
     """SwAV: predict the cluster of a view from the other views; clusters are balanced soft assignments to prototypes.
 
     Caron et al.: Unsupervised learning of visual features by contrasting cluster assignments,
-    https://arxiv.org/abs/2006.09882. The queue (2, queue_size / processes, proj_output_dim) holds this process's
-    projections.
+    https://arxiv.org/abs/2006.09882. The queue (2, queue_size / processes, proj_output_dim) is of each process's own.
     """
 
     trainable = ("projector", "prototypes")
@@ -50,7 +42,6 @@ class SwAV(LateBuffers, BaseMethod):
         return {"z": z, "p": self.prototypes(z)}
 
     def on_train_start(self) -> None:
-        """Make an empty queue, unless the checkpoint had one."""
         super().on_train_start()
         if self.queue_size:
             rows, weight = self.queue_size // distributed.world_size(), self.prototypes.weight_v
@@ -58,10 +49,7 @@ class SwAV(LateBuffers, BaseMethod):
 
     @torch.no_grad()
     def get_assignments(self, preds: Sequence[Tensor]) -> list[Tensor]:
-        """Scores (B, num_prototypes) of each large view -> assignments of the same shape; rows sum to 1.
-
-        From `epoch_queue_starts` on, the rows that the queue holds take part in the balance.
-        """
+        """Scores (B, num_prototypes) of each large view -> assignments of the same shape; rows sum to 1."""
         scores, counts = list(preds), None
         for view, p in enumerate(preds):
             if self.queue is not None and self.current_epoch >= self.epoch_queue_starts:
@@ -76,7 +64,6 @@ class SwAV(LateBuffers, BaseMethod):
         return list(balanced[:, : len(preds[0])])
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        """Cross-entropy over all views under the assignments of the large ones."""
         assignments = self.get_assignments(out["p"][: self.num_large_crops])
         if self.queue is not None:
             z = torch.stack(out["z"][: self.num_large_crops]).detach()
@@ -84,7 +71,6 @@ class SwAV(LateBuffers, BaseMethod):
         return swav_loss_func(out["p"], assignments, self.temperature)
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
-        """Leave the prototypes as they are in the first epochs."""
         if self.current_epoch < self.freeze_prototypes_epochs:
             self.prototypes.zero_grad(set_to_none=True)
 
@@ -93,8 +79,7 @@ class DeepClusterV2(LateBuffers, BaseMethod):
     """DeepCluster v2: predict the cluster that k-means gave to the image, on last epoch's projections.
 
     Caron et al.: Unsupervised learning of visual features by contrasting cluster assignments (appendix),
-    https://arxiv.org/abs/2006.09882. Sets of frozen prototypes are the centroids; each process remembers its own
-    projections.
+    https://arxiv.org/abs/2006.09882. Sets of frozen prototypes are the centroids; each process remembers its own rows.
     """
 
     trainable = ("projector",)
@@ -103,9 +88,8 @@ class DeepClusterV2(LateBuffers, BaseMethod):
 
     def build(self, kw: DeepClusterV2Kwargs) -> None:
         if len(set(kw.num_prototypes)) != 1:
-            raise UserError(
-                f"method_kwargs.num_prototypes={list(kw.num_prototypes)} must be a list of equal numbers, one a set"
-            )
+            what = f"method_kwargs.num_prototypes={list(kw.num_prototypes)}"
+            raise UserError(f"{what} must be a list of equal numbers, one a set")
         width = kw.proj_output_dim
         self.projector = mlp(self.features_dim, kw.proj_hidden_dim, width)
         self.prototypes = nn.ModuleList(nn.Linear(width, k, bias=False) for k in kw.num_prototypes)
@@ -188,8 +172,7 @@ class DINOHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, in_dim) -> (N, num_prototypes)."""
-        scores: Tensor = self.last_layer(F.normalize(self.mlp(x), dim=-1))
-        return scores
+        return self.last_layer(F.normalize(self.mlp(x), dim=-1))  # type: ignore[no-any-return]
 
 
 class DINO(BaseMomentumMethod):
@@ -209,7 +192,6 @@ class DINO(BaseMomentumMethod):
         self.dino_loss_func = DINOLoss(kw.num_prototypes, *ends, epochs, self.max_epochs, of_student, views)
 
     def make_head(self, kw: DINOKwargs) -> DINOHead:
-        """A head on the backbone's features."""
         widths = {"hidden_dim": kw.proj_hidden_dim, "bottleneck_dim": kw.proj_output_dim}
         return DINOHead(self.features_dim, kw.num_prototypes, kw.use_bn_in_head, kw.norm_last_layer, **widths)
 
@@ -220,16 +202,13 @@ class DINO(BaseMomentumMethod):
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """Cross-entropy of each view's scores, small ones too, under the slow ones of other large views."""
         self.dino_loss_func.epoch = step.epoch
-        loss: Tensor = self.dino_loss_func(torch.cat(out["z"]), torch.cat(out["momentum_z"]))
-        return loss
+        return self.dino_loss_func(torch.cat(out["z"]), torch.cat(out["momentum_z"]))  # type: ignore[no-any-return]
 
     def dino_clip_gradients(self, clip: float) -> None:
         """Shorten each gradient of the backbone, parameter by parameter, to `clip`."""
-        grads = [p.grad for p in self.backbone.parameters() if p.grad is not None]
-        if not grads:
-            return
-        shares = (clip / (torch.stack(torch._foreach_norm(grads)) + 1e-6)).clamp(max=1)
-        torch._foreach_mul_(grads, list(shares.unbind()))
+        if grads := [p.grad for p in self.backbone.parameters() if p.grad is not None]:
+            shares = (clip / (torch.stack(torch._foreach_norm(grads)) + 1e-6)).clamp(max=1)
+            torch._foreach_mul_(grads, list(shares.unbind()))
 
     def on_before_optimizer_step(self, optimizer: Optimizer) -> None:
         """Clip the backbone's gradients; leave the heads' last layers as they are in the first epochs."""
@@ -245,10 +224,8 @@ class DINOv2(DINO):
     Oquab et al.: DINOv2, learning robust visual features without supervision, https://arxiv.org/abs/2304.07193. The
     loss is DINO + ibot_weight * iBOT + koleo_weight * KoLeo. Targets are balanced by Sinkhorn and Knopp's algorithm, as
     in SwAV; patches have a head of their own. Registers (https://arxiv.org/abs/2309.16588) are
-    `backbone.kwargs.reg_tokens=4`.
-
-    Otherwise than there, every second image of a batch has the same share of its patches hidden, where blurred noise is
-    highest; there it is a tenth to half of them, in blocks.
+    `backbone.kwargs.reg_tokens=4`. Otherwise than there, every second image of a batch has the same share of its
+    patches hidden, where blurred noise is highest; there it is a tenth to half of them, in blocks.
     """
 
     trainable = ("head", "patch_head", "mask_token")
@@ -261,7 +238,7 @@ class DINOv2(DINO):
         self.head, self.patch_head = self.make_head(kw), self.make_head(kw)
         self.mask_token = nn.ParameterList([torch.zeros(1, 1, self.features_dim)])
         ends, epochs = (kw.warmup_teacher_temperature, kw.teacher_temperature), kw.warmup_teacher_temperature_epochs
-        self.temperatures = teacher_temperatures(*ends, epochs, self.max_epochs).tolist()
+        self.temperatures = DINOLoss.temperatures(*ends, epochs, self.max_epochs).tolist()
 
     def forward(self, X: Tensor) -> Outputs:
         """Adds in training `hidden` (b, k), places of hidden patches, and `patch_z`, their scores (b * k, P)."""
@@ -285,23 +262,18 @@ class DINOv2(DINO):
             return {**out, "momentum_patch_z": [self.momentum_patch_head(patches) for patches in chosen]}
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        """DINO's loss over all views, iBOT's and KoLeo's over the large ones."""
         views = self.num_large_crops
         balanced = SinkhornKnopp(epsilon=self.temperatures[min(step.epoch, self.max_epochs - 1)])
         koleo = koleo_later(torch.stack(out["feats"][:views]))
         target, patches = balanced.each(torch.cat(out["momentum_z"]), torch.cat(out["momentum_patch_z"]))
         dino = swav_loss_func(out["z"], target.chunk(views), self.student_temperature)
         ibot = ibot_loss_func(torch.cat(out["patch_z"]), patches, self.student_temperature)
-        loss: Tensor = dino + self.ibot_weight * ibot + self.koleo_weight * koleo()
-        return loss
+        return dino + self.ibot_weight * ibot + self.koleo_weight * koleo()  # type: ignore[no-any-return]
 
 
 def hidden_patches(rows: int, side: int, ratio: float, device: torch.device) -> Tensor:
-    """Places (rows, k) of the patches to hide, of grids of side x side, one at least: where blurred noise is highest.
-
-    Drawn for the rows of all processes, which are seeded alike.
-    """
-    noise = torch.rand(rows * distributed.world_size(), 1, side, side, device=device)
+    """Places (rows, k) of patches to hide, of grids of side x side, one at least, where blurred noise is highest."""
+    noise = torch.rand(rows * distributed.world_size(), 1, side, side, device=device)  # seeded alike, all draw for all
     noise = F.avg_pool2d(noise, 3, stride=1, padding=1, count_include_pad=False) if side > 3 else noise
     count = max(1, int(ratio * side**2))
     return distributed.own_rows(noise).flatten(1).topk(count, dim=1).indices

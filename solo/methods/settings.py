@@ -38,7 +38,7 @@ def read_config(model: Any, cfg: DictConfig | ModelCfg, schema: type[ModelCfg]) 
     raw: DictConfig = model.add_and_assert_specific_cfg(cfg)
     values = {key: _plain(raw, key) for key in keys_of(schema) if not OmegaConf.is_missing(raw, key) and key in raw}
     # What a model reads is right; the rest may be anything, or missing.
-    checked, _ = check(values, schema, open_names=True)
+    checked, _ = check(values, schema, own={})
     checked["data"]["resolved"] = spec or dataset_spec(raw)
     return raw, freeze(checked, schema, kwargs)
 
@@ -57,7 +57,7 @@ def complete(cfg: DictConfig, schema: type, sections: Sequence[str], kwargs: typ
         for section in sections:
             of: Any = keys_of(schema)[section].section
             given = modern.values["hex"] if section == "hex" else _plain(cfg, section) or {}
-            checked, found = check(given if section == "hex" else _known(given, of), of, f"{section}.", True)
+            checked, found = check(given, of, f"{section}.", None if section == "hex" else {})
             problems += found
             cfg[section] = {**given, **checked}
         for word in words:
@@ -73,7 +73,7 @@ def complete(cfg: DictConfig, schema: type, sections: Sequence[str], kwargs: typ
         _refuse(problems, modern.spelled)
         if kwargs is not None:
             given = _plain(cfg, "method_kwargs") or {}
-            checked, problems = check_kwargs(_known(given, kwargs), kwargs)
+            checked, problems = check_kwargs(given, kwargs, own={})
             _refuse(problems, start=f"method {cfg.get('method', kwargs.__name__)!r}: ")
             cfg.method_kwargs = {**given, **checked}
         data = cfg.setdefault("data", {})
@@ -88,10 +88,8 @@ def complete(cfg: DictConfig, schema: type, sections: Sequence[str], kwargs: typ
         if data.get("num_classes") is None:
             spec = dataset_spec(cfg)
             if spec is None:
-                raise ConfigError(
-                    f"data.num_classes is missing and data.dataset={data.get('dataset')!r} is not a known data set; "
-                    f"give data.num_classes, or choose one of {', '.join(DATASETS)}"
-                )
+                what = f"data.num_classes is missing and data.dataset={data.get('dataset')!r} is not a known data set"
+                raise ConfigError(f"{what}; give data.num_classes, or choose one of {', '.join(DATASETS)}")
             data.num_classes = count_classes(spec, data.get("train_path"))
 
 
@@ -151,10 +149,6 @@ def _refuse(problems: list[Problem], spelled: Mapping[str, str] | None = None, s
     """Raise all problems together, with the keys as the user wrote them."""
     if problems:
         raise ConfigError(start + "\n".join((spelled or {}).get(key, key) + text for key, text in problems))
-
-
-def _known(given: Mapping[str, Any], schema: type) -> dict[str, Any]:
-    return {key: value for key, value in given.items() if key in keys_of(schema)}
 
 
 def _plain(cfg: DictConfig, key: str) -> Any:

@@ -164,12 +164,23 @@ class KMeans:
         Returns clusters (heads, dataset_size) of the samples, -1 where one isn't in the memory, and unit centroids (k,
         D) for each head. Raises a `SizeError` if all processes together have fewer rows than there are clusters.
         """
+        total, most = len(local_memory_index) * distributed.world_size(), max(self.num_prototypes)
+        if total < most:
+            what = (
+                f"method_kwargs.num_prototypes asks for {most} clusters, but there are only {total} rows to start from"
+            )
+            raise SizeError(f"{what}; take fewer prototypes, or more images")
         places = distributed.gather_no_grad(local_memory_index)
         assignments = places.new_full((len(self.num_prototypes), self.dataset_size), -1)
         all_centroids = []
         for head, k in enumerate(self.num_prototypes):
             rows = local_memory_embeddings[head % self.num_large_crops]
-            centroids = self._start(rows, local_memory_index, k)
+            # The rows of random samples: the same ones, however the rows are spread over processes.
+            order = distributed.of_first(torch.randperm(self.dataset_size, device=rows.device))
+            turn = order[local_memory_index]
+            first = turn.argsort()[:k]
+            starts, turn = distributed.gather_no_grad(rows[first]), distributed.gather_no_grad(turn[first])
+            centroids = starts[turn.argsort()[:k]]
             for _ in range(self.kmeans_iters):
                 clusters = (rows @ centroids.T).argmax(dim=1)
                 sums = distributed.all_reduce_sum(torch.zeros_like(centroids).index_add_(0, clusters, rows))
@@ -179,14 +190,3 @@ class KMeans:
             assignments[head, places] = distributed.gather_no_grad((rows @ centroids.T).argmax(dim=1))
             all_centroids.append(centroids)
         return assignments, all_centroids
-
-    def _start(self, rows: Tensor, places: Tensor, k: int) -> Tensor:
-        """The rows (k, D) of random samples: the same ones, however the rows are spread over processes."""
-        total = len(rows) * distributed.world_size()
-        if total < k:
-            what = f"method_kwargs.num_prototypes asks for {k} clusters, but there are only {total} rows to start from"
-            raise SizeError(f"{what}; take fewer prototypes, or more images")
-        turn = distributed.of_first(torch.randperm(self.dataset_size, device=rows.device))[places]
-        first = turn.argsort()[:k]
-        rows, turn = distributed.gather_no_grad(rows[first]), distributed.gather_no_grad(turn[first])
-        return rows[turn.argsort()[:k]]

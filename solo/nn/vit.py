@@ -101,15 +101,12 @@ def add_adapters(model: nn.Module, part: str, rank: int) -> list[str]:
     `lora.<layer>.weight`, `.a` and `.b`, from which `load_state_dict` goes on with the same bits. The names of the
     layers in `part` are returned; none if it has no attention of timm's form (`attn.qkv`, `attn.proj`, ...).
     """
-    network = model.get_submodule(part)
-    linear = {name: layer for name, layer in network.named_modules() if isinstance(layer, nn.Linear)}
-    layers = {name: layer for name, layer in linear.items() if name.split(".")[-2:-1] == ["attn"]}
-    for layer in layers.values():
-        weight: Tensor = layer.weight
-        parametrize.register_parametrization(layer, "weight", LowRank(weight, rank), unsafe=True)
+    linear = {name: layer for name, layer in model.named_modules() if isinstance(layer, nn.Linear)}
+    names = [name for name in linear if name.startswith(f"{part}.") and name.split(".")[-2] == "attn"]
+    for name in names:
+        weight: Tensor = linear[name].weight
+        parametrize.register_parametrization(linear[name], "weight", LowRank(weight, rank), unsafe=True)
         weight.requires_grad_(False)
-    names = [f"{part}.{name}" for name in layers]
-
     inner = {"weight": "original", "a": "0.a", "b": "0.b"}
     places = {f"lora.{name}.{key}": f"{name}.parametrizations.weight.{inner[key]}" for name in names for key in inner}
 
@@ -169,14 +166,10 @@ class _Encoding(nn.Module):
             raise ValueError(f"expected a tensor of {self.dims + 2} dimensions, got {tuple(tensor.shape)}")
         sizes = tensor.shape[2:] if self.permuted else tensor.shape[1:-1]
         exponents = torch.arange(0, self.channels, 2, device=tensor.device) / self.channels
-        parts = []
-        for dim, size in enumerate(sizes):
-            angles = torch.arange(size, device=tensor.device)[:, None] / 10000**exponents  # (size, channels / 2)
-            part = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)  # (size, channels)
-            shape = [1] * self.dims + [self.channels]
-            shape[dim] = size
-            parts.append(part.reshape(shape).expand(*sizes, self.channels))
-        encoding = torch.cat(parts, dim=-1)[..., : self.org_channels].to(tensor.dtype)
+        places = torch.meshgrid(*(torch.arange(size, device=tensor.device) for size in sizes), indexing="ij")
+        angles = torch.stack(places, dim=-1)[..., None] / 10000**exponents  # (*sizes, dims, channels / 2)
+        encoding = torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(-3)  # (*sizes, dims * channels)
+        encoding = encoding[..., : self.org_channels].to(tensor.dtype)
         encoding = encoding.movedim(-1, 0) if self.permuted else encoding
         return encoding.expand(len(tensor), *encoding.shape)
 

@@ -121,10 +121,8 @@ def load_features(cfg: Cfg, kinds: Sequence[str], device: torch.device) -> tuple
     if cfg.features:
         found = read_features(cfg.features)
         if "projector" in kinds and list(kinds) != [found.kind]:
-            raise UserError(
-                f"features={cfg.features} are of the {found.kind} only, not of {' and '.join(kinds)}; "
-                f"set feature_type={found.kind}"
-            )
+            what = f"features={cfg.features} are of the {found.kind} only, not of {' and '.join(kinds)}"
+            raise UserError(f"{what}; set feature_type={found.kind}")
         if cfg.data.unseen_classes:
             found = replace(found, unseen=_drawn(cfg, found))
         say(f"{cfg.features}: {found.val.features.shape[0]:,} features of {found.val.features.shape[1]} numbers")

@@ -27,7 +27,7 @@ from solo.args.schema import LinearCfg, PretrainCfg, RunCfg
 from solo.callbacks.meter import Meter
 from solo.callbacks.recorder import Work
 from solo.cores import usable_cores
-from solo.errors import UserError
+from solo.errors import UserError, explained
 from solo.losses.fused import check_device
 from solo.methods.base import BaseMethod
 from solo.methods.module import SoloModule
@@ -79,13 +79,10 @@ def tune(model: LightningModule, cfg: PretrainCfg | LinearCfg, device: torch.dev
 
 def save_memory(backbone: nn.Module) -> None:
     """Let a backbone, if it can, compute its blocks' activations again in the backward pass."""
-    try:
+    what = "performance.grad_checkpointing=true is for timm's networks (vit_small, swin_tiny, ...), and "
+    what += f"{type(backbone).__name__} can't do it"
+    with explained(what, "leave it out", AttributeError, AssertionError, TypeError):
         backbone.set_grad_checkpointing(True)  # type: ignore[operator]
-    except (AttributeError, AssertionError, TypeError) as error:
-        raise UserError(
-            "performance.grad_checkpointing=true is for timm's networks (vit_small, swin_tiny, ...), and "
-            f"{type(backbone).__name__} can't do it; leave it out"
-        ) from error
 
 
 def compile_networks(model: nn.Module, backend: str | Callable[..., Any] = "inductor") -> list[str]:
@@ -184,10 +181,8 @@ def trainer_devices(cfg: RunCfg) -> Any:
         return devices
     count, cores = count_devices(cfg.devices, "cpu"), usable_cores()
     if count > max(4, 2 * cores):
-        raise UserError(
-            f"devices={devices}: there is no GPU in use, and {count} processes are too many for {cores} cores; give "
-            f"devices={cores} or less"
-        )
+        what = f"devices={devices}: there is no GPU in use, and {count} processes are too many for {cores} cores"
+        raise UserError(f"{what}; give devices={cores} or less")
     return count
 
 
@@ -196,16 +191,13 @@ def check_launch(cfg: RunCfg, trainer: Trainer) -> None:
     nodes, shown = cfg.num_nodes, list(cfg.devices) if isinstance(cfg.devices, tuple) else cfg.devices
     environment = trainer._accelerator_connector.cluster_environment
     if nodes > 1 and isinstance(environment, LightningEnvironment) and "MASTER_ADDR" not in os.environ:
-        raise UserError(
-            f"num_nodes={nodes}, but nobody has started the other machines' processes; start the command with srun or "
-            "torchrun, or set MASTER_ADDR, MASTER_PORT and NODE_RANK on each machine (docs/launching.md)"
-        )
+        cure = "set MASTER_ADDR, MASTER_PORT and NODE_RANK on each machine (docs/launching.md)"
+        what = f"num_nodes={nodes}, but nobody has started the other machines' processes"
+        raise UserError(f"{what}; start the command with srun or torchrun, or {cure}")
     started, said = environment.world_size(), count_devices(cfg.devices, cfg.accelerator) * nodes
     if environment.creates_processes_externally and started != said:
-        raise UserError(
-            f"{started} processes were started, but devices={shown} and num_nodes={nodes} "
-            f"mean {said}; set devices to the number on each machine, so that learning rate and schedules fit"
-        )
+        what = f"{started} processes were started, but devices={shown} and num_nodes={nodes} mean {said}"
+        raise UserError(f"{what}; set devices to the number on each machine, so that learning rate and schedules fit")
 
 
 class SyncedNorms(LayerSync):

@@ -116,10 +116,8 @@ def knn(cfg: KnnCfg) -> None:
 def _votes(cfg: KnnCfg, features: Features, device: torch.device) -> Iterator[Row]:
     bank, queries = features.train, features.val
     if bank is None:
-        raise UserError(
-            f"solo knn needs training images, and {features.name} has none; a file of features takes them as "
-            "train_features and train_labels"
-        )
+        cure = "a file of features takes them as train_features and train_labels"
+        raise UserError(f"solo knn needs training images, and {features.name} has none; {cure}")
     if not features.levels:
         raise UserError(f"solo knn needs labels, and {features.name} has none")
     say(f"{features.kind} features, {bank.features.shape[1]} numbers each")
@@ -199,13 +197,12 @@ def _with_best_of_grid(cfg: LinearCfg, train: FeatureSet, device: torch.device) 
     lr, classes = cfg.optimizer.lr, int(cfg.data.num_classes or 0)
     labels = train.targets if train.targets.ndim == 1 else train.targets[:, -1]
     grid = [lr * factor for factor in _FACTORS], _DECAYS, cfg.max_epochs, cfg.optimizer.batch_size, cfg.seed
-    found = choose(train.features.to(device), labels.to(device), classes, *grid)
-    best = found.accuracies[found.lr, found.weight_decay]
+    best, accuracies = choose(train.features.to(device), labels.to(device), classes, *grid)
     say(
-        f"grid of {len(found.accuracies)}: optimizer.lr={found.lr:g} weight_decay={found.weight_decay:g}, the best on "
-        f"a tenth of the training images ({best:.2f} %; the recipe's lr={lr:g} {found.accuracies[lr, 0.0]:.2f} %)"
+        f"grid of {len(accuracies)}: optimizer.lr={best[0]:g} weight_decay={best[1]:g}, the best on a tenth of the "
+        f"training images ({accuracies[best]:.2f} %; the recipe's lr={lr:g} {accuracies[lr, 0.0]:.2f} %)"
     )
-    return replace(cfg, optimizer=replace(cfg.optimizer, lr=found.lr, weight_decay=found.weight_decay))
+    return replace(cfg, optimizer=replace(cfg.optimizer, lr=best[0], weight_decay=best[1]))
 
 
 def feature_loader(features: FeatureSet, batch_size: int, seed: int | None) -> DataLoader[Any]:

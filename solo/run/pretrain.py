@@ -79,8 +79,7 @@ def run(cfg: PretrainCfg) -> PretrainResult:
     if type(model).__module__.startswith("solo."):
         work = work_of(model, model.config, device, prepared.trainer.world_size)
         prepared.recorder.facts = replace(prepared.recorder.facts, work=work)
-    shown = find_relatives(cfg, model)
-    train = train_loader(cfg, device, shown)
+    train = train_loader(cfg, device, find_relatives(cfg, model))
     targets = getattr(train.dataset, "targets", None)
     model.all_labelled = isinstance(targets, Tensor) and bool((targets >= 0).all())
     tune(model, model.config, device, cfg.max_epochs * len(train))
@@ -197,18 +196,16 @@ def find_relatives(cfg: PretrainCfg, model: BaseMethod) -> Shown | None:
     by_level = dict(zip(model.levels, paths.T, strict=False))
     eyes = _Eyes(cfg, plain, by_level)
     table = policy.table(Eye(eyes.nearest, eyes.rows, labels, torch.Generator().manual_seed(cfg.seed))).to(torch.int32)
-    found, others = table >= 0, table.clamp_min(0)
-    said = [f"{found.any(dim=1).float().mean():.1%} of {len(table):,} images have relatives"]
+    related = (table >= 0).any(dim=1).float().mean()
+    said = [f"{related:.1%} of {len(table):,} images have relatives"]
     for level, own in by_level.items():
-        judged = found & (own[:, None] >= 0) & (own[others] >= 0)
-        if judged.any():
-            alike = (own[:, None] == own[others]) & judged
-            said.append(f"{alike.sum() / judged.sum():.1%} of these have the same {level}")
+        if shares := whom(table, own[:, None].expand(-1, 2)):
+            said.append(f"{shares['own_class']:.1%} of these have the same {level}")
     say(", ".join(said))
     if bank is not None:
         bank.use(table)
         return None
-    shares = {"with_relatives": found.any(dim=1).float().mean(), **whom(table, known)}
+    shares = {"with_relatives": related, **whom(table, known)}
     model.hex.whom = {f"shown_{name}": value for name, value in shares.items()}
     return Shown(table, cfg.hex.show_share)
 
@@ -261,8 +258,7 @@ class _Eyes:
             raise UserError(text)
         where = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         centred = (features - features.mean(dim=0)).to(where)
-        exact = self.number <= _EXACT
-        found = (nearest_others(centred, k)[1] if exact else nearest_by_cells(centred, k)).cpu()
+        found = (nearest_others(centred, k)[1] if self.number <= _EXACT else nearest_by_cells(centred, k)).cpu()
         say(f"{said}, in {time.perf_counter() - started:.1f} s")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -369,8 +365,6 @@ def grid(views: Sequence[Tensor], mean: Sequence[float], std: Sequence[float]) -
         around = (margin // 2, margin - margin // 2) * 2
         shown.append(F.pad((view * s + m).clamp(0, 1), around, value=1.0))
     rows = torch.stack(shown, dim=1).flatten(0, 1)
-    if rows.shape[1] not in (1, 3):
-        rows = rows[:, : 3 if rows.shape[1] > 3 else 1]
+    rows = rows[:, :3] if rows.shape[1] > 2 else rows[:, :1]
     rows = F.interpolate(rows, scale_factor=max(1, _PIXELS // side))  # whole pixels of small images, to be seen
-    picture: Tensor = make_grid(rows, nrow=len(views), padding=2, pad_value=1.0)
-    return picture
+    return make_grid(rows, nrow=len(views), padding=2, pad_value=1.0)  # type: ignore[no-any-return]

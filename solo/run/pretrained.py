@@ -232,10 +232,8 @@ class PretrainedModel:
         if not isinstance(image, Tensor):
             raise UserError(f"a {type(image).__name__} is no image; give PIL images, arrays, tensors or paths")
         if image.ndim != 3 or not image.is_floating_point() or len(image) != self.channels:
-            raise UserError(
-                f"a tensor {image.dtype} of shape {tuple(image.shape)} is no input; give float ({self.channels}, "
-                "H, W) as `transform` makes it, or the image as PIL.Image, array or path"
-            )
+            cure = f"give float ({self.channels}, H, W) as `transform` makes it, or a PIL.Image, an array or a path"
+            raise UserError(f"a tensor {image.dtype} of shape {tuple(image.shape)} is no input; {cure}")
         if not image.isfinite().all():
             raise UserError("a tensor holds values that are infinite or no numbers")
         return image.float()

@@ -194,10 +194,8 @@ def watch_children() -> None:
 
     def say_lost(record: logging.LogRecord) -> bool:
         if ended := re.search(r"PID (\d+) terminated with code (-?\d+)", record.getMessage()):
-            say_error(
-                f"error: process {ended[1]} of this run has ended with code {ended[2]}; all are stopped, and "
-                "resume_from_checkpoint=FOLDER_OF_THE_RUN goes on from what was saved last"
-            )
+            what = f"process {ended[1]} of this run has ended with code {ended[2]}; all are stopped"
+            say_error(f"error: {what}, and resume_from_checkpoint=FOLDER_OF_THE_RUN goes on from what was saved last")
         return False
 
     logger = logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script")
@@ -212,16 +210,13 @@ def explain(error: BaseException) -> str | None:
         return str(error)
     full = isinstance(error, RuntimeError) and _NO_MEMORY.search(text)
     if full or isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return (
-            f"there is not enough memory ({text[:160] or type(error).__name__}); lower optimizer.batch_size, "
-            "data.image_size or the network's width"
-        )
+        cure = "lower optimizer.batch_size, data.image_size or the network's width"
+        return f"there is not enough memory ({text[:160] or type(error).__name__}); {cure}"
     if worker := _WORKER.search(text):
-        how = worker[2].replace("is killed by signal: ", "was killed by the signal ")
-        return (
-            f"a process that loads images (pid {worker[1].strip()}) {how.replace('exited unexpectedly', 'has ended')}, "
-            "mostly for want of memory; lower data.num_workers or optimizer.batch_size"
-        )
+        how = worker[2].replace("exited unexpectedly", "has ended")
+        how = how.replace("is killed by signal: ", "was killed by the signal ")
+        what = f"a process that loads images (pid {worker[1].strip()}) {how}"
+        return f"{what}, mostly for want of memory; lower data.num_workers or optimizer.batch_size"
     if isinstance(error, RuntimeError) and _LOST.search(text):
         reason = textwrap.shorten(_SOURCE_LINE.sub("", text), 120, placeholder=" ...")
         return f"another process of this run has ended, and this one with it; see its message, if it had any ({reason})"

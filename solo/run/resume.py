@@ -43,10 +43,8 @@ class ResumeOrder(Callback):
         """Whether the optimizers' and schedulers' states are of this run's: PyTorch takes what it is given."""
         saved, self._saved = self._saved, None
         if saved is not None and (found := _of_other_optimizers(trainer, saved)):
-            raise UserError(
-                f"the checkpoint's state of the optimizer or scheduler is not of this run: {found}; start a new run "
-                "from its weights with finetune_from"
-            )
+            what = f"the checkpoint's state of the optimizer or scheduler is not of this run: {found}"
+            raise UserError(f"{what}; start a new run from its weights with finetune_from")
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: Mapping[str, Any]) -> None:
         """The resumed run starts with the batch after the last one that is done."""
@@ -143,17 +141,16 @@ def _check_progress(checkpoint: Mapping[str, Any], file: Path) -> None:
         counts = [epochs["started"], epochs["processed"], batches["completed"], *counters(loops)]
         counts += [checkpoint["epoch"], checkpoint["global_step"]]
         counts += [scheduler["last_epoch"] for scheduler in checkpoint["lr_schedulers"]]
-        sound = all(type(count) is int and 0 <= count < _MOST for count in counts)
+        sound = isinstance(checkpoint["pytorch-lightning_version"], str)
+        sound &= all(type(count) is int and 0 <= count < _MOST for count in counts)
         sound &= all(isinstance(part, dict) for part in [*checkpoint.get("callbacks", {}).values(), *optimizers])
         # Without any, the run would go on with an optimizer that knows of nothing.
         sound &= bool(optimizers) and all({"state", "param_groups"} <= part.keys() for part in optimizers)
     except (LookupError, TypeError, AttributeError):
         sound = False
     if not sound:
-        raise UserError(
-            f"{file} doesn't say where its run was, or holds something else in that place, so nothing can go on from "
-            f"it; start a new run from its weights with finetune_from={file}"
-        )
+        what = "doesn't say where its run was, or holds something else in that place, so nothing can go on from it"
+        raise UserError(f"{file} {what}; start a new run from its weights with finetune_from={file}")
 
 
 def _check_settings(cfg: RunCfg, stored: Mapping[str, Any], file: Path) -> None:
@@ -170,10 +167,8 @@ def _check_settings(cfg: RunCfg, stored: Mapping[str, Any], file: Path) -> None:
     if refused := [change for change in changes if not may_change(change.key, [*allowed, *never_matters()])]:
         listed = "".join(f"\n  {change}" for change in refused)
         keys = ",".join(change.key for change in refused)
-        raise UserError(
-            f"{file} is of a run with other settings:{listed}\n"
-            f"take them back, allow them with 'resume_allow=[{keys}]', or start a new run"
-        )
+        cure = f"take them back, allow them with 'resume_allow=[{keys}]', or start a new run"
+        raise UserError(f"{file} is of a run with other settings:{listed}\n{cure}")
     for change in changes:
         if may_change(change.key, allowed):
             say(f"resumed with {change}")
@@ -200,10 +195,8 @@ class SameData(Callback):
                 lines = stream.read(2**28).decode(errors="surrogateescape").split("\n")
         what = self.found.changes(dict(stored.get("classes") or {}), lines)
         if not self.allowed:
-            raise UserError(
-                f"the training data are not those that the run was started with: {what}; bring them back, allow it "
-                "with 'resume_allow=[data.train_path]', or start a new run"
-            )
+            cure = "bring them back, allow it with 'resume_allow=[data.train_path]', or start a new run"
+            raise UserError(f"the training data are not those that the run was started with: {what}; {cure}")
         say(f"resumed with other training data: {what}")
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -150,10 +150,9 @@ def pretrained_method(cfg: FeatureCfg) -> nn.Module:
     run = saved_run(str(cfg.pretrained_feature_extractor))
     name = run.cfg.get("method")
     if name is None or name not in METHODS:
-        raise UserError(
-            f"projector features need the method's settings, and {run.file} has none (method={name!r}); put the "
-            "args.json of its run beside it, or leave projector out of feature_type"
-        )
+        cure = "put the args.json of its run beside it, or leave projector out of feature_type"
+        what = f"projector features need the method's settings, and {run.file} has none (method={name!r})"
+        raise UserError(f"{what}; {cure}")
     if METHODS[name].heads is BaseMethod.heads:
         raise UserError(f"method {name!r} of {run.file} has no projector; use feature_type=backbone")
     settings = OmegaConf.create(run.cfg)
@@ -190,7 +189,5 @@ def adapt(model: BaseMethod, rank: int) -> None:
     """Freeze the backbone but for `finetune_layers`, and train adapters of its attention (timm's) instead."""
     model.frozen_layers = freeze_layers(model.backbone, model.config.finetune_layers or ())
     if not add_adapters(model, "backbone", rank):
-        raise UserError(
-            f"finetune_lora={rank} needs a backbone with attention (a ViT, Swin, ... of timm); "
-            f"{model.backbone_name!r} has none, take finetune_layers or leave it out"
-        )
+        cure = f"{model.backbone_name!r} has none, take finetune_layers or leave it out"
+        raise UserError(f"finetune_lora={rank} needs a backbone with attention (a ViT, Swin, ... of timm); {cure}")

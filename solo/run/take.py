@@ -246,10 +246,8 @@ def _saved(file: Path, model: PretrainedModel) -> tuple[list[Path], Tensor]:
         raise UserError(f"features={file} can't be read ({reason(error)}); give an .npz file of solo embed") from error
     width = model.features_dim
     if features.ndim != 2 or features.shape != (len(paths), width) or not np.isfinite(features).all():
-        raise UserError(
-            f"features={file} holds {features.shape} numbers of {len(paths)} images, the model gives {width} each; "
-            "embed the images with it"
-        )
+        what = f"holds {features.shape} numbers of {len(paths)} images, the model gives {width} each"
+        raise UserError(f"features={file} {what}; embed the images with it")
     if made_by and made_by[0] != fingerprint(model):
         raise UserError(f"features={file} are of another model, or of other sizes; embed the images with this one")
     return paths, torch.from_numpy(features.astype(np.float32, copy=False))

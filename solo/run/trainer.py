@@ -62,15 +62,8 @@ class SafeCheckpointIO(TorchCheckpointIO):
     """Lightning's reader without the part that can run code."""
 
     def load_checkpoint(self, path: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        """Read the tensors and plain values of a run's state into CPU memory; no weights alone."""
-        checkpoint = load_checkpoint(path)
-        missing = [key for key in ("pytorch-lightning_version", "loops", "optimizer_states") if key not in checkpoint]
-        if missing:
-            raise UserError(
-                f"{path} holds weights only and no state of a run ({', '.join(missing)} missing), so that it can't be "
-                "continued; give the last.ckpt of a run"
-            )
-        return checkpoint
+        """Read tensors and plain values into CPU memory; `find_resume` has seen that they are those of a run."""
+        return load_checkpoint(path)
 
 
 @dataclass

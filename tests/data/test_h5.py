@@ -25,6 +25,7 @@ from solo.data.catalogue.registry import IMAGENET100, count_classes, get_spec
 from solo.data.pretrain_dataloader import prepare_datasets
 from solo.data.sources.images import load
 from solo.data.storage import containers
+from solo.data.storage.listing import list_images
 from solo.data.views.batched import BatchAugment
 from solo.errors import BrokenImageError, UserError
 
@@ -237,7 +238,7 @@ def test_names_of_any_bytes(tmp_path: Path) -> None:
             group = h5py.Group(h5py.h5g.create(file.id, name))
             group.create_dataset(b"im\xff.png", data=content)
     for _ in range(2):  # the second time from the index beside it
-        images = containers.h5_images(tmp_path / "a.h5")
+        images = list_images("h5", tmp_path / "a.h5").images
         assert len(images) == 3 and {image.read() for image in images} == {stream.getvalue()}
 
 
@@ -257,10 +258,10 @@ def test_nothing_of_another_file_is_read(tmp_path):
         group["5.png"] = h5py.SoftLink("/nowhere")
         group.create_dataset("6.png", data=[1.5, 2.5])
         group.create_group("7.png")
-    for image in containers.h5_images(tmp_path / "x.h5"):
+    for image in list_images("h5", tmp_path / "x.h5").images:
         with pytest.raises(BrokenImageError, match=rf"{image.part} can't be read as an image \([^\n]+\); write"):
             image.read()
     with h5py.File(tmp_path / "y.h5", "w") as file:
         file["a"] = h5py.ExternalLink(str(secret), "a")
     with pytest.raises(UserError, match="'a' is a link to another file"):
-        containers.h5_images(tmp_path / "y.h5")
+        list_images("h5", tmp_path / "y.h5")

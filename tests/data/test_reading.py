@@ -134,7 +134,7 @@ def test_other_sources_are_looked_at_as_well(tmp_path: Path, form: str) -> None:
             tar.add(tmp_path / "1.cls", "1.cls")
     spec = resolve_spec({"dataset": "custom", "format": form, "train_path": str(path)})
     data: Any = load(spec, "train", path, data_format=form)
-    assert spec.reading.range == (0, 4095) and spec.sample.count == 1 and grey(data[0][0]).max() == 255
+    assert spec.reading.range == (0, 4095) and spec.side > 0 and grey(data[0][0]).max() == 255
     assert main(["inspect", str(path)]) == 0
 
 

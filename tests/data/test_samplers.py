@@ -304,6 +304,16 @@ def test_labelled_images_have_their_share_of_every_stretch_and_come_round_after_
     assert len(np.unique(batches[~known])) == 300
 
 
+def test_labelled_images_of_p_by_k_are_whole_groups() -> None:
+    labels = np.where(np.arange(400) % 3 > 0, np.arange(400) // 20, -1)
+    batches = np.array([i for i, _ in rule_sampler("pxk", labels, 24, 0, per_class=4, labelled_share=0.4)])
+    for batch in batches.reshape(-1, 24):
+        found, counts = np.unique(labels[batch], return_counts=True)
+        assert counts[found >= 0].tolist() == [4, 4]
+    with pytest.raises(UserError, match="can't make a batch of 4 images"):
+        rule_sampler("pxk", labels, 4, 0, per_class=4, labelled_share=0.4)
+
+
 def test_partners_are_found_among_the_labelled_images_of_a_batch() -> None:
     labels = np.repeat(np.arange(50), 20).reshape(-1, 1)
     labels[np.arange(1000) % 20 > 1] = -1  # two of each class

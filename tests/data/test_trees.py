@@ -58,8 +58,6 @@ def test_columns_that_are_no_tree(rows: list[tuple[str, str]], message: str) -> 
 def test_validation_rows_use_the_training_tree() -> None:
     tree, _ = from_columns(ROWS, ["kingdom", "kind"])
     assert from_columns([("", "oak")], ["kingdom", "kind"], tree)[1] == [(1, 1)]
-    with pytest.raises(UserError, match="row 1: kind 'dog' is not among"):
-        from_columns([("animal", "dog")], ["kingdom", "kind"], tree)
     with pytest.raises(UserError, match="row 1: kind 'oak' belongs to kingdom 'plant'"):
         from_columns([("animal", "oak")], ["kingdom", "kind"], tree)
 

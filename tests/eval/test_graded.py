@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from solo.eval import retrieval
 from solo.eval.retrieval import retrieve_graded
 
 
@@ -59,11 +60,14 @@ def data() -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("max_elements", [1, 300, 5_000_000])
 @pytest.mark.parametrize("split", [False, True])
-def test_loops_give_the_same(data: tuple[Tensor, Tensor], max_elements: int, split: bool) -> None:
+def test_loops_give_the_same(
+    data: tuple[Tensor, Tensor], max_elements: int, split: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retrieval, "ELEMENTS", max_elements)
     z, labels = data
     is_gallery = torch.arange(60) % 3 > 0 if split else torch.ones(60, dtype=torch.bool)
     queries = torch.arange(0, 60, 3)
-    found = retrieve_graded(z, labels, queries=queries, is_gallery=is_gallery, max_elements=max_elements)
+    found = retrieve_graded(z, labels, queries=queries, is_gallery=is_gallery)
     expected = _reference(z, labels, queries.tolist(), is_gallery.nonzero()[:, 0].tolist())
     assert found.rows.tolist() == [row for row, *_ in expected]
     assert len(found.rows) + found.unknown + found.alone == len(queries) and found.alone == 1

@@ -112,7 +112,7 @@ def test_nearest_is_sorted_and_finds_the_true_neighbours() -> None:
 
 def test_no_row_is_its_own_neighbour_not_even_among_equal_ones() -> None:
     z = torch.cat([torch.randn(12, 4), torch.ones(8, 4)])
-    similarity, index = nearest_others(z, 3, max_elements=50)
+    similarity, index = nearest_others(z, 3)
     unit = torch.nn.functional.normalize(z, dim=1)
     whole = (unit @ unit.T).fill_diagonal_(-2)
     torch.testing.assert_close(similarity, whole.topk(3, dim=1).values)

@@ -8,6 +8,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
+from solo.eval import linear
 from solo.eval.linear import CLOSE, fit_linear
 
 
@@ -31,10 +32,11 @@ def _objective(scores: Tensor, labels: Tensor, weight: Tensor, l2: float) -> flo
 
 
 @pytest.mark.fault(6, "the linear classifier of `solo evaluate`", "at its optimum; levels don't influence each other")
-def test_the_optimum_of_each_level(data: tuple[Tensor, Tensor]) -> None:
+def test_the_optimum_of_each_level(data: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(linear, "ELEMENTS", 100)
     z, labels = data
     labels[::7, 1] = -1
-    model = fit_linear(z, labels, (3, 6), l2=0.01, max_elements=100)
+    model = fit_linear(z, labels, (3, 6), l2=0.01)
     x, parts = (z - z.mean(dim=0)) / z.std(dim=0, correction=0), zip((slice(0, 3), slice(3, 9)), (0, 1), strict=True)
     for columns, level in parts:
         known = labels[:, level] >= 0
@@ -46,7 +48,7 @@ def test_the_optimum_of_each_level(data: tuple[Tensor, Tensor]) -> None:
         expected = _objective(x @ weight + torch.from_numpy(best.intercept_), labels[:, level], weight, 0.01)
         assert expected - 1e-9 <= reached <= expected + model.left[level][0] <= expected + CLOSE
         torch.testing.assert_close(ours, weight, atol=0.02, rtol=0.02)
-        alone = fit_linear(z, labels[:, level : level + 1], (weight.shape[1],), l2=0.01, max_elements=100)
+        alone = fit_linear(z, labels[:, level : level + 1], (weight.shape[1],), l2=0.01)
         assert torch.equal(alone.weight, ours)  # no level moves another
 
 
@@ -58,10 +60,11 @@ def test_too_few_steps_leave_a_gradient_that_is_told(data: tuple[Tensor, Tensor]
     assert short[0][0] == pytest.approx(short[0][1] ** 2 / 2e-4)
 
 
-def test_rankings_are_sorted_scores(data: tuple[Tensor, Tensor]) -> None:
+def test_rankings_are_sorted_scores(data: tuple[Tensor, Tensor], monkeypatch: pytest.MonkeyPatch) -> None:
     z, labels = data
     model = fit_linear(z.float(), labels, (3, 6))
-    group, leaf = model.ranking(z.float(), max_elements=33)
+    monkeypatch.setattr(linear, "ELEMENTS", 33)
+    group, leaf = model.ranking(z.float())
     assert group.shape == (150, 3) and leaf.shape == (150, 5)
     assert torch.equal(leaf, model.scores(z.float())[:, 3:].topk(5, dim=1).indices)
     assert (leaf[:, 0] == labels[:, 1]).double().mean() > 0.6

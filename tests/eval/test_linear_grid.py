@@ -52,9 +52,10 @@ def test_the_best_on_rows_left_out_is_chosen(data: tuple[Tensor, Tensor]) -> Non
     x, y = data
     y[::7] = -1  # unknown rows neither train nor judge
     found = choose(x, y, 3, [1e-6, 0.5], [0.0, 1e3], epochs=5, batch_size=64, seed=0, left_out=0.3)
-    best = [pair for pair, accuracy in found.accuracies.items() if accuracy == max(found.accuracies.values())]
-    assert (found.lr, found.weight_decay) == min(best) and len(found.accuracies) == 4
-    assert found.accuracies[0.5, 0.0] > 60
+    chosen, accuracies = found
+    best = [pair for pair, accuracy in accuracies.items() if accuracy == max(accuracies.values())]
+    assert chosen == min(best) and len(accuracies) == 4
+    assert accuracies[0.5, 0.0] > 60
     assert found == choose(x, y, 3, [0.5, 1e-6], [1e3, 0.0], epochs=5, batch_size=64, seed=0, left_out=0.3)
     x[y < 0] = 1e9
     assert choose(x, y, 3, [1e-6, 0.5], [0.0, 1e3], epochs=5, batch_size=64, seed=0, left_out=0.3) == found

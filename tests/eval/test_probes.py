@@ -26,15 +26,13 @@ def test_the_grid_is_that_of_the_suite() -> None:
     assert STRENGTHS == pytest.approx(np.logspace(-6, 5, 45).tolist())
 
 
-@pytest.mark.parametrize(
-    ("count", "share", "expected"), [(1, None, [1, 1, 1]), (5, None, [5, 2, 5]), (None, 0.1, [3, 1, 1])]
-)
-def test_some_of_each_class_are_drawn(count: int | None, share: float | None, expected: list[int]) -> None:
+@pytest.mark.parametrize(("amount", "expected"), [(1, [1, 1, 1]), (5, [5, 2, 5]), (0.1, [3, 1, 1])])
+def test_some_of_each_class_are_drawn(amount: int | float, expected: list[int]) -> None:
     labels = torch.tensor([0] * 30 + [1] * 2 + [-1] * 9 + [2] * 9)
-    rows = some_of_each(labels, count, share, seed=0)
+    rows = some_of_each(labels, amount, seed=0)
     assert torch.bincount(labels[rows]).tolist() == expected and len(rows.unique()) == len(rows)
-    assert torch.equal(rows, some_of_each(labels, count, share, seed=0))
-    assert not torch.equal(rows, some_of_each(labels, count, share, seed=1))
+    assert torch.equal(rows, some_of_each(labels, amount, seed=0))
+    assert not torch.equal(rows, some_of_each(labels, amount, seed=1))
 
 
 def test_neighbours_are_those_of_solo_knn_and_unknown_labels_have_no_result() -> None:
@@ -55,7 +53,7 @@ def test_few_images_are_drawn_several_times_and_averaged() -> None:
     found = probe(features, "shots1", Settings(draws=3, l2=0.01), CPU)
     hits = torch.zeros(2, 50, dtype=torch.float64)
     for draw in range(3):
-        bank = train.rows(some_of_each(train.labels[:, 1], 1, None, draw))
+        bank = train.rows(some_of_each(train.labels[:, 1], 1, draw))
         model = fit_linear(bank.features, bank.labels, [2, 4], l2=0.01)
         hits += torch.stack([top[:, 0] == y for top, y in zip(model.ranking(val.features), val.labels.T, strict=True)])
     assert found.flatten().tolist() == pytest.approx((hits / 3).flatten().tolist())
@@ -66,7 +64,7 @@ def test_the_strength_is_as_good_as_the_best_of_the_whole_grid(noise: float) -> 
     bank = table(60, 3, noise)
     one = FeatureTable(bank.features, bank.labels[:, 1:])
     held = torch.zeros(60, dtype=torch.bool)
-    held[some_of_each(one.labels[:, 0], None, 0.2, 0, least=0)] = True
+    held[some_of_each(one.labels[:, 0], 0.2, 0, least=0)] = True
 
     def right(l2: float) -> float:
         model = fit_linear(one.features[~held], one.labels[~held], [4], l2=l2, max_iter=300)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from solo.eval import retrieval
 from solo.eval.retrieval import retrieve
 
 
@@ -44,11 +45,14 @@ def data() -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("max_elements", [1, 500, 5_000_000])
 @pytest.mark.parametrize("split", [False, True])
-def test_a_loop_gives_the_same(data: tuple[Tensor, Tensor], max_elements: int, split: bool) -> None:
+def test_a_loop_gives_the_same(
+    data: tuple[Tensor, Tensor], max_elements: int, split: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retrieval, "ELEMENTS", max_elements)
     z, labels = data
     is_gallery = torch.arange(70) % 3 > 0 if split else torch.ones(70, dtype=torch.bool)
     queries = (~is_gallery).nonzero()[:, 0] if split else torch.randperm(70)[:50]
-    found = retrieve(z, labels, queries=queries, is_gallery=is_gallery, top_k=(1, 4), max_elements=max_elements)
+    found = retrieve(z, labels, queries=queries, is_gallery=is_gallery, top_k=(1, 4))
     assert len(found) == 2
     for level, one in enumerate(found):
         gallery = is_gallery.nonzero()[:, 0].tolist()

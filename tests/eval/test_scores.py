@@ -9,6 +9,7 @@ import pytest
 import torch
 from sklearn.metrics import average_precision_score
 
+from solo.eval import predictions
 from solo.eval.features import Features, FeatureTable
 from solo.eval.linear import fit_linear
 from solo.eval.predictions import (
@@ -37,14 +38,15 @@ def _table(tree: Taxonomy, count: int, seed: int) -> tuple[torch.Tensor, torch.T
 
 
 @pytest.mark.parametrize("tree", [EVEN, RAGGED], ids=["even", "ragged"])
-def test_probabilities_are_judged_as_a_loop_does(tree: Taxonomy) -> None:
+def test_probabilities_are_judged_as_a_loop_does(tree: Taxonomy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(predictions, "ELEMENTS", 100)
     x, labels, leaf = _table(tree, 60, 0)
     truth = torch.cat([labels, torch.from_numpy(leaf)[:, None]], dim=1) if tree.is_ragged else labels
     counts = [*map(len, tree.names), *([tree.num_classes] if tree.is_ragged else [])]
     model = fit_linear(x, truth, counts)
     asked = leaf.copy()
     asked[:5] = -1
-    found = judge(model, x, asked, tree, max_elements=100)
+    found = judge(model, x, asked, tree)
     for row in range(60):
         parts = torch.split(model.scores(x[row : row + 1])[0].double(), counts)
         own = [[math.exp(v) / sum(map(math.exp, part.tolist())) for v in part.tolist()] for part in parts]

@@ -27,7 +27,8 @@ def views(seed=0):
 
 
 def loss_of(z, labels, policy=POLICY, beta=1.0, tau_plus=0.1, kind="himulcone", epoch=0):
-    plug = Hex(policy, 0.3, HexCfg(policy="adaptive", beta=beta, tau_plus=tau_plus), 1)
+    plug = Hex(HexCfg(policy="adaptive", beta=beta, tau_plus=tau_plus), 0.3)
+    plug.policy = policy
     pairs = Pairs.from_views(z.chunk(2), groups=labels[:, 0])
     denominator = plug.denominator(pairs, Step(epoch, 1))
     loss = hierarchical_contrastive_loss(pairs, labels.repeat(2, 1), kind, 0.3, denominator=denominator)

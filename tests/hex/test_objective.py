@@ -10,7 +10,7 @@ import torch
 
 from solo.args.schema import HexCfg
 from solo.hex import AdaptivePercentile, hex_nce
-from solo.hex.objective import Step, build_objective
+from solo.hex.objective import Hex, Step
 from solo.losses.info_nce import info_nce
 from solo.losses.pairs import Pairs
 from solo.methods.base import TrainStep
@@ -34,8 +34,8 @@ def both(loss: torch.Tensor, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tenso
     "settings", [{"quantile": 1.0}, {"quantile": 0.5, "warm_epoch": 9}], ids=["nothing", "warm-up"]
 )
 def test_an_empty_set_is_standard_to_the_last_bit(views: int, labels: bool, positives: Any, settings: Any) -> None:
-    hex_ = build_objective(HexCfg(policy="adaptive", positives=positives, **{"warm_epoch": 0, **settings}), 0.2)
-    own = build_objective(HexCfg(positives=positives), 0.2)
+    hex_ = Hex(HexCfg(policy="adaptive", positives=positives, **{"warm_epoch": 0, **settings}), 0.2)
+    own = Hex(HexCfg(positives=positives), 0.2)
     assert own.policy is None
     results = []
     for objective in (own, hex_):
@@ -86,11 +86,11 @@ def test_hex_of_summed_positives_against_loops_and_its_gradient(tau_plus: float)
 def test_a_blend_takes_views_or_pairs_and_a_loss_or_what_gives_it() -> None:
     views, ids = [torch.randn(8, 5) for _ in range(2)], torch.arange(8)
     own, moment = torch.tensor(3.0), partial(TrainStep, 0, 10, ids, ids[:, None], ids, ids)
-    blended = build_objective(HexCfg(policy="adaptive", warm_epoch=0, alpha=0.5), 0.2)
+    blended = Hex(HexCfg(policy="adaptive", warm_epoch=0, alpha=0.5), 0.2)
     first, *others = [
         blended.blend(loss, compared, moment())
         for loss in (own, lambda: own)
         for compared in (views, lambda: Pairs.from_views(views, ids, ids))
     ]
     assert first != own and others == [first] * 3
-    assert build_objective(HexCfg(), 0.2).blend(own, views, moment()) is own
+    assert Hex(HexCfg(), 0.2).blend(own, views, moment()) is own

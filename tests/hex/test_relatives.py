@@ -7,7 +7,7 @@ import torch
 
 from solo.args.schema import HexCfg
 from solo.hex import AdaptivePercentile, EveryNegative, NoNegative, Superclass, hex_nce
-from solo.hex.objective import Step, build_objective, gradient_cosine, whom_it_found
+from solo.hex.objective import Hex, Step, gradient_cosine, whom_it_found
 from solo.hex.policy import Components, FalseNegatives, Ring
 from solo.hex.relatives import EYES, Bank, Clusters, Consistent, Eye, Neighbours, Oracle, RandomSet, Shuffled, both
 from solo.hex.rows import Action, Elsewhere
@@ -94,7 +94,7 @@ def test_coarse_labels_that_pull_are_supervised_contrast_as_published():
         alike = [j for j in others if groups[j] == groups[i]]
         log_sum = torch.logsumexp(s[i, others], dim=0)
         expected = expected + sum(log_sum - s[i, p] for p in alike) / len(alike) / 10
-    objective = build_objective(HexCfg(policy="coarse"), 0.2)
+    objective = Hex(HexCfg(policy="coarse"), 0.2)
     loss = objective.replace(None, Pairs.from_ids(z, ids, groups), Step(0, 1))
     torch.testing.assert_close(loss, expected)
 
@@ -189,7 +189,7 @@ def test_the_bank_remembers_the_last_embedding_of_each_image():
 
 
 def test_relatives_of_the_bank_pull_after_the_warm_up():
-    objective = build_objective(HexCfg(policy="neighbours", drawn=1, warm_epoch=1), 0.2)
+    objective = Hex(HexCfg(policy="neighbours", drawn=1, warm_epoch=1), 0.2)
     objective.bank.table = torch.tensor([[1], [0], [3], [2]])
     z = torch.randn(8, 4, requires_grad=True)
 
@@ -197,7 +197,7 @@ def test_relatives_of_the_bank_pull_after_the_warm_up():
         ids = torch.arange(4)
 
     pairs = Pairs.from_views(z.split(4))
-    plain = build_objective(HexCfg(policy="infonce"), 0.2).replace(None, pairs, Located(0, 3))
+    plain = Hex(HexCfg(policy="infonce"), 0.2).replace(None, pairs, Located(0, 3))
     assert torch.equal(objective.replace(None, pairs, Located(0, 3)), plain)
     kept = objective.bank.rows.float()
     loss = objective.replace(None, pairs, Located(1, 3))

@@ -18,7 +18,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from solo.args.schema import HexCfg
 from solo.errors import UserError
 from solo.hex import AdaptivePercentile, FixedThreshold, Superclass, hex_nce
-from solo.hex.objective import Step, build_objective
+from solo.hex.objective import Hex, Step
 from solo.hex.policy import Constant
 from solo.hex.rows import Action
 from solo.losses import fused, info_nce
@@ -110,7 +110,7 @@ def test_on_fake_cuda_tensors_nothing_waits(policy: Any, monkeypatch: pytest.Mon
         started.append(kernel)
 
     monkeypatch.setattr(fused, "launch", launch)
-    objective = build_objective(HexCfg(policy=policy, warm_epoch=0), 0.1, fused=True)
+    objective = Hex(HexCfg(policy=policy, warm_epoch=0), 0.1, fused=True)
     with FakeTensorMode() as mode:
         z = FakeTensor(mode, torch.empty(2, 300, 128, dtype=torch.bfloat16, device="meta"), torch.device("cuda", 0))
         z.requires_grad_()

@@ -11,9 +11,9 @@ from torch import Tensor
 
 from solo import losses
 from solo.args.schema import HexCfg
-from solo.hex import AdaptivePercentile, WithNamed, hex_nce
+from solo.hex import hex_nce
 from solo.hex.catalogue import POLICIES, named
-from solo.hex.objective import Hex, Step, build_objective
+from solo.hex.objective import Hex, Step
 from solo.hex.rows import Elsewhere
 from tests.losses import hierarchical_reference, reference
 from tests.losses.reference import who_is_found
@@ -249,7 +249,7 @@ def hierarchical_case(kind: str, cumulative: bool = False) -> Case:
 
 def hex_himulcon(z: Tensor, labels: Tensor) -> Tensor:
     pairs = losses.Pairs.from_views(z.unbind(1), groups=labels[:, 0])
-    plug = Hex(WithNamed(AdaptivePercentile(0.7, warm_epoch=0)), 0.3, HexCfg(policy="adaptive"), 1.0)
+    plug = Hex(HexCfg(policy="adaptive", quantile=0.7, warm_epoch=0, named=True), 0.3)
     denominator = plug.denominator(pairs, Step(0, 1))
     labels = labels.repeat(z.shape[1], 1)
     return losses.hierarchical_contrastive_loss(pairs, labels, "himulcon", 0.3, denominator=denominator)
@@ -265,7 +265,7 @@ def queue_with_relatives(n: int) -> tuple[Tensor, ...]:
 
 def relatives(settings: HexCfg, queue: bool = False) -> Case:
     """A row of the table of policies: relatives in the batch or a queue, and where a bank has them, in that."""
-    made = build_objective(settings, 0.3)
+    made = Hex(settings, 0.3)
     assert isinstance(made, Hex)
     relative, views = settings.variant == "relative", 1 if queue else 2
 

@@ -23,7 +23,7 @@ EXEMPT = (
     "losses/",
     "backbones/from_timm.py",
     "compat/",
-    "suggest.py",
+    "errors.py",
     "args/show.py",
 )
 

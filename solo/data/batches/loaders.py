@@ -119,16 +119,20 @@ def _timed(batches: Iterator[Any], loader: Any) -> Iterator[Any]:
 
 
 def train_loader(
-    dataset: Dataset[Any], batch_size: int, num_workers: int, seed: int | None, sampler: SeededSampler | None = None
+    train_dataset: Dataset[Any],
+    batch_size: int = 64,
+    num_workers: int = 4,
+    seed: int | None = None,
+    sampler: SeededSampler | None = None,
 ) -> DataLoader[Any]:
     """Shuffled batches of exactly `batch_size`; the incomplete last one is dropped.
 
-    `seed` is of order and augmentation, `None` draws one from torch's generator; a `sampler` of the order over all
-    processes has its own. Raises a `UserError` if there are fewer samples than one batch needs.
+    Batch size and workers are per process. `seed` is of order and augmentation, `None` draws one from torch's
+    generator; a `sampler` of the order over all processes has its own. A `UserError` for too few samples for a batch.
     """
     if sampler is None:
-        sampler = seeded_sampler(len(cast(Sized, dataset)), batch_size, seed)
-    seeded = dataset if isinstance(dataset, SeededDataset) else SeededDataset(dataset)
+        sampler = seeded_sampler(len(cast(Sized, train_dataset)), batch_size, seed)
+    seeded = train_dataset if isinstance(train_dataset, SeededDataset) else SeededDataset(train_dataset)
     options = worker_options(num_workers, sampler.seed)
     return Loader(seeded, batch_size=batch_size, sampler=sampler, drop_last=True, **options)
 

@@ -1,7 +1,7 @@
 """What composes batches: chance, equally many images of each class, some of some classes, partners at every level.
 
 A rule has `count(size)`, batches of `size` images in an epoch, and `batches(size, rng)`, as many batches of image
-indexes, none of them twice; its `name` and `limit` (how many images there are for a batch) are for people.
+indexes, but for `Mixed` none twice; its `name` and `limit` (how many images there are for a batch) are for people.
 """
 
 from __future__ import annotations
@@ -139,13 +139,14 @@ class Mixed:
         self.limit = f"{len(self.labelled)} images have labels and {len(self.others)} have none; {self.rule.limit}"
 
     def parts(self, size: int) -> tuple[int, int]:
-        """Images with and without labels in a batch."""
-        labelled = min(max(1, round(self.share * size)), size - 1)
+        """Images with and without labels in a batch; P x K takes whole groups of K."""
+        step = getattr(self.rule, "per_class", 1)
+        labelled = step * min(max(1, round(self.share * size / step)), (size - 1) // step)
         return labelled, size - labelled
 
     def count(self, size: int) -> int:
         labelled, others = self.parts(size)
-        if size < 2 or len(self.others) < others or self.rule.count(labelled) == 0:
+        if not labelled or len(self.others) < others or self.rule.count(labelled) == 0:
             return 0
         return (len(self.labelled) + len(self.others)) // size
 

@@ -14,11 +14,10 @@ from solo.data.catalogue.rows import DatasetSpec as DatasetSpec
 from solo.data.catalogue.rows import layout_of as layout_of
 from solo.data.labels.trees import folder_classes, from_columns, from_paths, read_tree
 from solo.data.storage import facts
-from solo.data.storage.containers import h5_images, is_h5, read_index
+from solo.data.storage.containers import is_h5, read_index
 from solo.data.storage.containers import is_here as is_here
 from solo.data.storage.listing import WITH_COLUMNS, Listing, Wanted, list_images
-from solo.errors import UserError, some
-from solo.suggest import did_you_mean
+from solo.errors import UserError, did_you_mean, some
 from solo.taxonomy import Taxonomy
 
 IMAGENET100 = Path(__file__).parent / "dataset_subset" / "imagenet100_classes.txt"
@@ -194,7 +193,7 @@ def resolve_spec(data: Mapping[str, Any], fetch: bool = True) -> DatasetSpec:
         spec = dataclasses.replace(spec, path_column=found.path_column, taxonomy=tree, num_classes=count)
         return _sampled(spec, found.images, _repeated(found) if form == "table" else ())
     if form == "h5" and path and is_h5(Path(path).expanduser()):
-        return _sampled(spec, h5_images(Path(path)))
+        return _sampled(spec, list_images(form, path).images)
     if no_labels and spec.folders and there:
         from solo.data.storage.reading import flat_images  # and with it Pillow
 
@@ -202,8 +201,7 @@ def resolve_spec(data: Mapping[str, Any], fetch: bool = True) -> DatasetSpec:
         return _sampled(spec, [str(folder / name) for name in flat_images(folder, problems)], problems.notes())
     if not spec.folders or form != "image_folder" or no_labels:
         if taxonomy:
-            what = f"data.taxonomy={taxonomy} needs class folders"
-            raise UserError(f"{what}, and data.dataset={spec.name} is not read from any here")
+            raise UserError(f"data.taxonomy={taxonomy} needs class folders; data.dataset={spec.name} has none here")
         return spec
     if (spec.num_classes is not None and not taxonomy) or (data.get("num_classes") is not None and not there):
         return spec  # these are known, or a config is only looked at, or loaders are the user's own
@@ -222,10 +220,8 @@ def _sampled(spec: DatasetSpec, sources: Sequence[str | facts.Stored], notes: Se
     from solo.data.storage.reading import look_at  # and with it Pillow, which a look at a config has no use for
 
     chosen = facts.spread(sources)
-    sample = look_at(tuple(chosen), spec.reading, "\n".join(map(facts.identity, chosen)))
-    if spec.reading.range is None and sample.range is not None:
-        spec = dataclasses.replace(spec, reading=dataclasses.replace(spec.reading, range=sample.range))
-    return dataclasses.replace(spec, sample=sample, notes=(*notes, *sample.notes(spec.reading)))
+    side, reading, said = look_at(tuple(chosen), spec.reading, "\n".join(map(facts.identity, chosen)))
+    return dataclasses.replace(spec, side=side, reading=reading, notes=(*notes, *said))
 
 
 @functools.lru_cache(maxsize=16)
@@ -272,10 +268,7 @@ def _repeated(found: Listing) -> list[str]:
 def unseen_classes(
     spec: DatasetSpec, num_classes: int, wanted: int | Sequence[str] | None, seed: int
 ) -> dict[int, str]:
-    """The classes that `data.unseen_classes` leaves out, by index; names where the label tree has some.
-
-    `wanted` are names or indices (of digits, unless a class has that name), or how many to draw.
-    """
+    """Index and name of the classes that are left out: `wanted` are names, indices in digits, or how many to draw."""
     names = spec.taxonomy.class_names if spec.taxonomy else tuple(map(str, range(num_classes)))
     if isinstance(wanted, int):
         if wanted >= len(names):

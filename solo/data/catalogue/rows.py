@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 from solo.data.layouts.layout import Layout
-from solo.data.storage.facts import ReadingKeys, Sample
+from solo.data.storage.facts import ReadingKeys
 from solo.taxonomy import Taxonomy
 
 Stats = tuple[float, ...]
@@ -53,7 +53,7 @@ class DatasetSpec:
     reading: ReadingKeys = ReadingKeys()  # how files become images
     unknown_classes: Literal["raise", "drop", "label"] = "raise"  # label: images keep what they share with training's
     holdout: tuple[float, str | None] = (0.0, None)  # share of the training images that validate, and where these are
-    sample: Sample = Sample()  # of own training images
+    side: int = 0  # of own training images, pixels of the median shorter side; 0: nobody looked
     notes: tuple[str, ...] = ()  # what was found in own images and has to be said, a line each
     format: str = "image_folder"  # how own images are stored, `data.format`
     nested: bool = False  # whether folders in folders are the levels of the tree of own images
@@ -126,8 +126,7 @@ def _row(
     name: str, size: int, classes: Taxonomy | int | None, statistics: tuple[Stats, Stats], source: str, **more: Any
 ) -> DatasetSpec:
     """A row by its label tree or number of classes; source and layout below `solo.data`."""
-    tree = classes if isinstance(classes, Taxonomy) else None
-    count = classes.num_classes if isinstance(classes, Taxonomy) else classes
+    tree, count = (classes, classes.num_classes) if isinstance(classes, Taxonomy) else (None, classes)
     mean, std = statistics
     source = f"solo.data.sources.{source}"
     return DatasetSpec(name, source, len(mean), size, mean, std, taxonomy=tree, num_classes=count, **more)

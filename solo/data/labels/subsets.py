@@ -162,7 +162,6 @@ class KnownLabels(Dataset[tuple[Any, Any]]):
 
     def __init__(self, dataset: Pairs, known: Tensor) -> None:
         labels = level_targets(dataset)
-        assert known.shape == (len(labels), 1 if labels.ndim == 1 else labels.shape[1]), "one column a level"
         self.dataset = dataset
         self.known = known[:, 0] if labels.ndim == 1 else known
         self.labels = labels.masked_fill(~self.known, UNKNOWN)

@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from solo.errors import UserError, explained, some
-from solo.taxonomy import MOST_LEVELS, UNKNOWN, Taxonomy
+from solo.errors import UserError, explained, reason, some
+from solo.taxonomy import UNKNOWN, Taxonomy
 from solo.untrusted import parse_json, regular
 
 Names = tuple[str, ...]
@@ -31,8 +31,6 @@ def from_paths(paths: Iterable[Names], levels: Sequence[str] | None = None) -> T
     depth = max(map(len, unique), default=0)
     if depth == 0:
         raise UserError("there is no class to make a label tree of")
-    if depth > MOST_LEVELS:
-        raise UserError(f"a label tree of {depth} levels is too deep; at most {MOST_LEVELS} can be used")
     nodes, names = numbered(unique), []
     for found in nodes:
         shared = Counter(path[-1] for path in found)
@@ -93,9 +91,8 @@ def label_rows(
     `rows` are cells of `columns`, coarse first, or folders: the first is the class unless they are `nested`.
     """
     if columns is None:
-        places = folder_labels(tree)
-        if not nested:
-            places = {(name,): tree.path(leaf) for leaf, name in enumerate(tree.class_names)}
+        flat: dict[Names, Labels] = {(name,): tree.path(leaf) for leaf, name in enumerate(tree.class_names)}
+        places = folder_labels(tree) if nested else flat
         found: dict[Names, tuple[Labels, str]] = {}
         for parts in set(rows):
             end = next((end for end in range(len(parts), 0, -1) if parts[:end] in places), 0)
@@ -115,8 +112,8 @@ def from_columns(
 ) -> tuple[Taxonomy, list[Labels]]:
     """A tree from label columns, coarse first, and the labels of every row; an empty cell is unknown.
 
-    Coarse labels that are missing in a row are taken from rows with the same finer label. With `tree`, that of the
-    training data, new names are refused.
+    Coarse labels that are missing in a row are taken from rows with the same finer label. `tree` is that of the
+    training data, which has all of the names.
     """
     # parents[l][name]: the label in column l of `name` in column l + 1, and the first row that says so
     parents: list[dict[str, tuple[str, int]]] = [{} for _ in columns[1:]]
@@ -133,9 +130,6 @@ def from_columns(
     index = [{name: node for node, name in enumerate(names)} for names in tree.names]
     labels = []
     for number, row in enumerate(rows, start=1):
-        for column, name, known_names in zip(columns, row, index, strict=True):
-            if name and name not in known_names:
-                raise UserError(f"row {number}: {column} {name!r} is not among the training data's labels")
         level = max((lvl for lvl, name in enumerate(row) if name), default=-1)
         path = tree.node_path(level, index[level][row[level]]) if level >= 0 else (UNKNOWN,) * tree.num_levels
         for lvl, name in enumerate(row[: max(level, 0)]):
@@ -159,8 +153,7 @@ def _column_tree(
         names.append(tuple(sorted(found, key=int) if numbers else sorted(found)))
     for level, above in enumerate(parents):
         if orphans := [name for name in names[level + 1] if name not in above]:
-            what = f"{columns[level + 1]} {orphans[0]!r} never stands beside a label of column {columns[level]}"
-            raise UserError(f"{what}; fill that in")
+            raise UserError(f"{columns[level + 1]} {orphans[0]!r} never stands beside a {columns[level]}; fill that in")
         place = {name: index for index, name in enumerate(names[level])}
         links.append(tuple(place[above[name][0]] for name in names[level + 1]))
     return Taxonomy(tuple(columns), tuple(names), tuple(links))
@@ -219,11 +212,9 @@ def read_tree(path: str | Path, classes: Sequence[str], levels: Sequence[str] | 
         if file.suffix.lower() == ".json":
             return _from_json(parse_json(text), classes, levels)
         return _from_lines(text, file, classes, levels)
-    except UserError as error:
-        raise UserError(f"data.taxonomy={path}: {error}") from error
     except (ValueError, TypeError, KeyError, AttributeError, IndexError, RecursionError, csv.Error) as error:
-        what = "no JSON" if isinstance(error, ValueError) else "no tree"
-        raise UserError(f"data.taxonomy={path} is {what} ({error})") from error
+        what = error if isinstance(error, UserError) else f"no JSON, or no tree ({reason(error)}); correct it"
+        raise UserError(f"data.taxonomy={path}: {what}") from error
 
 
 def _from_json(data: Any, classes: Sequence[str], levels: Sequence[str] | None) -> Taxonomy:

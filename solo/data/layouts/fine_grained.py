@@ -17,12 +17,11 @@ from solo.data.layouts.layout import About, Layout, beside, images_in, lines, li
 from solo.data.storage.facts import class_folders
 from solo.untrusted import regular
 
-_MAKES_OF_TWO_WORDS = ("AM General", "Aston Martin", "Land Rover")
-
 
 def car_path(name: str) -> Names:
     """`Audi S4 Sedan 2012` -> (`Audi`, `Audi S4 Sedan 2012`)."""
-    return next((make for make in _MAKES_OF_TWO_WORDS if name.startswith(make)), name.split()[0]), name
+    two_words = ("AM General", "Aston Martin", "Land Rover")
+    return next((make for make in two_words if name.startswith(make)), name.split()[0]), name
 
 
 # scipy may end the program if such a file is damaged, so another one reads it.

@@ -61,8 +61,9 @@ class LevelTargets:
     """Target transform: leaf class -> `(levels,)` LongTensor, coarse first; -1 gives -1 at all levels."""
 
     def __init__(self, taxonomy: Taxonomy) -> None:
-        unknown = (-1,) * taxonomy.num_levels
-        self.table = torch.tensor([*taxonomy.path_table(), unknown])  # index -1 is the last row
+        self.table = torch.tensor(
+            [*taxonomy.path_table(), (UNKNOWN,) * taxonomy.num_levels]
+        )  # index -1 is the last row
 
     def __call__(self, target: int) -> torch.Tensor:
         """The path to the leaf `target`."""
@@ -150,10 +151,7 @@ class CustomDatasetWithoutLabels(ImageFiles):
 
 
 class H5Dataset(ImageFiles):
-    """Images of one HDF5 file in solo-learn's layout; classes are its groups, of which `imagenet100` takes its own.
-
-    `samples` are `(class name/image name, class index)`.
-    """
+    """An HDF5 file in solo-learn's layout: classes are its groups, `samples` (class name/image name, class index)."""
 
     def __init__(
         self, dataset: str, h5_path: str | Path, transform: Step = None, target_transform: Step = None
@@ -274,8 +272,7 @@ def load(
             images = source(spec, Request(split, folder, download, transform, target_transform))
             if spec.channels not in (1, 3) and not isinstance(images, ImageFiles):
                 what = f"data.channels={spec.channels}, but images of {spec.name} have 1 or 3"
-                own_ = "own files (data.dataset=custom): folders, tables, shards, Hugging Face data sets"
-                raise UserError(f"{what}; other numbers are read from {own_}")
+                raise UserError(f"{what}; other numbers are read from own files, data.dataset=custom")
     if isinstance(images, LabelledImages):
         images.reading = ImageReading.by(spec.reading)
     images = SkipBroken(images) if spec.on_error == "skip" else images
@@ -294,10 +291,8 @@ def from_torchvision(cls: Callable[..., Pairs], layout: str, request: Request, *
 
 def published(spec: DatasetSpec, request: Request) -> ImageFiles:
     """A data set in its authors' layout, fetched by torchvision where that is possible."""
-    layout, train = layout_of(spec), request.split != "val"
-    if layout.tree(request.root, train) is None:
-        obtain(spec, str(request.root), request.download)
-    files, targets, tree = layout.read(request.root, train)
+    obtain(spec, str(request.root), request.download)
+    files, targets, tree = layout_of(spec).read(request.root, request.split != "val")
     if spec.taxonomy not in (None, tree):
         what = f"{request.root} holds {tree.num_classes} classes, others than the {spec.num_classes} of the training"
         raise UserError(f"{what} data; data.train_path and data.val_path must belong to the same copy of the data set")

@@ -46,9 +46,8 @@ def fashion_mnist(spec: DatasetSpec, request: Request) -> ArrayDataset:
         files = find_fashion(prefix, request.root)
     if files is None:
         wanted = "the files {train,t10k}-images-idx3-ubyte[.gz] and {train,t10k}-labels-idx1-ubyte[.gz]"
-        package = f"Debian's package dataset-fashion-mnist ({DEBIAN_FASHION_MNIST})"
-        rest = f"leave it out for {package}" if request.path else f"install {package}"
-        what = f"no Fashion-MNIST in {request.path or package} ({why})"
+        what = f"no Fashion-MNIST in {request.path or DEBIAN_FASHION_MNIST} ({why})"
+        rest = f"install Debian's package dataset-fashion-mnist ({DEBIAN_FASHION_MNIST}) and leave it out"
         raise UserError(f"{what}; set data.train_path to a folder with {wanted}, or {rest}")
     return ArrayDataset(*read_fashion(*files), request.transform, request.target_transform)
 
@@ -105,10 +104,7 @@ def cifar100_part(spec: DatasetSpec, request: Request) -> Pairs:
 
 
 def cifar10c(spec: DatasetSpec, request: Request) -> Pairs:
-    """CIFAR-10-C: the training images are CIFAR-10's, the validation images are corrupted.
-
-    Its path is a folder with `labels.npy` and a file per corruption, or one of these files.
-    """
+    """CIFAR-10-C, a folder or one file of it; the training images are CIFAR-10's, the validation images corrupted."""
     if request.split != "val":
         return cifar(spec, request)
     path = request.root
@@ -121,18 +117,12 @@ def cifar10c(spec: DatasetSpec, request: Request) -> Pairs:
     return _arrays(images, np.tile(_load(labels), len(files)), request)
 
 
-class _STL10(tv.STL10):  # type: ignore[misc]
-    """torchvision's, with `targets` like all the others."""
-
-    @property
-    def targets(self) -> list[int]:
-        return cast("list[int]", self.labels.tolist())
-
-
 def stl10(spec: DatasetSpec, request: Request) -> Pairs:
     """STL-10 by torchvision; pretraining adds the 100,000 unlabelled images."""
     split = {"pretrain": "train+unlabeled", "train": "train", "val": "test"}[request.split]
-    return from_torchvision(_STL10, "stl10_binary", request, split=split)
+    data: Any = from_torchvision(tv.STL10, "stl10_binary", request, split=split)
+    data.targets = data.labels.tolist()  # as all the others have them
+    return cast(Pairs, data)
 
 
 def mnist(spec: DatasetSpec, request: Request) -> ArrayDataset:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from solo.data.storage.facts import Problems, Stored, is_image_name
-from solo.errors import BrokenImageError, UserError, explained, reason
+from solo.errors import BrokenImageError, UserError, explained, reason, some
 from solo.files import write_text
 from solo.untrusted import parse_json
 
@@ -33,7 +33,6 @@ _OF_NAMES = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, b"L", b"
 _OF_PYTHON = (EOFError, ValueError, RuntimeError, OverflowError)
 _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, *_OF_PYTHON)
 
-Index = dict[str, list[str]]
 ShardSample = dict[str, Stored]  # what has one key, by extension: `.jpg`, `.cls`
 
 
@@ -174,7 +173,7 @@ def open_h5(path: Path, mode: str = "r") -> Any:
         return h5py.File(path, mode)
 
 
-def read_index(path: Path) -> Index:
+def read_index(path: Path) -> dict[str, list[str]]:
     """Class -> names of its images, both sorted. It is kept beside the file: listing a million names takes a minute."""
     cache, state = path.with_name(path.name + ".index.json"), list[int]()
     with suppress(OSError, ValueError, KeyError, TypeError):  # there is none yet, or a damaged one
@@ -189,7 +188,7 @@ def read_index(path: Path) -> Index:
     return index
 
 
-def _h5_names(path: Path) -> Index:
+def _h5_names(path: Path) -> dict[str, list[str]]:
     def text(name: str | bytes) -> str:
         """A name, as Python holds names of files that are no UTF-8."""
         return name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")
@@ -241,12 +240,6 @@ class H5File:
         return {"path": self.path, "_handle": None, "_owner": -1}
 
 
-def h5_images(path: Path) -> list[Stored]:
-    """All images of a file, class by class."""
-    file = H5File(path.expanduser())
-    return [file.image(f"{name}/{image}") for name, images in read_index(file.path).items() for image in images]
-
-
 @functools.lru_cache(maxsize=8)
 def read_hub(path: str, train: bool = True) -> Any:
     """A split of a data set: `train`, else `validation`, or `test` where there is none; of `NAME:SPLIT` that one."""
@@ -265,21 +258,13 @@ def read_hub(path: str, train: bool = True) -> Any:
     wanted = [split] if split else ["train"] if train else ["validation", "valid", "val", "test"]
     found = [name for name in wanted if name in data]
     if not found:
-        advice = f"add one of {', '.join(map(str, data))}: NAME:SPLIT"
-        raise UserError(f"{path} has no split {' or '.join(wanted)}; {advice}")
+        raise UserError(f"{path} has no split {' or '.join(wanted)}; add one of {some(data, 20)}: NAME:SPLIT")
     return data[found[0]]
 
 
 def is_here(path: str) -> bool:
     """Whether a data set of the hub can be read without a network: a folder, or loaded by this process already."""
     return Path(path.partition(":")[0]).expanduser().is_dir() or path in _LOADED
-
-
-def hub_bytes(data: Any, row: int) -> bytes:
-    """The bytes of the image file in the only column of a data set; none where the row has no image."""
-    (cell,) = data[row].values()
-    bytes_, path = ((cell or {}).get(key) for key in ("bytes", "path"))
-    return bytes_ or (Path(path).read_bytes() if path and os.path.isfile(path) else b"")
 
 
 @contextmanager
@@ -348,6 +333,5 @@ def _require_inside(source: Path, name: str, folder: Path) -> Path:
     root = os.path.realpath(folder)
     place = os.path.realpath(os.path.join(root, name.replace("\\", "/")))
     if place != root and not place.startswith(root + os.sep):
-        what = f"{name!r} would be written outside of {folder}"
-        raise UserError(f"{source}: {what}; the archive is not what it should be, fetch it again")
+        raise UserError(f"{source}: {name!r} would be written outside of {folder}; fetch the archive again")
     return Path(place)

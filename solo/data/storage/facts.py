@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from solo.errors import UserError, printable
+from solo.errors import UserError, printable, some
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -65,8 +65,9 @@ def training_folder(path: str | None) -> Path:
 
 def class_folders(path: str | os.PathLike[str]) -> list[str]:
     """Names of the folders in `path`, sorted: the classes of an image folder. Hidden and system folders are none."""
-    with os.scandir(path) as entries:
-        return sorted(entry.name for entry in entries if _is_folder(entry) and not is_ignored(entry.name))
+    with os.scandir(path) as entries:  # `is_dir` fails at a link to itself
+        folders = [one.name for one in entries if (os.path.isdir(one.path) if one.is_symlink() else one.is_dir())]
+    return sorted(name for name in folders if not is_ignored(name))
 
 
 def of_split(folder: Path, train: bool) -> Path:
@@ -102,9 +103,8 @@ class Problems:
     def notes(self) -> list[str]:
         """A line on what is left out, if anything is."""
         known = sorted(self.left_out.items(), key=lambda item: (-item[1], item[0]))
-        kinds = ", ".join(f"{kind} ({count:,})" for kind, count in known[:8])
-        more = f" and {len(known) - 8} more kinds" if len(known) > 8 else ""
-        return [f"left out, for they are no images: {kinds}{more}"] if kinds else []
+        kinds = some([f"{kind} ({count:,})" for kind, count in known], 8)
+        return [f"left out, for they are no images: {kinds}"] if kinds else []
 
 
 def image_folders(root: str | Path, problems: Problems) -> Iterator[tuple[Parts, list[str]]]:
@@ -142,14 +142,7 @@ def image_folders(root: str | Path, problems: Problems) -> Iterator[tuple[Parts,
             yield Path(place).relative_to(root).parts, sorted(images)
 
 
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:  # a link to itself
-        return False
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be millions
 class Stored:
     """An encoded image file without a path of its own: in a tar file, an HDF5 file, a Hugging Face data set."""
 
@@ -209,28 +202,3 @@ class ReadingKeys:
 def spread(items: Sequence[Item]) -> list[Item]:
     """At most `LOOKED_AT` of them, the same ones each time, from everywhere."""
     return list(items[:: max(1, math.ceil(len(items) / LOOKED_AT))])
-
-
-@dataclass(frozen=True)
-class Sample:
-    """Some images of a training set."""
-
-    count: int = 0  # how many could be looked at
-    side: int = 0  # pixels of the median shorter side; 0 of no image
-    turned: int = 0  # how many have an EXIF orientation
-    transparent: int = 0  # how many have transparency
-    deep: int = 0  # how many have more than 8 bits a value
-    range: tuple[float, float] | None = None  # black and white of the deep ones; None: those of their type
-
-    def notes(self, reading: ReadingKeys) -> list[str]:
-        """What differs from pictures that need no decision, a line each, where they are read like this."""
-        of, lines = f"of a sample of {self.count:,} images", []
-        if self.deep and reading.range is not None:
-            what = "{:g} is black and {:,.15g} white".format(*reading.range)
-            lines.append(f"images with more than 8 bits a value: {what} (data.range)")
-        if self.turned and reading.exif:
-            lines.append(f"{self.turned:,} {of} are turned as their EXIF says; data.exif=false takes them as stored")
-        if self.transparent and reading.channels in (1, 3):
-            behind = f"data.background={[*reading.background]}"
-            lines.append(f"{self.transparent:,} {of} are transparent; behind them is {behind}")
-        return lines

@@ -4,15 +4,15 @@ import csv
 import functools
 import json
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from solo.data.storage.containers import as_text, columns_of, h5_images, hub_bytes, label_table, read_hub, read_shards
+from solo.data.storage import containers
+from solo.data.storage.containers import as_text, columns_of
 from solo.data.storage.facts import Parts, Problems, Stored, image_folders, is_image_name
-from solo.errors import UserError, explained, reason, some
-from solo.suggest import did_you_mean
+from solo.errors import UserError, did_you_mean, explained, some
 from solo.untrusted import parse_json
 
 Table = dict[str, list[str]]
@@ -41,10 +41,9 @@ class Wanted:
 
 def list_images(form: str, path: str | Path | None, wanted: Wanted | None = None) -> Listing:
     """The images of `data.format=form`, at least one; a folder's stand in their own order of folders and names."""
-    reader, what = READERS[form]
     if not path:
-        raise UserError(f"data.train_path is not set; give {what}")
-    return reader(Path(path), wanted or Wanted())
+        raise UserError(f"data.train_path is not set; give the file, folder or name for data.format={form}")
+    return READERS[form](Path(path), wanted or Wanted())
 
 
 def _folder(root: Path, wanted: Wanted) -> Listing:
@@ -65,8 +64,8 @@ def _table(path: Path, wanted: Wanted) -> Listing:
 
 def _shards(path: Path, wanted: Wanted) -> Listing:
     problems = Problems(wanted.skip)
-    samples = list(read_shards(path, problems).values())
-    table = label_table(samples) if wanted.label_columns != [] else {}
+    samples = list(containers.read_shards(path, problems).values())
+    table = containers.label_table(samples) if wanted.label_columns != [] else {}
     likely = ["cls"] if "cls" in table else list(table)
     columns = _labels(table, wanted.label_columns, likely, path)
     # The first of several images is the one.
@@ -76,7 +75,7 @@ def _shards(path: Path, wanted: Wanted) -> Listing:
 
 def _hub(path: Path, wanted: Wanted) -> Listing:
     name = str(path)
-    data = read_hub(name, wanted.train)
+    data = containers.read_hub(name, wanted.train)
     kinds = {column: type(feature).__name__ for column, feature in data.features.items()}
     pictures = [column for column, kind in kinds.items() if kind == "Image"]
     column = wanted.path_column or next(iter(pictures), None)
@@ -89,7 +88,7 @@ def _hub(path: Path, wanted: Wanted) -> Listing:
     encoded = data.cast_column(column, type(data.features[column])(decode=False)).select_columns([column])
     images = [
         # By its fingerprint the package knows data that are the same.
-        Stored(f"{name}#{row}", None, f"{encoded._fingerprint} {row}", functools.partial(hub_bytes, encoded, row))
+        Stored(f"{name}#{row}", None, f"{encoded._fingerprint} {row}", functools.partial(_hub_bytes, encoded, row))
         for row in range(len(encoded))
     ]
     return Listing(images, _rows(table, columns, len(images)), tuple(columns), column)
@@ -103,20 +102,21 @@ def _hub_labels(data: Any, column: str) -> list[str]:
     return [json.dumps(cell) if isinstance(cell, (list, dict)) else as_text(cell) for cell in cells]
 
 
+def _hub_bytes(data: Any, row: int) -> bytes:
+    """The bytes of the image file in the only column of a data set; none where the row has no image."""
+    (cell,) = data[row].values()
+    bytes_, path = ((cell or {}).get(key) for key in ("bytes", "path"))
+    return bytes_ or (Path(path).read_bytes() if path and os.path.isfile(path) else b"")
+
+
 def _h5(path: Path, wanted: Wanted) -> Listing:
-    images = h5_images(path)
-    return Listing([*images], [(image.part.partition("/")[0],) for image in images])
+    file = containers.H5File(path.expanduser())
+    found = [(name, image) for name, images in containers.read_index(file.path).items() for image in images]
+    return Listing([file.image(f"{name}/{image}") for name, image in found], [(name,) for name, _ in found])
 
 
-READERS: dict[str, tuple[Callable[[Path, Wanted], Listing], str]] = {
-    "image_folder": (_folder, "the folder that holds the images"),
-    "table": (_table, "the table with the paths and labels of the images"),
-    "webdataset": (_shards, "a tar file, a folder of them, or name-{000..099}.tar"),
-    "hf": (_hub, "the name of a data set on the hub, or a folder"),
-    "h5": (_h5, "the HDF5 file"),
-}
-# What holds images and columns of labels.
-WITH_COLUMNS = ("table", "webdataset", "hf")
+READERS = {"image_folder": _folder, "table": _table, "webdataset": _shards, "hf": _hub, "h5": _h5}
+WITH_COLUMNS = ("table", "webdataset", "hf")  # what holds images and columns of labels
 
 
 def read_table(path: str | Path) -> Table:
@@ -134,13 +134,9 @@ def _read_table(file: Path, size: int, changed_ns: int) -> Table:
     kind = file.suffix.lower()
     if kind not in _TABLES:
         raise UserError(f"the table {file} is of no known kind; its name must end in {', '.join(_TABLES)}")
-    try:
+    kinds = (ValueError, OSError, csv.Error, TypeError, AttributeError)
+    with explained(f"the table {file} can't be read as {kind[1:]}", "correct it, or write it as UTF-8", *kinds):
         table = _TABLES[kind](file)
-    except UserError:
-        raise
-    except (ValueError, OSError, csv.Error, TypeError, AttributeError) as error:
-        remedy = "; write it as UTF-8" if isinstance(error, UnicodeDecodeError) else ""
-        raise UserError(f"the table {file} can't be read as {kind[1:]} ({reason(error)}){remedy}") from error
     if not table or not next(iter(table.values())):
         raise UserError(f"the table {file} has no rows")
     return table

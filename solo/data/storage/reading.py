@@ -5,13 +5,13 @@ Pillow holds one or three channels. An image of n, the bands of a satellite, is 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 import os
-import stat
 import warnings
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -22,8 +22,9 @@ import numpy as np
 from PIL import ExifTags, Image, ImageSequence, UnidentifiedImageError
 from PIL.Image import Transpose
 
-from solo.data.storage.facts import Problems, ReadingKeys, Sample, Stored, is_ignored, is_image_name
+from solo.data.storage.facts import Problems, ReadingKeys, Stored, is_ignored, is_image_name
 from solo.errors import BrokenImageError, printable, reason
+from solo.untrusted import regular
 
 File = str | Path | BytesIO | Stored
 Values = np.ndarray[Any, Any]
@@ -160,23 +161,31 @@ class ImageReading(ReadingKeys):
 
 
 @functools.lru_cache(maxsize=16)
-def look_at(sources: tuple[str | Stored, ...], keys: ReadingKeys, state: str) -> Sample:
-    """The heads of some files, and the values of those with more than 8 bits; `state` changes with the files."""
-    reading = ImageReading.by(keys)
-    heads: list[Head] = []
-    ends: list[tuple[float, float, bool]] = []
+def look_at(
+    sources: tuple[str | Stored, ...], keys: ReadingKeys, state: str
+) -> tuple[int, ReadingKeys, tuple[str, ...]]:
+    """Of a sample: pixels of the median shorter side (0 of no image), the keys with black and white, what to say.
+
+    Only heads are read, and the values of those with more than 8 bits; `state` changes with the files.
+    """
+    reading, heads, ends = ImageReading.by(keys), list[Head](), list[tuple[float, float, bool]]()
     for source in sources:
-        try:
-            head = reading.head(source)
-            heads.append(head)
-            if head.deep:
+        with suppress(BrokenImageError):  # named by whoever needs it
+            heads.append(reading.head(source))
+            if heads[-1].deep:
                 values = reading._stored(source)
                 ends.append((float(values.min()), float(values.max()), values.dtype.kind == "f"))
-        except BrokenImageError:  # named by whoever needs it
-            continue
-    side = round(median(min(head.size) for head in heads)) if heads else 0
+    keys = keys if keys.range is not None else dataclasses.replace(keys, range=_range(ends))
+    of, notes = f"of a sample of {len(heads):,} images", []
     turned, transparent, deep = (sum(getattr(h, name) for h in heads) for name in ("turned", "transparent", "deep"))
-    return Sample(len(heads), side, turned, transparent, deep, _range(ends))
+    if deep and keys.range is not None:
+        what = "{:g} is black and {:,.15g} white".format(*keys.range)
+        notes.append(f"images with more than 8 bits a value: {what} (data.range)")
+    if turned and keys.exif:
+        notes.append(f"{turned:,} {of} are turned as their EXIF says; data.exif=false takes them as stored")
+    if transparent and keys.channels in (1, 3):
+        notes.append(f"{transparent:,} {of} are transparent; behind them is data.background={[*keys.background]}")
+    return round(median(min(head.size) for head in heads)) if heads else 0, keys, tuple(notes)
 
 
 def _range(ends: Sequence[tuple[float, float, bool]]) -> tuple[float, float] | None:
@@ -196,18 +205,17 @@ def _range(ends: Sequence[tuple[float, float, bool]]) -> tuple[float, float] | N
 def flat_images(folder: Path, problems: Problems | None = None) -> list[str]:
     """Sorted names of the images directly in a folder, by their suffix or first bytes; `problems` is told of others."""
     found, problems = [], problems or Problems()
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            try:
-                if not os.path.isfile(entry.path):
-                    problems.leave_out(entry.name, "folders, pipes and dead links")
-                elif is_ignored(entry.name):
-                    problems.leave_out(entry.name)
-                elif is_image_name(entry.name) or ImageReading().head(entry.path):
-                    found.append(entry.name)
-            except BrokenImageError:
-                problems.leave_out(entry.name)
-    return sorted(found)
+    for name in sorted(os.listdir(folder)):
+        try:
+            if not os.path.isfile(folder / name):
+                problems.leave_out(name, "folders, pipes and dead links")
+            elif is_ignored(name):
+                problems.leave_out(name)
+            elif is_image_name(name) or ImageReading().head(folder / name):
+                found.append(name)
+        except BrokenImageError:
+            problems.leave_out(name)
+    return found
 
 
 def as_picture(image: Any) -> Image.Image:
@@ -226,11 +234,7 @@ def _opened(source: File, name: str | None = None) -> Iterator[BinaryIO]:
         if not isinstance(source, (str, Path)):
             yield BytesIO(source.getvalue() if isinstance(source, BytesIO) else source.read())
             return
-        # Pipes wait for ever for someone who writes, and devices never end.
-        state = os.stat(source)
-        if not stat.S_ISREG(state.st_mode):
-            raise ValueError("it is a folder, pipe, socket or device")
-        if state.st_size == 0:
+        if regular(Path(source)).stat().st_size == 0:  # a pipe waits for ever for someone who writes
             raise ValueError("it is empty (0 bytes)")
         with open(source, "rb") as file:
             yield file

@@ -32,6 +32,7 @@ _COLUMNS = 37
 # Values of the images that are changed at once; more of them leave the processor's cache.
 CHUNK = 2**18
 VIEW = 1  # which view of an image may be that of a relative, 0-based
+Statistics = tuple[list[float], list[float]]  # mean and std of each channel, of images in [0, 1]
 _SHOWN = 2**20  # stream of random numbers, beyond those of the views
 
 
@@ -73,15 +74,8 @@ class Plan(NamedTuple):
 class EntryViews:
     """The views of one entry of `augmentations`, of each image; `streams` are their numbers among all of a sample."""
 
-    def __init__(
-        self,
-        cfg: DictConfig,
-        mean: Sequence[float],
-        std: Sequence[float],
-        streams: Sequence[int],
-        resample: ops.Resample = "bicubic",
-    ) -> None:
-        self.cfg, self.channels, self.resample = cfg, (mean, std), resample
+    def __init__(self, cfg: DictConfig, statistics: Statistics, streams: Sequence[int], resample: ops.Resample) -> None:
+        self.cfg, self.statistics, self.resample = cfg, statistics, resample
         self.size, self.streams = int(cfg.crop_size), list(streams)
         self.scale: tuple[float, float] | None = None
         if setting(cfg, "rrc.enabled"):
@@ -93,8 +87,8 @@ class EntryViews:
         self.low = torch.maximum(neutral - strengths, neutral - 1)
         self.high = neutral + strengths
         # Saturation and hue change nothing in grey images.
-        self.active = [i for i in range(4 if len(mean) == 3 else 2) if strengths[i]]
-        self.mean, self.std = (torch.tensor(list(values))[:, None, None] * ops.WHITE for values in (mean, std))
+        self.active = [i for i in range(4 if len(statistics[0]) == 3 else 2) if strengths[i]]
+        self.mean, self.std = (torch.tensor(values)[:, None, None] * ops.WHITE for values in statistics)
         self.used = (self.probs[1:5] > 0).tolist()
         self._last = (-self.mean / self.std).flatten(), 1 / self.std.flatten()
         self._buffers = Buffers()
@@ -179,18 +173,18 @@ class BatchAugment:
     ) -> None:
         cfgs = [entry if OmegaConf.is_config(entry) else OmegaConf.create(dict(entry)) for entry in entries]
         self.as_grey = any(bool(setting(cfg, "grayscale.channels")) for cfg in cfgs)
-        mean, std = channel_statistics(mean, std, 3 if self.as_grey else channels)
-        self.channels = len(mean)
+        statistics = channel_statistics(mean, std, 3 if self.as_grey else channels)
+        self.channels = len(statistics[0])
         ends = itertools.accumulate(int(cfg.num_crops) for cfg in cfgs)
         streams = [range(end - int(cfg.num_crops), end) for cfg, end in zip(cfgs, ends, strict=True)]
-        self.entries = [EntryViews(cfg, mean, std, own, resample) for cfg, own in zip(cfgs, streams, strict=True)]
+        self.entries = [EntryViews(cfg, statistics, own, resample) for cfg, own in zip(cfgs, streams, strict=True)]
         self.size = max(entry.size for entry in self.entries)
 
     def only(self, which: Callable[[int], bool]) -> BatchAugment:
         """What makes some of the views, the same as all together, by their numbers."""
         part = copy.copy(self)
         entries = [(entry, [stream for stream in entry.streams if which(stream)]) for entry in self.entries]
-        part.entries = [EntryViews(e.cfg, *e.channels, own, e.resample) for e, own in entries if own]
+        part.entries = [EntryViews(e.cfg, e.statistics, own, e.resample) for e, own in entries if own]
         return part
 
     def __repr__(self) -> str:
@@ -243,9 +237,7 @@ def setting(cfg: Any, key: str) -> Any:
     return OmegaConf.select(cfg, key) or 0
 
 
-def channel_statistics(
-    mean: Sequence[float], std: Sequence[float], channels: int | None
-) -> tuple[list[float], list[float]]:
+def channel_statistics(mean: Sequence[float], std: Sequence[float], channels: int | None) -> Statistics:
     """Mean and std of `channels` channels, of images in [0, 1]; one value is for all. A `UserError` for wrong ones."""
     for name, text in wrong_statistics(mean, std).items():
         raise UserError(f"{name}{text}")

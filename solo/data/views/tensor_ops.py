@@ -213,8 +213,8 @@ def crop_boxes(
 ) -> Tensor:
     """Boxes of random area and aspect ratio, int64 `(B, 4)`: left, top, width, height, as torchvision draws them.
 
-    Of `uniforms` (B, 22) in [0, 1), twenty are ten tries for area and ratio, then comes the place; `height` and `width`
-    (B,) are the images'. After ten misses it is the largest allowed central box.
+    Of `uniforms` (B, 22) in [0, 1), twenty are ten tries for area and ratio, two the place; `height` and `width` (B,)
+    are the images'. After ten misses it is the largest allowed central box.
     """
     low, high = math.log(ratio[0]), math.log(ratio[1])
     tall, wide = height[:, None].double(), width[:, None].double()

@@ -5,8 +5,8 @@ import pytest
 from solo.args.fields import walk
 from solo.args.schema import PretrainCfg
 from solo.data.catalogue.registry import DATASETS
+from solo.errors import closest
 from solo.methods.catalogue import CATALOGUE
-from solo.suggest import closest
 
 KEYS = [name for name, _ in walk(PretrainCfg)]
 TYPES = ["standard", "HEX_fixed", "HEX_adaptive", "superclass", "HCL", "DCL", "InfoNCE"]
