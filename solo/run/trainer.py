@@ -125,8 +125,7 @@ def list_skipped(loaders: Sequence[DataLoader[Any] | BatchLoader | None], folder
 def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: LightningModule) -> Run:
     """Build the Trainer, with the run's folder in `checkpoint.dir/kind`; the model learns what is decided."""
     hush(workers=cfg.data.workers > 0)
-    kind = file_name(kind)
-    root = Path(cfg.checkpoint.dir).expanduser() / kind
+    root = Path(cfg.checkpoint.dir).expanduser() / file_name(kind)
     resume, wandb_id, stored = find_resume(cfg, root)
     before = resume.parent if resume else None
     device = machine.compute_device(cfg)
@@ -138,8 +137,7 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: Lightn
     events = cfg.tensorboard.enabled and importlib.util.find_spec("tensorboard") is not None
     if cfg.tensorboard.enabled and not events:
         say("TensorBoard isn't installed (pip install tensorboard); metrics.csv holds the same numbers")
-    history = before / "metrics.csv" if before else None
-    recorder = Recorder(cfg, directory, meter, facts, history, tensorboard=events)
+    recorder = Recorder(cfg, directory, meter, facts, before and before / "metrics.csv", tensorboard=events)
     order, data = ResumeOrder(), SameData(directory, before, cfg.resume_allow)
     callbacks: list[Callback] = [order, data, meter, *watching, machine.Starving(meter, cfg.data.workers)]
     if cfg.progress != "off":
@@ -152,7 +150,7 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: Lightn
     if isinstance(cfg, PretrainCfg) and cfg.data.resolution_schedule:
         callbacks.append(ResolutionSchedule(cfg.data.resolution_schedule, side_of_patch(model.backbone)))
     if isinstance(cfg, PretrainCfg) and cfg.auto_umap.enabled:
-        pictures, how = Path(cfg.auto_umap.dir).expanduser() / kind, cfg.auto_umap
+        pictures, how = Path(cfg.auto_umap.dir).expanduser() / root.name, cfg.auto_umap
         drawn: dict[str, Any] = {"keep_previous": True, "embedding": how.embedding, "run": directory}
         callbacks.append(AutoUMAP(file_name(str(cfg.name)), pictures, how.frequency, **drawn))
     callbacks += [*([StepProfile(directory)] if cfg.performance.profile else []), recorder]
