@@ -36,7 +36,7 @@ def forbid(paths: Iterable[str]) -> None:
 def load(path: str, key: str, makes: str = "") -> Any:
     """What an import path leads to; its module may lie in the working directory. `key` is the setting that names it.
 
-    With `makes` it has to be a function or class that returns that. Raises a `UserError`: it isn't, nobody permitted it,
+    With `makes` it must be a function or class that returns that. Raises a `UserError`: it isn't, nobody permitted it,
     the module or the name is missing, or the module can't be imported.
     """
     module, _, name = path.partition(":")
