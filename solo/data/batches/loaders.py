@@ -130,7 +130,8 @@ def train_loader(
     Batch size and workers are per process. `seed` is of order and augmentation, `None` draws one from torch's
     generator; a `sampler` of the order over all processes has its own. A `UserError` for too few samples for a batch.
     """
-    sampler = sampler or seeded_sampler(len(cast(Sized, train_dataset)), batch_size, seed)
+    if sampler is None:
+        sampler = seeded_sampler(len(cast(Sized, train_dataset)), batch_size, seed)
     seeded = train_dataset if isinstance(train_dataset, SeededDataset) else SeededDataset(train_dataset)
     options = worker_options(num_workers, sampler.seed)
     return Loader(seeded, batch_size=batch_size, sampler=sampler, drop_last=True, **options)
@@ -178,7 +179,7 @@ class BatchLoader:
     ) -> None:
         self.dataset, self.batch_size, self.num_workers = images, batch_size, num_workers
         self.waited = 0.0
-        self.sampler = sampler or seeded_sampler(len(images), batch_size, seed)
+        self.sampler = seeded_sampler(len(images), batch_size, seed) if sampler is None else sampler
         self.device = device or torch.device("cpu")
         self._makers: list[BatchAugment] = [maker]
         if shown is not None:
