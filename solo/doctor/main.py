@@ -125,7 +125,9 @@ def main(words: Sequence[str]) -> int:
 
     found = guarantees(say, cases, columns, keep)
     heads = [column.name for column in columns]
-    rows = [(case.method, case.type, *(_mark(found[case, name]) for name in heads)) for case in cases]
+    rows: list[list[str | Text]] = [[case.method, case.type] for case in cases]
+    for case, row in zip(cases, rows, strict=True):
+        row += [_mark(found[case, name]) for name in heads]
     screen.print(grid("guarantees", ("method", "type", *heads), rows))
     failed = [f"{name}, {case}: {outcome.detail}" for (case, name), outcome in found.items() if not outcome.ok]
     for line in failed:
