@@ -193,7 +193,7 @@ def embedding_std(features: Tensor) -> float:
 def mean_std(z: Tensor, everyone: bool = False) -> Tensor:
     """Spread of unit projections (V, B, D), `train_z_std`: 1 / sqrt(D) on the whole sphere, 0 where they collapse.
 
-    The standard deviation over the batch of all processes, averaged over features and views; with `everyone` z has it.
+    Standard deviation over the batch of all processes, averaged over features and views; `everyone`: z is all of it.
     """
     z = F.normalize(at_least_float32(z), dim=-1)
     mean, number = z.mean(dim=1, keepdim=True), 1 if everyone else distributed.world_size()
@@ -320,8 +320,8 @@ def vital_signs(features: Tensor) -> dict[str, float]:
 def geometry(views: list[Tensor], groups: Tensor | None = None, quantile: float = 0.99) -> dict[str, float]:
     """How rows (N, D) of one or two views lie to each other, with pairs of up to 1,024 anchors and all rows.
 
-    `alignment` and (up to a width of 2,048) `lidar` need two views. Of the `selection` by the quantile, `groups` (N,)
-    being coarse labels, -1 for unknown, `superclass_share` is the precision.
+    `uniformity`, of two views `alignment` and (up to a width of 2,048) `lidar`; of the `selection` by this quantile
+    `threshold`, `selected` and, where coarse labels (N,), -1 for unknown, are given, its precision: `superclass_share`.
     """
     first = views[0]
     found = {"uniformity": uniformity(first, max_anchors=ANCHORS)}
@@ -339,7 +339,7 @@ def geometry(views: list[Tensor], groups: Tensor | None = None, quantile: float 
 def neighbours_agree(features: Tensor, labels: Tensor, k: int = 20, temperature: float = 0.07) -> list[float]:
     """Top-1 accuracy in percent of kNN at each label level, among rows (N, D) themselves, each without itself.
 
-    Labels are (N, L), coarse first, -1 for unknown: such rows neither vote nor count. Over up to 1,024 rows.
+    Labels are (N, L), coarse first; unknown ones, -1, don't vote or count. Of up to 1,024 rows; NaN without labels.
     """
     rows = draw(len(features), ANCHORS).to(features.device)
     similarity, near = nearest_others(features, min(k, len(features) - 1), queries=rows)

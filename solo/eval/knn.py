@@ -205,8 +205,8 @@ class WeightedKNNClassifier(Metric):
     Train rows without a class (-1 at the finest level) are no neighbours. Each process searches its own train rows, so
     that these are in memory once; only the test rows and the nearest neighbours travel. The name is solo-learn's.
 
-    `k` neighbours vote, of fewer train rows all, by the `distance_fx` `cosine`, with the weights exp(cos / T), or
-    `euclidean`, with 1 / (distance + epsilon); `max_distance_matrix_size` bounds the similarities held at once.
+    `k` neighbours vote, or all train rows if they are fewer, with the weights exp(cos / T) where `distance_fx` is
+    `cosine`, 1 / (distance + epsilon) where it is `euclidean`; `max_distance_matrix_size` bounds what is held at once.
     """
 
     full_state_update = False

@@ -60,13 +60,10 @@ def parts(features: Features) -> Iterator[tuple[str, Features]]:
     """All rows, and those of seen and of unseen classes."""
     yield "all", features
     names = features.tree.class_names if features.tree else features.class_names(len(features.levels) - 1)
-    unseen = torch.tensor([name in features.unseen for name in names] + [False])  # the last: of -1
     for which in ("seen", "unseen") if features.unseen else ():
-        rows = []
-        for table in (features.val, features.val if features.train is None else features.train):
-            classes = _with_classes(features, table).labels[:, -1]
-            rows.append((unseen[classes] == (which == "unseen")) & (classes >= 0))
-        val, train = rows
+        wanted = torch.tensor([(name in features.unseen) == (which == "unseen") for name in names] + [False])
+        tables = (features.val, features.train or features.val)
+        val, train = (wanted[_with_classes(features, table).labels[:, -1]] for table in tables)  # -1 takes the last
         if int(val.sum()) < 2:  # one image has nothing to be compared with
             continue
         bank = features.train.rows(train) if features.train is not None and train.any() else None
