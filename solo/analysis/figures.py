@@ -68,7 +68,6 @@ def _ratio(numbers: Numbers) -> float:
 
 
 def _tree_over_time(analysis: Analysis, trend: Callable[..., fig.Plot]) -> list[fig.Plot]:
-    """Agreement of the emergent tree with the labels, and its drift."""
     space = analysis.spaces[0]
     panels = [
         trend("Agreement with the labels", "cophenetic correlation", space, "agreement.cophenetic"),
