@@ -128,10 +128,9 @@ class HEXLoss(nn.Module):
         self.temperature, self.beta, self.tau_plus, self.variant = temperature, beta, tau_plus, variant
         self.policy = AdaptivePercentile() if policy is None else policy
         if not (temperature > 0 and 0 <= tau_plus < 1 and beta >= 0 and hasattr(self.policy, "selector")):
-            raise UserError(
-                f"temperature={temperature}, beta={beta}, tau_plus={tau_plus}, policy={policy!r}: give a temperature "
-                "above 0, beta from 0, tau_plus in [0, 1), and a policy such as AdaptivePercentile()"
-            )
+            cure = "a temperature above 0, beta from 0, tau_plus in [0, 1), and a policy such as AdaptivePercentile()"
+            got = f"temperature={temperature}, beta={beta}, tau_plus={tau_plus}, policy={policy!r}"
+            raise UserError(f"{got}: give {cure}")
         self.gather_distributed, self.fused = gather_distributed, fused
         self.stats: Stats = {}
 
@@ -168,17 +167,15 @@ class HexDenominator:
         self, similarity: Tensor, x: Tensor, rows: Rows, self_columns: Tensor, levels: LabelLevels
     ) -> RowSoftmax:
         leaf = levels.anchors[rows, None, -1] == levels.keys[:, -1]
-        chosen = self.selector(similarity, rows)  # type: ignore[arg-type]  # indices of anchors work as slices do
-        hierarchy = chosen & ~leaf
+        # Indices of anchors work as slices do.
+        hierarchy = self.selector(similarity, rows) & ~leaf  # type: ignore[arg-type]
         other = torch.ones_like(leaf).scatter_(1, self_columns[:, None], False)
         softmax = _HexSoftmax(x, leaf & other, hierarchy, other & ~hierarchy, self)
         if isinstance(rows, slice):
             self._rows += len(x)
-            for name, value in (
-                ("hierarchy_negatives", softmax.local.size),
-                ("local_share", (softmax.log_debiased - softmax.lse).exp()),
-                ("bounded", ~softmax.active & (softmax.local.size > 0)),
-            ):
+            size, share = softmax.local.size, (softmax.log_debiased - softmax.lse).exp()
+            seen = {"hierarchy_negatives": size, "local_share": share, "bounded": ~softmax.active & (size > 0)}
+            for name, value in seen.items():
                 mean = value.to(x.dtype).mean()
                 self.stats[name] = self.stats.get(name, mean).lerp(mean, len(x) / max(1, self._rows))
         return softmax
@@ -192,9 +189,8 @@ class _HexSoftmax:
         self.local, self._tau_plus = LocalTerm(x, hierarchy, settings.beta), settings.tau_plus
         partners = leaf.sum(dim=1).clamp_min(1).to(x.dtype)
         self._mean = self._leaf.lse - partners.log()  # log of the mean of exp(x) over S(i)
-        self.log_debiased, self.active = debias(
-            self.local.log, self.local.log_size, self._mean, settings.tau_plus, settings.inverse_temperature
-        )
+        positive = (self._mean, settings.tau_plus, settings.inverse_temperature)
+        self.log_debiased, self.active = debias(self.local.log, self.local.log_size, *positive)
         self.lse = torch.logaddexp(self._rest.lse, self.log_debiased)
 
     def gradient(self, per_row: Tensor) -> Tensor:

@@ -53,15 +53,10 @@ def swav_loss_func(
     Mean over the pairs of different views of the cross-entropy of prediction b under assignment a; a ``ValueError``
     where there is none. Predictions are logits (N, C) of every view, assignments distributions (N, C) of the first.
     """
-    losses = [
-        F.cross_entropy(logits / temperature, target)
-        for a, target in enumerate(assignments)
-        for b, logits in enumerate(preds)
-        if a != b
-    ]
-    if not losses:
+    pairs = [(logits, own) for a, own in enumerate(assignments) for b, logits in enumerate(preds) if a != b]
+    if not pairs:
         raise ValueError(f"got {len(preds)} views and {len(assignments)} assignments: two views are needed at least")
-    return torch.stack(losses).mean()
+    return torch.stack([F.cross_entropy(logits / temperature, own) for logits, own in pairs]).mean()
 
 
 def teacher_temperatures(first: float, last: float, warmup: int, epochs: int) -> NDArray[np.float64]:
