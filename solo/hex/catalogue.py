@@ -81,11 +81,6 @@ NOT_FUSED = (
 plugin.permit(facts.path for facts in POLICIES.values() if facts.path)
 
 
-def shown(*which: str) -> str:
-    """Policies as users write them, for a sentence; all of them unless some are given."""
-    return ", ".join(POLICIES[name].shown for name in which or POLICIES)
-
-
 def named(shown: str) -> str:
     """The name of a policy by how users write it."""
     return next(name for name, facts in POLICIES.items() if facts.shown == shown)

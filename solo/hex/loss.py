@@ -71,8 +71,7 @@ def hex_nce(
         tau_plus: expected share of false negatives among them, in [0, 1).
         variant: ``reweight``, the paper; ``release``, what the public code trains: plain InfoNCE during warm-up,
             then ``-x_ip + log G_i``, without its constant (``beta`` and ``tau_plus`` have no effect there).
-        positives: how several positives of one anchor count, see ``InfoNCERows``; ``inside``: exp(x_ip) is their sum,
-            in the debiasing their mean.
+        positives: as in ``InfoNCERows``; ``inside``: exp(x_ip) is their sum, in the debiasing their mean.
         epoch: 0-based.
         max_epochs: length of the run, for schedules.
         action: what is done with those that the policy finds, instead of a variant.
@@ -81,11 +80,11 @@ def hex_nce(
         elsewhere: relatives that are not in the batch, to be pulled, too.
 
     Returns:
-        The loss, a scalar in float32 or better, and detached scalars: ``threshold``; ``hierarchy_negatives``
-        per anchor; with groups ``superclass_share``, the share of these in the anchor's group, 0 to 1;
-        ``log_global`` and ``log_local``, the means of log G_i and log L_i (before debiasing);
-        ``local_share``, the share of L_ip in the denominator; ``bounded``, the share of terms whose L_ip is at its
-        lower bound, where hierarchy negatives get no gradient. During warm-up only ``hierarchy_negatives`` (0).
+        The loss, a scalar in float32 or better, and detached means: ``threshold``; ``hierarchy_negatives`` per anchor;
+        with groups ``superclass_share``, the share of these in the anchor's group, 0 to 1; ``log_global`` and
+        ``log_local``, of log G_i and log L_i (before debiasing); ``local_share``, the share of L_ip in the denominator;
+        ``bounded``, that of terms whose L_ip is at its lower bound, where hierarchy negatives get no gradient. During
+        warm-up only ``hierarchy_negatives`` (0).
     """
     if variant not in ("reweight", "release"):
         raise ValueError(f"variant must be 'reweight' or 'release', got {variant!r}")

@@ -40,14 +40,12 @@ class TreeLoss(nn.Module):
         way = F.pad(paths, (1, 0))  # from the root
         heights = torch.from_numpy(tree.tables[2])[torch.arange(way.shape[1]), way.clamp(min=0)]
         own = heights.gather(1, (way >= 0).sum(dim=1, keepdim=True) - 1)
-        for name, value in {
-            "classes": torch.tensor(tree.path_table()),
-            "paths": paths,
-            "starts": torch.tensor([0, *self.sizes[:-1]]).cumsum(0),
-            "heights": heights.where(way >= 0, own),
-            "ends": torch.tensor([not tree.children[level][node] for level, node in places]),
-        }.items():
-            self.register_buffer(name, value, persistent=False)
+        ends = torch.tensor([not tree.children[level][node] for level, node in places])
+        self.register_buffer("classes", torch.tensor(tree.path_table()), persistent=False)
+        self.register_buffer("paths", paths, persistent=False)
+        self.register_buffer("starts", torch.tensor([0, *self.sizes[:-1]]).cumsum(0), persistent=False)
+        self.register_buffer("heights", heights.where(way >= 0, own), persistent=False)
+        self.register_buffer("ends", ends, persistent=False)
 
     def nodes(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The deepest known node of each image (N,), 0 where nothing is known, and whether something is (N,)."""
