@@ -39,7 +39,7 @@ from solo.eval.predictions import accuracy_at_k, expected_heights, hierarchy_sco
 from solo.files import csv_text
 from solo.hex.relatives import Bank, drawn_alike
 from solo.losses.info_nce import simclr_loss_func
-from solo.methods.base import NeighbourQueue
+from solo.methods.base import QueueHeads
 from solo.run.resume import fingerprint
 from solo.taxonomy import Taxonomy
 
@@ -102,7 +102,7 @@ def of_images() -> Iterator[Part]:
         return lambda: (bank.draw(ids, rows), bank.store(ids, rows))
 
     def pushed(n: int) -> Work:
-        queue, rows, labels = NeighbourQueue(), torch.randn(BATCH, DIM), torch.zeros(BATCH, dtype=torch.long)
+        queue, rows, labels = QueueHeads(), torch.randn(BATCH, DIM), torch.zeros(BATCH, dtype=torch.long)
         queue.make_queue(n // BATCH * BATCH, DIM)
         return lambda: (queue.find_nn(rows), queue.dequeue_and_enqueue(rows, labels))
 
@@ -256,7 +256,7 @@ def in_group(_: None) -> dict[str, float]:
     z = torch.nn.functional.normalize(torch.randn(2 * BATCH, 128), dim=1).requires_grad_()
     ids, grads = torch.arange(BATCH).repeat(2) + BATCH * distributed.rank(), torch.zeros(4_000_000)
     state = {"rng": torch.zeros(5000, dtype=torch.uint8), "bank": torch.zeros(2000, 64)}
-    queue = NeighbourQueue()
+    queue = QueueHeads()
     queue.make_queue(64 * BATCH, DIM)
 
     def voted() -> None:

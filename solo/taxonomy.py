@@ -26,11 +26,7 @@ class Taxonomy:
     nodes of the level before, and so on. In a tree of even depth a class is therefore its index at the last level.
 
     Labels of an image are one int a level, coarse first, -1 where its branch has ended or nobody knows; the two are
-    told apart by the last known node, which is a class or is not.
-
-    Raises:
-        UserError: (a `ValueError`) if the three don't describe a tree: lengths differ, a parent doesn't exist, a name
-            comes twice in a level.
+    told apart by the last known node, which is a class or is not. What is no tree is a `UserError` (a `ValueError`).
     """
 
     levels: tuple[str, ...]  # level names, the coarsest first, e.g. `("group", "class")`.
@@ -74,8 +70,7 @@ class Taxonomy:
     ) -> Taxonomy:
         """Two levels: `groups` maps each coarse name to its members; `names` gives the order of the fine classes.
 
-        Raises:
-            UserError: if a name is in no group, in two, if a group is empty or holds a name that is not in `names`.
+        A `UserError` if a name is in no group, in two, if a group is empty or holds a name that is not in `names`.
         """
         parent_of, known = dict[str, int](), set(names)
         for index, (group, members) in enumerate(groups.items()):
@@ -211,8 +206,7 @@ class Taxonomy:
     def lca_height(self, a: Any, b: Any) -> np.ndarray:
         """Severity of taking `a` for `b`: height of their lowest common ancestor over its deepest class, 0 if a == b.
 
-        Arguments as of `lca_depth`. The measure is that of Bertinetto et al., Making Better Mistakes (CVPR 2020),
-        section 3: https://arxiv.org/abs/1912.09393.
+        Arguments as of `lca_depth`. Bertinetto et al. (CVPR 2020), section 3: https://arxiv.org/abs/1912.09393.
         """
         (paths, _, heights), shared = self.tables, self.lca_depth(a, b)
         return heights[shared, paths[a, shared - 1] * (shared > 0)]  # type: ignore[no-any-return]
@@ -225,9 +219,8 @@ class Taxonomy:
         def draw(level: int, nodes: Sequence[int], indent: str) -> None:
             for node in nodes[:max_children]:
                 last = node == nodes[-1]
-                number = ""
-                if counts is not None:
-                    number = f" ({sum(counts[leaf] for leaf in self.leaves_under(level, node)):,})"
+                below = self.leaves_under(level, node)
+                number = "" if counts is None else f" ({sum(counts[leaf] for leaf in below):,})"
                 lines.append(f"{indent}{'└── ' if last else '├── '}{self.names[level][node]}{number}")
                 draw(level + 1, self.children[level][node], indent + ("    " if last else "│   "))
             if len(nodes) > max_children:

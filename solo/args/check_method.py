@@ -7,7 +7,7 @@ runs, a word on the command line that changes nothing is a mistake.
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from solo.args.fields import Problem, Values, check, get, keys_of, unknown, walk
+from solo.args.fields import Checked, Problem, Values, check, get, keys_of, unknown, walk
 from solo.data.catalogue.registry import DATASETS, DatasetSpec
 from solo.hex.catalogue import NOT_FUSED, NOT_IN_RING, POLICIES, PolicyFacts, policy_facts, whom_shown
 from solo.methods.catalogue import CATALOGUE, facts_of, has_slow_copy, names
@@ -15,10 +15,7 @@ from solo.plugin import is_path
 
 
 def check_method(values: dict[str, Any], own: dict[str, Any] | None = None) -> Iterator[Problem]:
-    """Method, `method_kwargs` (checked and completed in place), its objective and how views go with it.
-
-    With `own`, as in `check`, a method that isn't ours is the caller's to check.
-    """
+    """Method, `method_kwargs` (completed in place), objective and views; `own`, as in `check`: any method may be."""
     method, trained = facts_of(values.get("method")), values.get("pretrain_method")
     if method and method.kwargs:
         values["method_kwargs"], problems = check_kwargs(values["method_kwargs"] or {}, method.kwargs, own)
@@ -66,9 +63,7 @@ def check_method(values: dict[str, Any], own: dict[str, Any] | None = None) -> I
         yield "hex.distance_min", text
 
 
-def check_kwargs(
-    given: Values, schema: type, own: dict[str, Any] | None = None
-) -> tuple[dict[str, Any], list[Problem]]:
+def check_kwargs(given: Values, schema: type, own: dict[str, Any] | None = None) -> Checked:
     """`method_kwargs` against their schema, and against what it says of them together (`problems`)."""
     checked, problems = check(given, schema, "method_kwargs.", own)
     together = getattr(schema, "problems", None)
@@ -292,10 +287,7 @@ def _on_the_command_line(values: Values) -> Iterator[Row]:
 
 
 def unread_keys(checked: Values, schema: type, typed: Callable[[str], bool]) -> Iterator[tuple[bool, Problem]]:
-    """Find keys that hold something else than their default, and that nothing reads.
-
-    `typed` says whether a key was written on the command line; of each one found that is said, and what is wrong.
-    """
+    """Keys of another value than their default that nothing reads; whether one was `typed`, and the problem."""
     keys = dict(walk(schema))
     for rows, everywhere in ((_anywhere(checked), True), (_on_the_command_line(checked), False)):
         for named, reads, where in rows:

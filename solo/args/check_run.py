@@ -45,10 +45,7 @@ def spec_of(values: Values) -> DatasetSpec | None:
 
 
 def check_levels(values: Values, spec: DatasetSpec | None) -> Iterator[Problem]:
-    """Labels and levels that aren't there, and batches that a sampler can't make of the labels.
-
-    `spec` is the resolved data set, `None` where it can't be read, which is said elsewhere.
-    """
+    """Labels, levels and batches of a sampler that can't be; `spec` is resolved, None where that failed."""
     data, shares = values["data"], values["data"].get("label_fraction")
     for share in shares if isinstance(shares, list) else [shares]:
         if share is not None and -1 < share < 0:
@@ -144,10 +141,7 @@ def check_folders(values: Values) -> Iterator[Problem]:
 
 
 def to_fetch(values: Values) -> list[str | None]:
-    """The folders (`None`: the package's own) or hub names that a run has to fetch before it can start.
-
-    Of a checked config without problems; looks at the disk only.
-    """
+    """What a checked config's run has to fetch first, by the disk: folders (`None`: the package's own) or hub names."""
     spec, data = spec_of(values), values["data"]
     if data["format"] == "hf":
         return [] if is_here(data["train_path"]) else [data["train_path"]]

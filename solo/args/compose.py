@@ -51,10 +51,7 @@ class Word(NamedTuple):
 
 
 def read_word(word: str, schema: type | None = None) -> Word:
-    """Read a word as it came from the shell; the schema says which keys hold text.
-
-    Raises a `ConfigError` if it isn't of the form `key=value`, or has several values where one is needed.
-    """
+    """Read a word as the shell gave it, text where the schema says so; a `ConfigError`: not one key and one value."""
     form = _FORM.fullmatch(word)
     if form is None:
         if re.fullmatch(r"~[^\s=~+]+", word):
@@ -261,10 +258,7 @@ def take_over(values: dict[str, Any], origins: Origins, run: Mapping[str, Any]) 
 def complete(
     values: dict[str, Any], origins: Origins, schema: type, saved_data: Callable[[str], Mapping[str, Any]]
 ) -> list[str]:
-    """Fill in, in place, what the source says of the data; what may surprise is returned, a line each.
-
-    `saved_data` gives the section `data` of the run that made a checkpoint, empty if it has none.
-    """
+    """Fill in, in place, what the source and its run's `saved_data` say of the data; what may surprise is returned."""
     if isinstance(values.get(_SHORT), (str, list)):  # in a file; `checkpoint` is a section otherwise
         values[SOURCES[0]] = values.pop(_SHORT)
     data, paths = values.setdefault("data", {}), values.get(SOURCES[0])

@@ -86,10 +86,7 @@ def write_back(cfg: DictConfig, values: Mapping[str, Any]) -> None:
 
 
 def fill_defaults(cfg: DictConfig, schema: type, *names: str) -> DictConfig:
-    """Write the defaults of some keys and sections into `cfg`, in place, where it has nothing, and return it.
-
-    For configs that did not come through `parse_cfg`: older spellings are renamed, nothing is checked or required.
-    """
+    """Write defaults of keys and sections into `cfg`, in place, where it has none; nothing is checked or required."""
     values = modernise(to_plain(cfg), own=keys_of(schema)).values
     for name in names:
         found = keys_of(schema)[name]

@@ -54,10 +54,7 @@ class Key:
 
 
 def key(default: Any, help: str, open: bool = False, matters: bool = True, **bounds: float) -> Any:
-    """A dataclass field; `default` is a value, `REQUIRED`, or the class of a section. Bounds: `ge gt le lt`.
-
-    With `matters=False` it is `idle`.
-    """
+    """A field: its default value, `REQUIRED` or a section's class; bounds are `ge gt le lt`; `matters`: not `idle`."""
     metadata = {"help": help, "bounds": bounds, "open": open, "matters": matters}
     if default is REQUIRED:
         return dataclasses.field(metadata=metadata)
@@ -68,10 +65,7 @@ def key(default: Any, help: str, open: bool = False, matters: bool = True, **bou
 
 
 def idle(default: Any, help: str, **bounds: float) -> Any:
-    """A key, or a section, that doesn't change what a run computes: where its files lie, how fast they are read, ...
-
-    A run may be resumed with another value, and results are compared regardless of it.
-    """
+    """A key or section that doesn't change what a run computes: it may differ in resumed runs and in comparisons."""
     return key(default, help, open=False, matters=False, **bounds)
 
 
@@ -198,15 +192,14 @@ _ABSENT = {
 
 # One thing to fix: a key, and a text that continues the sentence which begins with the key, as the user wrote it.
 Problem = tuple[str, str]
+Checked = tuple[dict[str, Any], list[Problem]]
 
 
 class ParseError(ConfigError, AssertionError):
     """What solo-learn's `parse_cfg` asserted; code written for it may catch it as an `AssertionError`."""
 
 
-def check(
-    values: Mapping[str, Any], schema: type, path: str = "", own: dict[str, Any] | None = None
-) -> tuple[dict[str, Any], list[Problem]]:
+def check(values: Values, schema: type, path: str = "", own: dict[str, Any] | None = None) -> Checked:
     """Compare a section of plain dicts, lists and numbers with its schema.
 
     `path` says where it stands, `""` or ending in a dot. `own` is for what a program adds: keys that are none are put

@@ -47,10 +47,7 @@ def display(path: Path) -> str:
 
 
 def refuse_resolvers(values: DictConfig | list[Any], shown: str) -> None:
-    """Refuse interpolations that do more than naming another value or an allowed environment variable.
-
-    The values are not resolved yet. Raises a `ConfigError` that names the file and the key.
-    """
+    """Raise a `ConfigError` for interpolations of more than another value or an allowed environment variable."""
     for key, value in flat(OmegaConf.to_container(values) if isinstance(values, DictConfig) else {"defaults": values}):
         if "${" in _ALLOWED.sub("", str(value)):
             raise ConfigError(
@@ -61,10 +58,7 @@ def refuse_resolvers(values: DictConfig | list[Any], shown: str) -> None:
 
 
 def read_yaml(file: Path) -> Any:
-    """The content of a YAML file of plain values.
-
-    Raises a `ConfigError`: it can't be read, is none, or is too large, too deep or endless.
-    """
+    """The plain values of a YAML file; a `ConfigError`: it is none, not readable, too large, too deep or endless."""
     return _read(file, lambda text: yaml.load(text, Loader=_LOADER))[0]  # noqa: S506 (a safe one)
 
 
@@ -179,10 +173,7 @@ COMMAND_LINE = "command line"
 
 
 class Origins(dict[str, str]):
-    """Key (`a.b[0].c`) -> place; add the sources in the order in which they replace each other.
-
-    That of `""` is the whole config's; `spelled` has the keys that the user wrote otherwise.
-    """
+    """Key (`a.b[0].c`) -> place, `""` -> that of the whole config; `spelled`: keys that the user wrote otherwise."""
 
     spelled: Mapping[str, str] = MappingProxyType({})
     notes: Sequence[str] = ()  # of what a recipe is composed, where there is no file

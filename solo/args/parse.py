@@ -92,16 +92,11 @@ class _Settings:
 
 
 def resolve(values: Mapping[str, Any], found: DatasetSpec) -> tuple[dict[str, Any], dict[str, str]]:
-    """Fill in what is null and can be known, and scale the learning rates.
-
-    `found` is the data set with what a look at the data has told. Returns the new config, and for each key changed here
-    where the value came from. Raises a `UserError` if classes have to be counted in a folder that isn't there.
-    """
+    """A copy with what is null and can be known, by the data set as it was found, and what each new value is from."""
     settings, spec = _Settings(values), get_spec(found.name)
     pretraining = "method" in values
-    if values["name"] is None:
-        what = values["method"] if pretraining else "evaluate" if "features" in values else "linear"
-        settings.put("name", f"{what}-{values['data']['dataset']}", "derived")
+    what = values["method"] if pretraining else "evaluate" if "features" in values else "linear"
+    settings.fill("name", f"{what}-{values['data']['dataset']}", "derived")
     devices = count_devices(values["devices"], values["accelerator"]) if "devices" in values else 1
     settings.fill("data.num_workers", max(1, min(_MOST_WORKERS, usable_cores() // devices)), "cores for each device")
     if values["data"]["format"] == "image_folder" and not values["data"].get("no_labels"):
@@ -142,17 +137,16 @@ def keeps_classifier_lr(values: Mapping[str, Any]) -> bool:
 
 
 def _classes(settings: _Settings, spec: DatasetSpec, found: DatasetSpec) -> None:
-    data = settings.values["data"]
-    written = data["num_classes"]
-    if found.num_classes is not None and found.source != spec.source:
-        if written not in (None, found.num_classes):  # it belongs to other folders
+    data, own = settings.values["data"], found.source != spec.source
+    if found.num_classes is not None:
+        written = data["num_classes"]
+        if own and written not in (None, found.num_classes):  # it belongs to other folders
             raise UserError(
                 f"data.num_classes={written}, but {data['train_path']} has {found.num_classes} classes; take "
                 "data.num_classes out, or set data.levels=flat if only the first folders are classes"
             )
-        settings.put("data.num_classes", found.num_classes, "classes of data.train_path")
-    elif found.num_classes is not None:
-        settings.put("data.num_classes", found.num_classes, f"data set {spec.name}")
+        origin = "classes of data.train_path" if own else f"data set {spec.name}"
+        settings.put("data.num_classes", found.num_classes, origin)
     elif data.get("no_labels"):
         settings.fill("data.num_classes", 1, "derived")
     elif data["num_classes"] is None and data["format"] != "hf":  # known when it has been fetched
@@ -194,8 +188,8 @@ def _learning_rate(settings: _Settings) -> None:
         return
     batch = global_batch(settings.values)
     for name in names:
-        scaled = optimizer[name] * batch / BASE_BATCH
-        settings.put(f"optimizer.{name}", scaled, f"x global batch {batch} / {BASE_BATCH}")
+        how = f"x global batch {batch} / {BASE_BATCH}"
+        settings.put(f"optimizer.{name}", optimizer[name] * batch / BASE_BATCH, how)
     settings.put("optimizer.lr_scaled", True, "derived")
 
 
@@ -244,7 +238,7 @@ def parse(
     if from_code:  # what models and programs ask for themselves, after parsing
         late = ("method_kwargs.", "pretrained_feature_extractor")
         problems = [
-            (key, text) for key, text in problems if not (key.startswith(late) and text.startswith(" is missing"))
+            found for found in problems if not (found[0].startswith(late) and found[1].startswith(" is missing"))
         ]
     absent: list[str | None] = []
     with contextlib.suppress(UserError):  # it can't be fetched, which `check_folders` says

@@ -276,10 +276,7 @@ def roots() -> list[Path]:
 
 
 def find_recipe(places: Sequence[str], command: str = "pretrain") -> Path:
-    """The file of one or two words, `FOLDER FILE`, `FOLDER/FILE` or `DATASET NAME`; it may be there, or be composed.
-
-    Raises a `ConfigError` if there is no such folder or file; names similar ones.
-    """
+    """The file of `FOLDER FILE`, `FOLDER/FILE` or `DATASET NAME`, there or to be composed; else a `ConfigError`."""
     if not places:
         raise ConfigError(f"no recipe is named; give a data set and a recipe, for example: solo {command} digits hex")
     place, name = places[0], places[1] if len(places) > 1 else ""

@@ -178,12 +178,11 @@ def describe(cfg: Mapping[str, Any]) -> list[str]:
         return []
     batch, lr, steps = cfg["optimizer"]["batch_size"], cfg["optimizer"]["lr"], cfg["accumulate_grad_batches"]
     total = global_batch(cfg)
-    lines = [
-        f"global batch {total} = {batch} for each process x {total // batch} process{'es' * (total > batch)}",
-        f"learning rate {lr:g} (scaled by {total} / {BASE_BATCH})",
-    ]
+    processes = f"{total // batch} process{'es' * (total > batch)}"
+    rate = f"learning rate {lr:g} (scaled by {total} / {BASE_BATCH})"
     if steps > 1:
-        lines[1] += f", x {steps} for {steps} accumulated batches"
+        rate += f", x {steps} for {steps} accumulated batches"
+    lines = [f"global batch {total} = {batch} for each process x {processes}", rate]
     return lines + (negatives(cfg) if "method" in cfg else [])
 
 

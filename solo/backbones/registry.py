@@ -20,20 +20,22 @@ from solo.errors import UserError, did_you_mean, explained
 Constructor = Callable[..., nn.Module]
 
 
-def _of_timm(build: str, *args: Any, **kwargs: Any) -> nn.Module:
-    """Made in the module that imports timm, which takes longer than all of this package."""
-    made: nn.Module = getattr(import_module("solo.backbones.from_timm"), build)(*args, **kwargs)
+def _of_timm(module: str, build: str, *args: Any, **kwargs: Any) -> nn.Module:
+    """Made in one of the modules that import timm, which takes longer than all of this package."""
+    import_module("solo.backbones.from_timm")  # first: it knows how
+    made: nn.Module = getattr(import_module(f"solo.backbones.{module}"), build)(*args, **kwargs)
     return made
 
 
+_timms = partial(_of_timm, "from_timm", "timm_model")
 # Swin: Liu et al., https://arxiv.org/abs/2103.14030; ConvNeXt: Liu et al., https://arxiv.org/abs/2201.03545.
 _SIZES, _POOLFORMERS = ("tiny", "small", "base", "large"), ("s12", "s24", "s36", "m36", "m48")
 BACKBONES: dict[str, Constructor] = {
     **{name: getattr(resnet, name) for name in ("conv3", "resnet10", "resnet18", "resnet50")},
-    **{f"vit_{size}": partial(_of_timm, "vit", size) for size in _SIZES},
-    **{f"swin_{size}": partial(_of_timm, "timm_model", f"swin_{size}_patch4_window7_224") for size in _SIZES},
-    **{f"convnext_{size}": partial(_of_timm, "timm_model", f"convnext_{size}") for size in _SIZES},
-    **{f"poolformer_{size}": partial(_of_timm, "poolformer", size) for size in _POOLFORMERS},
+    **{f"vit_{size}": partial(_of_timm, "from_timm", "vit", size) for size in _SIZES},
+    **{f"swin_{size}": partial(_timms, f"swin_{size}_patch4_window7_224") for size in _SIZES},
+    **{f"convnext_{size}": partial(_timms, f"convnext_{size}") for size in _SIZES},
+    **{f"poolformer_{size}": partial(_of_timm, "poolformer", f"poolformer_{size}") for size in _POOLFORMERS},
     **{name: getattr(resnet, name) for name in ("wide_resnet28w2", "wide_resnet28w8")},
 }
 
@@ -123,10 +125,9 @@ def checked_kwargs(kwargs: Mapping[str, Any]) -> dict[str, Any]:
     """A backbone's settings, which somebody else may have stored; a `UserError` unless plain, without files."""
     for key, value in kwargs.items():
         if key in _WEIGHTS or not _is_plain(value):
-            raise UserError(
-                f"backbone.kwargs: {key}={str(value)[:60]!r} is refused: numbers below {_LARGEST:,} and words are "
-                "allowed, no files, addresses or weights; finetune_from and pretrained_feature_extractor load weights"
-            )
+            what = f"{key}={str(value)[:60]!r} is refused: numbers below {_LARGEST:,} and words are allowed, no files"
+            cure = "finetune_from and pretrained_feature_extractor load weights"
+            raise UserError(f"backbone.kwargs: {what}, addresses or weights; {cure}")
     return dict(kwargs)
 
 
@@ -258,7 +259,5 @@ def check_single(backbone: nn.Module, size: int, channels: int) -> None:
         try:
             copy.deepcopy(backbone).train()(torch.zeros(1, channels, size, size))
         except ValueError as error:
-            raise UserError(
-                "optimizer.batch_size=1 is too small: BatchNorm of this backbone has one value a channel "
-                f"in an image of {size} pixels; give at least 2"
-            ) from error
+            what = "optimizer.batch_size=1 is too small: BatchNorm of this backbone has one value a channel"
+            raise UserError(f"{what} in an image of {size} pixels; give at least 2") from error

@@ -149,8 +149,6 @@ def adapt_stem(backbone: nn.Module, name: str, channels: int = 3, small: bool = 
         backbone.conv1 = nn.Conv2d(channels, conv.out_channels, kernel_size=3, stride=stride, padding=2, bias=False)
         backbone.maxpool = nn.Identity()
     elif channels != conv.in_channels:
-        like: Any = conv
-        backbone.conv1 = nn.Conv2d(
-            channels, like.out_channels, like.kernel_size, like.stride, like.padding, bias=like.bias is not None
-        )
+        shape: dict[str, Any] = {name: getattr(conv, name) for name in ("kernel_size", "stride", "padding")}
+        backbone.conv1 = nn.Conv2d(channels, conv.out_channels, **shape, bias=conv.bias is not None)
     return backbone

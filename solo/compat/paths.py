@@ -40,7 +40,6 @@ _VIT = {
     "MaskedAutoencoderViT": "solo.backbones.from_timm:MaskedViT",
     "VisionTransformerMoCo": "solo.backbones.from_timm:SinCosViT",
 }
-_POOLFORMER = {"PoolFormer": "solo.backbones.from_timm:PoolFormer"}
 _SINCOS = ("1d_sincos_pos_embed_from_grid", "2d_sincos_pos_embed", "2d_sincos_pos_embed_from_grid")
 _MISC = {f"generate_{name}": f"solo.nn.vit:generate_{name}" for name in _SINCOS}
 _MISC |= {
@@ -66,8 +65,7 @@ MODULES: dict[str, Moved | None] = {  # None: a package without names of its own
     "solo.backbones.vit.vit": Moved("solo.backbones", method=None),
     "solo.backbones.vit.vit_mae": Moved("solo.backbones", _VIT, method="mae"),
     "solo.backbones.vit.vit_mocov3": Moved("solo.backbones", _VIT, method="mocov3"),
-    "solo.backbones.poolformer": Moved("solo.backbones", _POOLFORMER),
-    "solo.backbones.poolformer.poolformer": Moved("solo.backbones", _POOLFORMER, method=None),
+    "solo.backbones.poolformer.poolformer": Moved("solo.backbones.poolformer", method=None),
     "solo.backbones.wide_resnet": Moved("solo.backbones.resnet"),
     "solo.backbones.wide_resnet.wide_resnet": Moved("solo.backbones.resnet", method=None),
     "solo.data.dali_dataloader": Moved(

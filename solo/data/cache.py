@@ -94,7 +94,7 @@ class FileImages:
     """Image files, decoded in the loader's processes and cropped there; all else happens to whole batches.
 
     JPEG files are decoded at a half, a quarter or an eighth of their size, as long as the shorter side stays at least
-    `side`. `size_text` says how much there is, and `cure` what would be faster, for people.
+    `side`. For people, `size_text` says how much there is, and a `cure` what would be faster.
     """
 
     files: Sequence[Source]  # paths, or images in tar, HDF5 and other files
@@ -106,7 +106,8 @@ class FileImages:
     problems: Sequence[str] = ()  # of the data set, one line each
 
     def __post_init__(self) -> None:
-        self.size_text, self.cure = f"{len(self.files):,} files, decoded in each epoch", ""
+        self.size_text = f"{len(self.files):,} files, decoded in each epoch"
+        self.cure: str  # where there is one
         self._marks = torch.zeros(len(self.files), dtype=torch.bool).share_memory_()  # type: ignore[no-untyped-call]
 
     def __len__(self) -> int:
@@ -238,10 +239,9 @@ class KeptImages(FileImages):
                 written = os.pwrite(self._open()[file], rest, place)
                 rest, place = rest[written:], place + written
         except OSError as error:
-            raise UserError(
-                f"the cache of decoded images in {self.path.parent} can't be written: {error.strerror}; free the disk, "
-                "choose another data.cache_dir, or set data.augment=sample"
-            ) from error
+            what = f"the cache of decoded images in {self.path.parent} can't be written: {error.strerror}"
+            cure = "free the disk, choose another data.cache_dir, or set data.augment=sample"
+            raise UserError(f"{what}; {cure}") from error
 
     def _open(self) -> tuple[int, int, int]:
         if self._handles is None or self._handles[0] != os.getpid():

@@ -46,10 +46,8 @@ def prepare_transforms(
     std = std or spec.eval_std or spec.std
     resize = round(spec.resize * size / spec.size) if spec.resize and size else spec.resize
     size = size or spec.size
-    return (
-        build_train_pipeline(size, mean, std, channels, spec.crop_min_scale, spec.flip),
-        build_eval_pipeline(size, mean, std, channels, resize),
-    )
+    train = build_train_pipeline(size, mean, std, channels, spec.crop_min_scale, spec.flip)
+    return train, build_eval_pipeline(size, mean, std, channels, resize)
 
 
 def train_augment(
@@ -87,10 +85,9 @@ def prepare_datasets(
     # Classes are numbered in each folder by itself, so that a missing one would shift all labels after it.
     if spec.folders and (differing := sorted(set(train.classes) ^ set(val.classes))):
         counts = f"({len(train.classes)} and {len(val.classes)}; only in one of them: {some(differing, 50)})"
-        raise UserError(
-            f"{train.root} and {val.root} hold different classes {counts}; both need the same folders, or "
-            "data.dataset=custom, which knows classes by their names, with data.unknown_classes=drop or label"
-        )
+        cure = "data.dataset=custom, which knows classes by their names, with data.unknown_classes=drop or label"
+        what = f"{train.root} and {val.root} hold different classes {counts}"
+        raise UserError(f"{what}; both need the same folders, or {cure}")
     return take_fraction(train, data_fraction, seed), val
 
 
@@ -132,10 +129,8 @@ def prepare_data(
     if auto_augment:
         custom = get_spec("custom")
         T_train = _auto_augment(size or 224, tuple(mean or custom.mean), tuple(std or custom.std))  # noqa: N806
-    train, val = prepare_datasets(
-        dataset, T_train, T_val, train_data_path, val_data_path, data_format, download, data_fraction, levels
-    )
-    return prepare_dataloaders(train, val, batch_size, num_workers, seed)
+    images = train_data_path, val_data_path, data_format, download, data_fraction, levels
+    return prepare_dataloaders(*prepare_datasets(dataset, T_train, T_val, *images), batch_size, num_workers, seed)
 
 
 def _auto_augment(size: int, mean: tuple[float, ...], std: tuple[float, ...]) -> Transform:

@@ -16,6 +16,9 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.cluster import hierarchy
+from scipy.spatial.distance import squareform
+from scipy.stats import rankdata
 from torch import Tensor
 
 from solo.errors import UserError
@@ -37,9 +40,7 @@ class Agreement:
 
     nmi: float  # 0 to 1; NaN where there are fewer than two classes, or as many as rows
     ami: float  # at most 1, 0 on average for random clusters; likewise, and above 2,000 clusters
-    classes: float  # clusters asked for; with `inside`, their mean
-    groups: int  # 1; with `inside`, classes of the level above over which is averaged: those where it is defined
-    unknown: int  # rows left out because a label is unknown
+    groups: int = 1  # with `inside`, classes of the level above over which is averaged: those where it is defined
 
 
 def cluster(features: Array, count: int, seed: int = 0) -> Array:
@@ -60,10 +61,10 @@ def agreement(features: Array, labels: Array, seed: int = 0) -> Agreement:
     """As many clusters of rows (n, d) as there are classes in their labels (n,), -1 unknown, against these."""
     known = labels >= 0
     rows, classes = (features, labels) if known.all() else (features[known], labels[known])
-    count, unknown = len(np.unique(classes)), int(len(labels) - known.sum())
+    count = len(np.unique(classes))
     if count < 2 or count == len(rows):
-        return Agreement(math.nan, math.nan, count, 1, unknown)
-    return Agreement(*scores(classes, cluster(rows, count, seed)), count, 1, unknown)
+        return Agreement(math.nan, math.nan)
+    return Agreement(*scores(classes, cluster(rows, count, seed)))
 
 
 def agreement_inside(features: Array, labels: Array, above: Array, seed: int = 0) -> Agreement:
@@ -71,9 +72,9 @@ def agreement_inside(features: Array, labels: Array, above: Array, seed: int = 0
     known = (labels >= 0) & (above >= 0)
     parts = [known & (above == group) for group in np.unique(above[known])]
     found = [agreement(features[part], labels[part], seed) for part in parts]
-    defined = [(one.nmi, one.ami, one.classes) for one in found if not math.isnan(one.nmi)]
-    nmi, ami, classes = np.mean(defined, axis=0).tolist() if defined else (math.nan, math.nan, 0)
-    return Agreement(nmi, ami, classes, len(defined), int(len(labels) - known.sum()))
+    defined = [(one.nmi, one.ami) for one in found if not math.isnan(one.nmi)]
+    nmi, ami = np.mean(defined, axis=0).tolist() if defined else (math.nan, math.nan)
+    return Agreement(nmi, ami, len(defined))
 
 
 def scores(labels: Array, clusters: Array) -> tuple[float, float]:
@@ -125,12 +126,12 @@ def confusable_pairs(
     At most `most`, by mixing, then by separation; labels (n,) are classes or clusters, -1 left out.
     """
     means, known, counts = centroids(features, labels)
-    means, known = means[counts >= FEWEST], known[counts >= FEWEST]
+    means, known, counts = (x[counts >= FEWEST] for x in (means, known, counts))
     if len(known) < 2:
         return []
     # (m,) root mean square distance of unit rows to their mean: sqrt(E|x|^2 - |mean|^2).
     norms, used = np.linalg.norm(np.asarray(features, dtype=np.float32), axis=1), labels >= 0
-    lengths = np.bincount(labels[used], norms[used] > 0)[known] / np.bincount(labels[used])[known]  # 1 but for zeros
+    lengths = np.bincount(labels[used], norms[used] > 0)[known] / counts  # 1 but for zeros
     spread = np.sqrt(np.maximum(lengths - (means**2).sum(axis=1), 0))
     spread[spread < 1e-7] = 0.0  # rounding of float32 rows
     mixing = mixing_matrix(labels, near, known)
@@ -208,7 +209,6 @@ class NodeRank:
         return self.effective_rank / self.reference if self.reference > 0 else math.nan
 
 
-@torch.no_grad()
 def collapse_profile(features: Tensor, labels: Tensor, seed: int = 0) -> list[NodeRank]:
     """Effective rank inside every node of the label tree, and of equally many rows from everywhere.
 
@@ -252,9 +252,7 @@ class EmergentTree:
     @cached_property
     def cophenetic(self) -> Array:
         """(m (m - 1) / 2,) height at which each pair of leaves is first joined, condensed."""
-        from scipy.cluster.hierarchy import cophenet
-
-        return np.asarray(cophenet(self.merges))
+        return np.asarray(hierarchy.cophenet(self.merges))
 
     @property
     def fidelity(self) -> float:
@@ -271,16 +269,13 @@ class EmergentTree:
 
     def order(self) -> list[int]:
         """The leaves from top to bottom of a drawing without crossings, similar neighbours beside each other."""
-        from scipy.cluster.hierarchy import leaves_list, optimal_leaf_ordering
-
-        ordered = optimal_leaf_ordering(self.merges, self.distances) if self.num_leaves <= 500 else self.merges
-        return [int(leaf) for leaf in leaves_list(ordered)]
+        few = self.num_leaves <= 500
+        ordered = hierarchy.optimal_leaf_ordering(self.merges, self.distances) if few else self.merges
+        return [int(leaf) for leaf in hierarchy.leaves_list(ordered)]
 
     def cut(self, clusters: int) -> Array:
         """(m,) cluster of each leaf when all but the last `clusters` - 1 merges are done, numbered by first leaf."""
-        from scipy.cluster.hierarchy import cut_tree
-
-        return np.asarray(cut_tree(self.merges, clusters)[:, 0])
+        return np.asarray(hierarchy.cut_tree(self.merges, clusters)[:, 0])
 
 
 @dataclass(frozen=True)
@@ -306,9 +301,6 @@ def centroids(features: Array, labels: Array) -> tuple[Array, Array, Array]:
 
 def emergent_tree(points: Array) -> EmergentTree:
     """Join the two closest groups of points (m, d) again and again, by their mean cosine distance, 0 to 2."""
-    from scipy.cluster.hierarchy import linkage
-    from scipy.spatial.distance import squareform
-
     allowed = 2 <= len(points) <= MOST_LEAVES
     if not allowed or not np.isfinite(points).all():
         what = "values that are not finite" if allowed else f"{len(points):,} points"
@@ -317,7 +309,7 @@ def emergent_tree(points: Array) -> EmergentTree:
     away = np.maximum(1 - rows @ rows.T, 0)
     np.fill_diagonal(away, 0)
     distances = squareform(away, checks=False)
-    return EmergentTree(linkage(distances, method="average"), distances)
+    return EmergentTree(hierarchy.linkage(distances, method="average"), distances)
 
 
 def compare_with_labels(tree: EmergentTree, paths: Array, permutations: int = 199, seed: int = 0) -> TreeAgreement:
@@ -325,8 +317,6 @@ def compare_with_labels(tree: EmergentTree, paths: Array, permutations: int = 19
 
     `permutations` random re-labellings, drawn with `seed`, are behind `p_value`; 0 leaves it NaN.
     """
-    from scipy.spatial.distance import squareform
-
     away, heights = label_distances(paths), tree.cophenetic
     correlation, p_value = pearson(heights, away), math.nan
     if permutations and not math.isnan(correlation):
@@ -387,6 +377,4 @@ def pearson(x: Array, y: Array) -> float:
 
 def spearman(x: Array, y: Array) -> float:
     """Spearman's rank correlation, ties by their mean rank; NaN where one of them is constant."""
-    from scipy.stats import rankdata
-
     return pearson(rankdata(x), rankdata(y))

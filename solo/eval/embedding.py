@@ -51,15 +51,13 @@ def spectrum(features: Tensor, center: bool = False) -> Tensor:
         gram.addmm_(rows.T, rows)
     if not bool(gram.isfinite().all()):
         return torch.full((size,), math.nan, dtype=torch.float64)
-    scale = gram.diagonal().max().clamp(min=torch.finfo(torch.float64).tiny)
-    values: Tensor = (torch.linalg.eigvalsh(gram / scale) * scale).clamp(min=0).sqrt().flip(0)
-    energy, gram_noise = _energy(features), math.sqrt(size * _EPS) * float(values[0])
-
-    def noise(precision: torch.dtype) -> float:
-        """Largest singular value that rounding alone makes: of the features to this precision, and of the Gram."""
-        return max(max(2 * torch.finfo(precision).eps / math.sqrt(size), _SUMMED) * math.sqrt(energy), gram_noise)
-
-    return values.masked_fill((values <= noise(features.dtype)) | ~(values[0] > noise(given)), 0)
+    largest = gram.diagonal().max().clamp(min=torch.finfo(torch.float64).tiny)
+    values: Tensor = (torch.linalg.eigvalsh(gram / largest) * largest).clamp(min=0).sqrt().flip(0)
+    # What rounding alone makes: of the features, to float32 or better and to what they were given in, and of the Gram.
+    rounding = (max(2 * torch.finfo(kind).eps / math.sqrt(size), _SUMMED) for kind in (features.dtype, given))
+    scale, of_gram = math.sqrt(_energy(features)), math.sqrt(size * _EPS) * float(values[0])
+    noise, given_noise = (max(share * scale, of_gram) for share in rounding)
+    return values.masked_fill((values <= noise) | ~(values[0] > given_noise), 0)
 
 
 def _energy(features: Tensor) -> float:
@@ -195,16 +193,16 @@ def embedding_std(features: Tensor) -> float:
 def mean_std(z: Tensor, everyone: bool = False) -> Tensor:
     """Spread of unit projections (V, B, D), `train_z_std`: 1 / sqrt(D) on the whole sphere, 0 where they collapse.
 
-    The standard deviation over the batch of all processes, averaged over features and views; with `everyone` z has it.
+    Standard deviation over the batch of all processes, averaged over features and views; `everyone`: z is all of it.
     """
     z = F.normalize(at_least_float32(z), dim=-1)
     mean, number = z.mean(dim=1, keepdim=True), 1 if everyone else distributed.world_size()
-    sums = [(z - mean).square().sum(dim=1)]
+    squares = (z - mean).square().sum(dim=1)
     if number > 1:  # and how far the processes' means are apart: equally many rows on each
         own = mean[:, 0].double()
-        total, first, second = distributed.all_reduce_sum(torch.stack([sums[0].double(), own, own.square()]))
-        sums = [total + z.shape[1] * (second - first.square() / number).clamp(min=0)]
-    return (sums[0] / (z.shape[1] * number - 1)).sqrt().mean().to(z.dtype)
+        total, first, second = distributed.all_reduce_sum(torch.stack([squares.double(), own, own.square()]))
+        squares = total + z.shape[1] * (second - first.square() / number).clamp(min=0)
+    return (squares / (z.shape[1] * number - 1)).sqrt().mean().to(z.dtype)
 
 
 @dataclass(frozen=True)
@@ -315,19 +313,15 @@ def _cosines(z: Tensor, anchors: Tensor) -> Iterator[tuple[Tensor, Tensor, Tenso
 def vital_signs(features: Tensor) -> dict[str, float]:
     """Rank measures and spread of rows (N, D) while a model trains."""
     centred = spectrum(features, center=True)
-    return {
-        "rankme": rankme(features),
-        "effective_rank": entropy_rank(centred),
-        "alpha": power_law(centred.square()),
-        "std": embedding_std(features),
-    }
+    ranks = {"rankme": rankme(features), "effective_rank": entropy_rank(centred)}
+    return ranks | {"alpha": power_law(centred.square()), "std": embedding_std(features)}
 
 
 def geometry(views: list[Tensor], groups: Tensor | None = None, quantile: float = 0.99) -> dict[str, float]:
     """How rows (N, D) of one or two views lie to each other, with pairs of up to 1,024 anchors and all rows.
 
-    `alignment` and (up to a width of 2,048) `lidar` need two views. Of the `selection` by the quantile, `groups` (N,)
-    being coarse labels, -1 for unknown, `superclass_share` is the precision.
+    `uniformity`, of two views `alignment` and (up to a width of 2,048) `lidar`; of the `selection` by this quantile
+    `threshold`, `selected` and, where coarse labels (N,), -1 for unknown, are given, its precision: `superclass_share`.
     """
     first = views[0]
     found = {"uniformity": uniformity(first, max_anchors=ANCHORS)}
@@ -345,7 +339,7 @@ def geometry(views: list[Tensor], groups: Tensor | None = None, quantile: float 
 def neighbours_agree(features: Tensor, labels: Tensor, k: int = 20, temperature: float = 0.07) -> list[float]:
     """Top-1 accuracy in percent of kNN at each label level, among rows (N, D) themselves, each without itself.
 
-    Labels are (N, L), coarse first, -1 for unknown: such rows neither vote nor count. Over up to 1,024 rows.
+    Labels are (N, L), coarse first; unknown ones, -1, don't vote or count. Of up to 1,024 rows; NaN without labels.
     """
     rows = draw(len(features), ANCHORS).to(features.device)
     similarity, near = nearest_others(features, min(k, len(features) - 1), queries=rows)

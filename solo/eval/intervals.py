@@ -16,12 +16,12 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from scipy import special, stats
 from torch import Tensor
 
 from solo.eval.features import Array
 
 Interval = tuple[float, float]
-
 UNDEFINED: Interval = (math.nan, math.nan)
 _CUTS = 50
 _T = 2.009  # Student's 97.5 % point for as many degrees of freedom
@@ -50,10 +50,8 @@ def of_independent(share: float, count: int, coin: bool) -> Interval:
     """
     if not coin or not count > 0 or math.isnan(share):
         return wilson(share, count)
-    from scipy.special import betaincinv
-
     right = share * count
-    low, high = (float(betaincinv(right + 0.5, count - right + 0.5, part)) for part in (0.025, 0.975))
+    low, high = (float(special.betaincinv(right + 0.5, count - right + 0.5, part)) for part in (0.025, 0.975))
     return (0.0 if share == 0 else low), (1.0 if share == 1 else high)
 
 
@@ -189,8 +187,6 @@ class Paired:
 
 def paired(differences: Sequence[float]) -> Paired:
     """Student's t interval, t test and sign test of paired differences, such as of two methods over the same seeds."""
-    from scipy.stats import binom, t
-
     n = len(differences)
     if not n:
         raise ValueError("give at least one difference, got none")
@@ -198,10 +194,10 @@ def paired(differences: Sequence[float]) -> Paired:
     if n < 2:
         return Paired(mean, *UNDEFINED, math.nan, math.nan, n)
     error = math.sqrt(math.fsum((x - mean) ** 2 for x in differences) / (n - 1) / n)
-    half = float(t.ppf(0.975, n - 1)) * error
-    p_value = 2 * float(t.sf(abs(mean) / error, n - 1)) if error > 0 else float(mean == 0)
+    half = float(stats.t.ppf(0.975, n - 1)) * error
+    p_value = 2 * float(stats.t.sf(abs(mean) / error, n - 1)) if error > 0 else float(mean == 0)
     up, down = sum(value > 0 for value in differences), sum(value < 0 for value in differences)
-    sign_p = min(1.0, 2 * float(binom.cdf(min(up, down), up + down, 0.5)))
+    sign_p = min(1.0, 2 * float(stats.binom.cdf(min(up, down), up + down, 0.5)))
     return Paired(mean, mean - half, mean + half, p_value, sign_p, n)
 
 
@@ -218,10 +214,7 @@ def paired_images(differences: Sequence[float], most: float = 1.0) -> Paired:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Correct p values for their number (Holm, Scandinavian Journal of Statistics 1979); NaN stays, and is not counted.
-
-    As Bonferroni's they hold the chance of any false finding, without being as strict to all but the smallest.
-    """
+    """Correct p values for their number (Holm, Scand. J. Statistics 1979); NaN stays, and is not counted."""
     order = sorted((value, place) for place, value in enumerate(p_values) if not math.isnan(value))
     corrected, least = list(p_values), 0.0
     for rank, (value, place) in enumerate(order):

@@ -36,8 +36,7 @@ def nearest(
     rows = max(1, min(len(query), 1024, max_elements // max(k, 1)))
     found = []
     for part in map(prepare, torch.split(query, rows)):
-        top = part.new_empty(len(part), 0)
-        index = torch.empty(len(part), 0, dtype=torch.long, device=part.device)
+        top, index = part.new_empty(len(part), 0), part.new_empty(len(part), 0, dtype=torch.long)
         for start, block in _blocks(keys, max(k, max_elements // rows)):
             others = prepare(block)
             similarity = part @ others.T if distance == "cosine" else -torch.cdist(part, others)
@@ -63,7 +62,6 @@ def _blocks(parts: Sequence[Tensor], rows: int) -> Iterator[tuple[int, Tensor]]:
         yield start, torch.cat(waiting) if len(waiting) > 1 else waiting[0]
 
 
-@torch.no_grad()
 def nearest_others(features: Tensor, k: int, queries: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """`nearest` by cosine among rows (N, D), N > k, themselves, each of all or of the `queries` (Q,) without itself."""
     asked = features if queries is None else features[queries]
@@ -154,14 +152,10 @@ def level_rankings(
 
 def hits(rankings: Sequence[Tensor], truth: Tensor) -> list[dict[str, Tensor]]:
     """Of images of known label (n, L): if the first of up to five ranked classes is right (`acc1`), or any (`acc5`)."""
-    found = []
-    for best, column in zip(rankings, truth.T, strict=True):
-        right = (best == column[:, None])[column >= 0]
-        found.append({"acc1": right[:, 0], "acc5": right.any(dim=1)})
-    return found
+    right = ((best == column[:, None])[column >= 0] for best, column in zip(rankings, truth.T, strict=True))
+    return [{"acc1": one[:, 0], "acc5": one.any(dim=1)} for one in right]
 
 
-@torch.no_grad()
 def vote_accuracy(
     similarity: Tensor, neighbours: Tensor, train_targets: Tensor, test_targets: Tensor, **how: Any
 ) -> list[tuple[float, float]]:
@@ -211,12 +205,11 @@ class WeightedKNNClassifier(Metric):
     Train rows without a class (-1 at the finest level) are no neighbours. Each process searches its own train rows, so
     that these are in memory once; only the test rows and the nearest neighbours travel. The name is solo-learn's.
 
-    `k` neighbours vote, of fewer train rows all, by the `distance_fx` `cosine`, with the weights exp(cos / T), or
-    `euclidean`, with 1 / (distance + epsilon); `max_distance_matrix_size` bounds the similarities held at once.
+    `k` neighbours vote, or all train rows if they are fewer, with the weights exp(cos / T) where `distance_fx` is
+    `cosine`, 1 / (distance + epsilon) where it is `euclidean`; `max_distance_matrix_size` bounds what is held at once.
     """
 
     full_state_update = False
-
     train_features: list[Tensor]
     train_targets: list[Tensor]
     test_features: list[Tensor]

@@ -1,14 +1,12 @@
 """Linear classifiers on frozen features: solved to their optimum, all of a grid by SGD, or from few labels.
 
 `fit_linear`: standardised features, cross-entropy plus an L2 penalty, minimised by L-BFGS for each level by itself. The
-problem is strongly convex, so that the result depends on no learning rate, order or seed, and the gradient that is left
-bounds how far the objective is above its optimum: by |gradient|^2 / (2 l2). `choose`: one pass over the features serves
-all classifiers of a grid; the best is chosen on a part of the *training* rows.
-
-`probe`: what a few or all labels are enough for, with the grid of the suite of eleven transfer data sets: 45 strengths
-of the L2 penalty, evenly spaced in their logarithm from 1e-6 to 1e5 (Kornblith, Shlens, Le, CVPR 2019, appendix; Chen
-et al., SimCLR, ICML 2020, appendix B.8). Here each level has a strength of its own, chosen on a fifth of the training
-images and fitted to all of them, and features are standardised.
+problem is strongly convex: the result depends on no learning rate, order or seed, and the gradient that is left bounds
+how far the objective is above its optimum: by |gradient|^2 / (2 l2). `choose`: one pass over the features serves all
+classifiers of a grid. `probe`: what a few or all labels are enough for, with the grid of the suite of eleven transfer
+data sets: 45 strengths of the L2 penalty, evenly spaced in their logarithm from 1e-6 to 1e5 (Kornblith, Shlens, Le,
+CVPR 2019, appendix; Chen et al., SimCLR, ICML 2020, appendix B.8). Here each level has a strength of its own, chosen on
+a fifth of the training images and fitted to all of them, and features are standardised.
 """
 
 import functools
@@ -83,13 +81,13 @@ def _fit(model: LinearClassifier, features: Tensor, labels: Tensor, l2: float, m
     """Fit a model of one level in place; how far it is above its optimum at most, and the size of the gradient."""
     known, rows = (labels >= 0).sum().clamp(min=1), max(1, ELEMENTS // sum(model.weight.shape))
     both = (model.weight.requires_grad_(), model.bias.requires_grad_())
-    enough = math.sqrt(2 * l2 * CLOSE)  # size of the gradient
+    numbers = sum(part.numel() for part in both)
     optimizer = torch.optim.LBFGS(
         both,
         max_iter=max_iter,
         max_eval=2 * max_iter,
         history_size=20,
-        tolerance_grad=enough / math.sqrt(sum(part.numel() for part in both)),  # of the largest entry
+        tolerance_grad=math.sqrt(2 * l2 * CLOSE) / math.sqrt(numbers),  # of the largest entry
         tolerance_change=0.0,
         line_search_fn="strong_wolfe",
     )
@@ -116,8 +114,7 @@ def linear_ranking(
     bank: FeatureTable, features: Tensor, labels: Tensor, l2: float, steps: int, device: torch.device
 ) -> tuple[list[Tensor], LinearClassifier]:
     """For each level (n, up to 5) classes by `fit_linear` of the bank; labels (n, L) say which classes there are."""
-    counts = class_counts(bank.labels, labels)
-    model = fit_linear(bank.features.to(device), bank.labels, counts, l2=l2, max_iter=steps)
+    model = fit_linear(bank.features.to(device), bank.labels, class_counts(bank.labels, labels), l2=l2, max_iter=steps)
     return [best.cpu() for best in model.ranking(features.to(device))], model
 
 

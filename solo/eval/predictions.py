@@ -70,9 +70,8 @@ class HierarchyScores:
 def hierarchy_scores(tree: Taxonomy, truth: Array, predicted: Array) -> HierarchyScores:
     """Compare predicted classes (n,) with the true ones (n,); -1 is unknown in both.
 
-    Severity: Bertinetto et al., Making Better Mistakes (CVPR 2020), section 3: https://arxiv.org/abs/1912.09393.
-    Precision, recall and F: Kiritchenko, Matwin, Famili (2005); Silla, Freitas, A survey of hierarchical classification
-    across different application domains (2011), section 6.
+    Severity: Bertinetto et al. (CVPR 2020), section 3: https://arxiv.org/abs/1912.09393. Precision, recall and F:
+    Kiritchenko, Matwin, Famili (2005); Silla, Freitas (Data Mining and Knowledge Discovery 2011), section 6.
     """
     use = (truth >= 0) & (predicted >= 0)
     unknown = int(len(truth) - use.sum())
@@ -138,8 +137,8 @@ def hops(tree: Taxonomy, truth: Array, scores: Array) -> Array:
 def expected_heights(tree: Taxonomy, probabilities: Array) -> Array:
     """Of each class the expected height of its lowest common ancestor with the truth: probabilities (n, C) -> (n, C).
 
-    The class where it is least is the decision of conditional risk minimisation, CRM (Karthik, Prabhu, Dokania, Gandhi:
-    No cost likelihood manipulation at test time, ICLR 2021, https://openreview.net/forum?id=193sEnKY1ij).
+    Where it is least decides conditional risk minimisation, CRM (Karthik, Prabhu, Dokania, Gandhi, ICLR 2021,
+    https://openreview.net/forum?id=193sEnKY1ij).
     """
     paths, depths = np.array(tree.path_table()), tree.depths()
     above = np.full(len(paths), depths.max())
@@ -210,8 +209,8 @@ def judge(model: LinearClassifier, features: Tensor, classes: Array, tree: Taxon
         for level, nodes in enumerate(paths.T):
             known = nodes >= 0
             sums = tables[-1].new_zeros(len(logits), int(nodes.max()) + 1)
-            best = sums.index_add_(1, nodes[known], tables[-1][:, : len(nodes)][:, known]).max(dim=1)
-            found.summed[part, level], found.summed_confidence[part, level] = best.indices, best.values
+            sums.index_add_(1, nodes[known], tables[-1][:, : len(nodes)][:, known])
+            found.summed_confidence[part, level], found.summed[part, level] = sums.max(dim=1)
         leaves = np.full((len(logits), tree.num_classes), -np.inf)  # classes that no image has come last
         leaves[:, : len(paths)] = tables[-1][:, : tree.num_classes]
         found.careful[part] = expected_heights(tree, np.maximum(leaves, 0)).argmin(axis=1)

@@ -2,18 +2,16 @@
 
 By itself, a gallery image is right for a query if both have the same label; R of a query is the number of right images
 in its gallery. Zhang et al., Use All The Labels (CVPR 2022), section 4.4: https://arxiv.org/abs/2204.13207; Musgrave,
-Belongie, Lim, A Metric Learning Reality Check (ECCV 2020), section 3.1: https://arxiv.org/abs/2003.08505.
+Belongie, Lim (ECCV 2020), section 3.1: https://arxiv.org/abs/2003.08505.
 
-Graded, with `l` the number of levels that query and image share, of L (with one level H-AP is average precision):
+Graded (Ramzi et al., ECCV 2022: https://arxiv.org/abs/2207.04873), with `l` the number of levels that query and image
+share, of L (with one level H-AP is average precision):
 
 - **H-AP**, hierarchical average precision: `sum_k Hrank(k) / rank(k) / sum_k rel(k)` over the relevant images, where
   `Hrank(k)` sums `min(rel(k), rel(j))` over the images j up to k, and `rel = (l / L) / (images that share l levels)`;
 - **NDCG**: gains `2^l - 1`, discounts `log2(1 + rank)`;
 - **ASI**, average set intersection: the mean over the ranks k, up to the number of relevant images, of the share of the
   first k that belong there level by level.
-
-Ramzi, Audebert, Thome, Rambour, Bitot: Hierarchical average precision training for pertinent image retrieval (ECCV
-2022): https://arxiv.org/abs/2207.04873.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,8 +21,6 @@ import torch
 from torch import Tensor
 
 from solo.eval.features import ELEMENTS, best_columns, unit_rows
-
-GRADED = ("h_ap", "ndcg", "asi")
 
 
 @dataclass(frozen=True)
@@ -100,7 +96,7 @@ def retrieve_graded(
         shared = ((labels[query] == there) & (there >= 0)).cumprod(dim=2).sum(dim=2).masked_fill(query == gallery, 0)
         values[part] = _graded_scores(shared.gather(1, order), labels.shape[1])
     use = values[:, 0].isfinite()
-    measured = dict(zip(GRADED, values[use].cpu().unbind(dim=1), strict=True))
+    measured = dict(zip(("h_ap", "ndcg", "asi"), values[use].cpu().unbind(dim=1), strict=True))
     return Retrieval(measured, asked[use].cpu(), len(queries) - len(asked), int((~use).sum()))
 
 

@@ -60,13 +60,10 @@ def parts(features: Features) -> Iterator[tuple[str, Features]]:
     """All rows, and those of seen and of unseen classes."""
     yield "all", features
     names = features.tree.class_names if features.tree else features.class_names(len(features.levels) - 1)
-    unseen = torch.tensor([name in features.unseen for name in names] + [False])  # the last: of -1
     for which in ("seen", "unseen") if features.unseen else ():
-        rows = []
-        for table in (features.val, features.val if features.train is None else features.train):
-            classes = _with_classes(features, table).labels[:, -1]
-            rows.append((unseen[classes] == (which == "unseen")) & (classes >= 0))
-        val, train = rows
+        wanted = torch.tensor([(name in features.unseen) == (which == "unseen") for name in names] + [False])
+        tables = (features.val, features.train or features.val)
+        val, train = (wanted[_with_classes(features, table).labels[:, -1]] for table in tables)  # -1 takes the last
         if int(val.sum()) < 2:  # one image has nothing to be compared with
             continue
         bank = features.train.rows(train) if features.train is not None and train.any() else None
@@ -93,6 +90,7 @@ class _Part:
         self.bank = None if features.train is None else _with_classes(features, features.train)
         self.labels, self.classes = features.val.labels, self.val.labels[:, -1].numpy()
         self.halves = intervals.cuts(len(self.val), protocol.seed) if protocol.intervals else None
+        self.votes = protocol.k, protocol.temperature
         self.rankings: dict[str, list[Tensor]] = {}
         self.judged: predictions.Judged | None = None
         self.gallery = None if features.queries is None else ~features.queries
@@ -108,8 +106,7 @@ class _Part:
         if "linear" in measures and self.bank is not None:
             measured.append(self.linear(self.bank))
         if "knn" in measures:
-            how = self.protocol.k, self.protocol.temperature, self.device
-            self.rankings["knn"] = knn_ranking(self.bank, self.val, *how)
+            self.rankings["knn"] = knn_ranking(self.bank, self.val, *self.votes, self.device)
             measured.append(self.accuracies("knn"))
         if "retrieval" in measures:
             found, *halves = [retrieve(**one, top_k=self.protocol.top_k) for one in self.asked()]
@@ -152,8 +149,7 @@ class _Part:
         """Top-1 and top-5 of each level by a ranking, and the mean over its classes."""
         each, found = hits(self.rankings[name], self.val.labels), []
         if self.bank is None and self.halves is not None:  # the measured images vote themselves
-            how = self.protocol.k, self.protocol.temperature, self.halves, self.device
-            ends = neighbour_intervals(self.val, each, *how)
+            ends = neighbour_intervals(self.val, each, *self.votes, self.halves, self.device)
         else:
             ends = [self.independent(one) for one in each]
         for level, column in enumerate(self.val.labels.numpy().T):

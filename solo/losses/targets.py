@@ -59,11 +59,6 @@ def swav_loss_func(
     return torch.stack([F.cross_entropy(logits / temperature, own) for logits, own in pairs]).mean()
 
 
-def teacher_temperatures(first: float, last: float, warmup: int, epochs: int) -> NDArray[np.float64]:
-    """The teacher's temperature in each epoch: from `first` to `last` in `warmup` epochs, and on as it is."""
-    return np.concatenate([np.linspace(first, last, warmup), np.full(epochs, last)])[:epochs]
-
-
 class DINOLoss(nn.Module):
     """DINO's loss (Caron et al., 2021): cross-entropy of the student's views under the teacher's other views.
 
@@ -95,9 +90,14 @@ class DINOLoss(nn.Module):
         self.epoch, self.num_large_crops = 0, num_large_crops
         self.student_temp, self.center_momentum = student_temp, center_momentum
         self.register_buffer("center", torch.zeros(1, num_prototypes))
-        self.teacher_temp_schedule = teacher_temperatures(
+        self.teacher_temp_schedule = self.temperatures(
             warmup_teacher_temp, teacher_temp, warmup_teacher_temp_epochs, num_epochs
         )
+
+    @staticmethod
+    def temperatures(first: float, last: float, warmup: int, epochs: int) -> NDArray[np.float64]:
+        """The teacher's temperature in each epoch: from `first` to `last` in `warmup` epochs, and on as it is."""
+        return np.concatenate([np.linspace(first, last, warmup), np.full(epochs, last)])[:epochs]
 
     @full_precision
     def forward(self, student_output: Tensor, teacher_output: Tensor) -> Tensor:

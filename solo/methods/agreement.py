@@ -24,7 +24,7 @@ from solo.losses.views import (
 )
 from solo.methods import catalogue as of
 from solo.methods import lightly_losses
-from solo.methods.base import BaseMethod, MlpHeads, NeighbourQueue, Outputs, TrainStep
+from solo.methods.base import BaseMethod, MlpHeads, Outputs, QueueHeads, TrainStep
 from solo.methods.momentum import BaseMomentumMethod
 from solo.nn.networks import LateIterNorm, Whitening2d, mlp
 from solo.precision import at_least_float32, full_precision
@@ -37,7 +37,6 @@ class BYOL(MlpHeads, BaseMomentumMethod):
     """
 
     trainable = ("projector", "predictor")
-    averaged = ("projector",)
     metric = "train_neg_cos_sim"
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
@@ -47,14 +46,14 @@ class BYOL(MlpHeads, BaseMomentumMethod):
         return self.hex.blend(own, out["z"], step)
 
 
-class NNBYOL(NeighbourQueue, BYOL):
+class NNBYOL(QueueHeads, BYOL):
     """NNBYOL: BYOL whose target is the nearest neighbour, in the queue of NNCLR, of what the slow network says."""
 
     unit_targets = True
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        (p1, p2), (m1, m2) = out["p"], out["momentum_z"]
-        nn1, nn2 = _neighbours(self, m1, m2, out, step)
+        p1, p2 = out["p"]
+        nn1, nn2 = _neighbours(self, out["momentum_z"], out, step)
         return byol_loss_func(p1, nn2) + byol_loss_func(p2, nn1)
 
 
@@ -81,24 +80,22 @@ class SimSiam(MlpHeads, BaseMethod):
         return self.hex.blend(own, [z1, z2], step)
 
 
-class NNSiam(NeighbourQueue, SimSiam):
+class NNSiam(QueueHeads, SimSiam):
     """NNSiam: SimSiam whose target is the nearest neighbour, in the queue of NNCLR, of the other view."""
 
     unit_outputs = True
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        (z1, z2), (p1, p2) = out["z"], out["p"]
-        nn1, nn2 = _neighbours(self, z1, z2, out, step)
+        p1, p2 = out["p"]
+        nn1, nn2 = _neighbours(self, out["z"], out, step)
         return (simsiam_loss_func(p1, nn2) + simsiam_loss_func(p2, nn1)) / 2
 
 
-def _neighbours(
-    method: NNBYOL | NNSiam, z1: Tensor, z2: Tensor, out: Outputs, step: TrainStep
-) -> tuple[Tensor, Tensor]:
+def _neighbours(method: NNBYOL | NNSiam, z: list[Tensor], out: Outputs, step: TrainStep) -> tuple[Tensor, Tensor]:
     """Nearest neighbours of two views' projections (B, D), of which the first are put into the queue then."""
-    (places, nn1), (_, nn2) = method.find_nn(z1), method.find_nn(z2)
-    method.dequeue_and_enqueue(z1, step.targets)
+    (places, nn1), (_, nn2) = map(method.find_nn, z)
     accuracy = method.neighbour_accuracy(places, step.targets, method.labelled(step.targets))
+    method.dequeue_and_enqueue(z[0], step.targets)
     method.log_metrics({"train_z_std": mean_std(torch.stack(out["z"])), "train_nn_acc": accuracy})
     return nn1, nn2
 
@@ -145,8 +142,7 @@ class VIbCReg(MlpHeads, BaseMethod):
 
     def build(self, kw: of.VIbCRegKwargs) -> None:
         super().build(kw)
-        norm = LateIterNorm(kw.proj_output_dim, num_groups=64, T=5, dim=2) if kw.iternorm else nn.Identity()
-        self.projector.append(norm)
+        self.projector.append(LateIterNorm(kw.proj_output_dim) if kw.iternorm else nn.Identity())
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         (z1, z2), weights = out["z"], (self.sim_loss_weight, self.var_loss_weight, self.cov_loss_weight)
@@ -218,15 +214,13 @@ class LeJEPA(MlpHeads, BaseMethod):
 class Lightly(MlpHeads, BaseMomentumMethod):
     """lightly: any loss of the package of that name that compares two views of an image.
 
-    `method_kwargs.loss` names a class of `lightly.loss`, `method_kwargs.loss_kwargs` has its settings; those of the
-    installed version are listed by `--help method=lightly`. A loss that was published with a slow copy of the network
-    has one here, too (`method_kwargs.teacher`); with a slow copy or a predictor the loss is the mean of both
+    `--help method=lightly` lists the losses of the installed version, and their settings. A loss that was published
+    with a slow copy of the network has one here, too; with a slow copy or a predictor the loss is the mean of both
     directions, and its target gets no gradient. Every loss sees the rows of all processes, gathered with gradient, so
     that its value doesn't depend on their number.
     """
 
     trainable = ("projector", "predictor")
-    averaged = ("projector",)
     metric = "train_lightly_loss"
 
     def build(self, kw: lightly_losses.LightlyKwargs) -> None:
@@ -250,7 +244,7 @@ class Lightly(MlpHeads, BaseMomentumMethod):
             self.criterion.register_buffer(self.known.state, torch.zeros(width, width))
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        """The loss of the two views, or of each prediction and the other view's target, with HEX's share."""
+        """The loss of the two views, or of each prediction and the other view's target."""
         views = z1, z2 = [at_least_float32(z) for z in out["z"]]  # once, for both losses: their gradients add up
         if self.has_teacher or self.predicts:
             t1, t2 = (t.detach() for t in (out["momentum_z"] if self.has_teacher else (z1, z2)))

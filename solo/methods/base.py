@@ -303,6 +303,7 @@ class MlpHeads:
     """Mixin of the methods whose outputs are projections `z` and, where they train a predictor, predictions `p`."""
 
     trainable: ClassVar[tuple[str, ...]] = ("projector",)
+    averaged: ClassVar[tuple[str, ...]] = ("projector",)
     projector_form: ClassVar[dict[str, Any]] = {}  # options of `mlp`
     predictor_form: ClassVar[dict[str, Any]] = {}
     unit_outputs: ClassVar[bool] = False  # z has length 1; p is of z as it was
@@ -323,12 +324,14 @@ class MlpHeads:
         return {**out, "p": self.predictor(z)} if "predictor" in self.trainable else out
 
 
-class NeighbourQueue(MlpHeads, QueueMixin):
-    """Mixin with a queue of projections and labels, asked for each projection's nearest neighbour."""
+class QueueHeads(MlpHeads, QueueMixin):
+    """Mixin of those that have a queue of projections and labels, too."""
+
+    queue_form: ClassVar[dict[str, Any]] = {}  # options of `make_queue`
 
     def build(self, kw: Any) -> None:
         super().build(kw)
-        self.make_queue(kw.queue_size, kw.proj_output_dim)
+        self.make_queue(kw.queue_size, kw.proj_output_dim, **self.queue_form)
 
     def find_nn(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """Place (B,) and row (B, D) of the nearest neighbour of each projection (B, D)."""

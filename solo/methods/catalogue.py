@@ -1,7 +1,6 @@
 """What is known of each method before torch is imported: its keys, one row a method, and all else follows from these.
 
-Checks of a config, `--help`, hints, accumulation, watching, `solo doctor`, tables of the documentation and the tests
-read them. A method from outside, `method=my_pkg.mine:MyMethod`, has its facts on its class, see `MethodFacts`.
+A method from outside, `method=my_pkg.mine:MyMethod`, has its facts on its class, see `MethodFacts`.
 """
 
 from collections.abc import Callable, Mapping
@@ -201,10 +200,9 @@ class HappierKwargs(ProjectorKwargs):
 
 @dataclass(frozen=True, kw_only=True)
 class MethodFacts:
-    """Facts of one method.
+    """Facts of one method; a class of one's own may say what differs: `facts = MethodFacts(hex="replaces")`.
 
-    A class of one's own may say what differs from these defaults: `facts = MethodFacts(hex="replaces")`. `path`,
-    `kwargs` and `momentum` are read off the class; what it doesn't say is its parent's.
+    `path`, `kwargs` and `momentum` are read off the class; what it doesn't say is its parent's.
     """
 
     path: str = ""  # where its class is, `module:Class`

@@ -19,24 +19,6 @@ from solo.nn.networks import mlp
 from solo.taxonomy import Taxonomy
 
 
-class CrossEntropy(BaseMethod):
-    """Flat cross-entropy: a classifier of the finest classes that trains the backbone, the plainest use of labels."""
-
-    trainable = ("head",)
-    metric = "train_ce_loss"
-
-    def build(self, kw: of.Keys) -> None:
-        self.head = nn.Linear(self.features_dim, self.num_classes)
-
-    def heads(self, feats: Tensor) -> Outputs:
-        """Add `z`, the head's logits (B, classes)."""
-        return {"z": self.head(feats)}
-
-    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        losses = [cross_entropy_loss_func(logits, step.targets) for logits in out["z"]]
-        return sum(losses[1:], losses[0]) / len(losses)
-
-
 class Guided(MlpHeads, BaseMethod):
     """Guided: one prototype a class, their distances those of the label tree.
 
@@ -90,9 +72,22 @@ class TreeHead(BaseMethod):
         return self.criterion(torch.cat(out["z"]), labels)  # type: ignore[no-any-return]
 
 
-def _with(loss: type, what: str, *more: str) -> Any:
-    """The class of a method that only has another loss, which has parameters of its own with `criterion`."""
-    own = {"Loss": loss, "trainable": ("head", *more), "__doc__": what, "__module__": __name__}
+class CrossEntropy(TreeHead):
+    """Flat cross-entropy: a classifier of the finest classes that trains the backbone, the plainest use of labels."""
+
+    metric = "train_ce_loss"
+
+    def build(self, kw: of.Keys) -> None:
+        self.head = nn.Linear(self.features_dim, self.num_classes)
+
+    def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
+        losses = [cross_entropy_loss_func(logits, step.targets) for logits in out["z"]]
+        return sum(losses[1:], losses[0]) / len(losses)
+
+
+def _with(loss: type, what: str, trainable: tuple[str, ...] = ("head",), on_features: bool = False) -> Any:
+    """The class of a method that only has another loss, which may have parameters of its own, `criterion`."""
+    own = {"Loss": loss, "trainable": trainable, "on_features": on_features, "__doc__": what, "__module__": __name__}
     return type(loss.__name__, (TreeHead,), own)
 
 
@@ -101,16 +96,10 @@ SoftLabels = _with(tree_heads.SoftLabels, "A softmax over the classes, towards a
 HXE = _with(tree_heads.HXE, "A softmax over the classes, judged edge by edge on the way from the root.")
 HAFrame = _with(tree_heads.HAFrame, "Class vectors that stay as the tree has them.")
 HierCOS = _with(tree_heads.HierCOS, "An axis for each node of the tree.")
-LorentzHeads = _with(tree_geometry.LorentzHeads, "Images and nodes in hyperbolic space.", "criterion")
-LevelContrast = _with(tree_heads.LevelContrast, "Images and nodes contrasted level by level.", "criterion")
-
-
-class HypStructure(TreeHead):
-    """A linear classifier on the features, whose means have the distances of the tree."""
-
-    Loss = tree_geometry.HypStructure
-    trainable = ("criterion",)
-    on_features = True
+LorentzHeads = _with(tree_geometry.LorentzHeads, "Images and nodes in hyperbolic space.", ("head", "criterion"))
+LevelContrast = _with(tree_heads.LevelContrast, "Images and nodes contrasted level by level.", ("head", "criterion"))
+_DISTANCES = "A linear classifier on the features, whose means have the distances of the tree."
+HypStructure = _with(tree_geometry.HypStructure, _DISTANCES, ("criterion",), on_features=True)
 
 
 class Happier(TreeHead):

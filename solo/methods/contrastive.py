@@ -15,7 +15,7 @@ from solo.losses.info_nce import info_nce, mocov3_loss_func, siglip_loss_func
 from solo.losses.pairs import Pairs, RingPairs, off_diagonal
 from solo.losses.targets import ressl_loss_func
 from solo.methods import catalogue as of
-from solo.methods.base import BaseMethod, MlpHeads, NeighbourQueue, Outputs, TrainStep
+from solo.methods.base import BaseMethod, MlpHeads, Outputs, QueueHeads, TrainStep
 from solo.methods.momentum import BaseMomentumMethod
 from solo.nn.memory import QueueMixin
 from solo.nn.networks import mlp
@@ -61,10 +61,9 @@ class SupCon(SimCLR):
 class HiMulConE(SimCLR):
     """HiMulConE: contrastive with the labels of all levels; the views of an image meet at its leaf.
 
-    Zhang, Xu, Xiong, Ramaiah: Use All The Labels, https://arxiv.org/abs/2204.13207. Any image may have all, some or
-    none of its labels: what it has no label for, it is compared by itself, as in SimCLR. `type: HEX_adaptive` (or
-    another) takes the hierarchy from the batch where labels don't give it, see `solo/hex/loss.py`;
-    `hex.temperature` is then the temperature of the whole loss, as in the methods whose loss HEX replaces.
+    Zhang, Xu, Xiong, Ramaiah: Use All The Labels, https://arxiv.org/abs/2204.13207. What an image has no label for, it
+    is compared by itself, as in SimCLR. HEX takes the hierarchy from the batch where labels don't give it, see
+    `solo/hex/loss.py`; `hex.temperature` is then that of the whole loss, as in methods whose loss HEX replaces.
     """
 
     metric = "train_hierarchical_loss"
@@ -117,21 +116,17 @@ class SigLIP(MlpHeads, BaseMethod):
         return self.hex.blend(partial(siglip_loss_func, z1, z2, scale["log_scale"], scale["bias"]), [z1, z2], step)
 
 
-class MoCoV2Plus(QueueMixin, MlpHeads, BaseMomentumMethod):
+class MoCoV2Plus(QueueHeads, BaseMomentumMethod):
     """MoCo v2+: negatives from a queue of a slow network's keys; symmetric in the two views.
 
     Chen, Fan, Girshick, He: Improved baselines with momentum contrastive learning, https://arxiv.org/abs/2003.04297.
     There is one queue a view, from which HEX has its hierarchy negatives; `queue_y` holds labels at `hex.level`.
     """
 
-    averaged = ("projector",)
     unit_outputs = unit_targets = True
     metric = "train_nce_loss"
     projector_form = {"norm": False}
-
-    def build(self, kw: of.MoCoV2PlusKwargs) -> None:
-        super().build(kw)
-        self.make_queue(kw.queue_size, kw.proj_output_dim, views=2)
+    queue_form = {"views": 2}
 
     def _dequeue_and_enqueue(self, keys: Tensor, y: Tensor | None = None) -> None:
         """Put keys (2, B, proj_output_dim) of the two views and labels (B,) into the queue."""
@@ -186,21 +181,17 @@ class MoCoV3(BaseMomentumMethod):
         return mocov3_loss_func(q1, k2, self.temperature) + mocov3_loss_func(q2, k1, self.temperature)
 
 
-class ReSSL(QueueMixin, MlpHeads, BaseMomentumMethod):
+class ReSSL(QueueHeads, BaseMomentumMethod):
     """ReSSL: a strongly augmented view relates to a queue of images as a weakly augmented one does.
 
     Zheng et al.: ReSSL: Relational self-supervised learning with weak augmentation, https://arxiv.org/abs/2107.09282.
     The first view is the strong one, for the trained network, the second the weak one, for its slow copy.
     """
 
-    averaged = ("projector",)
     unit_outputs = unit_targets = True
     metric = "train_ressl_loss"
     projector_form = {"norm": False}
-
-    def build(self, kw: of.ReSSLKwargs) -> None:
-        super().build(kw)
-        self.make_queue(kw.queue_size, kw.proj_output_dim, labels=())
+    queue_form = {"labels": ()}
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """Cross-entropy of the strong view's relations, and those of small ones, under those of the weak one."""
@@ -211,7 +202,7 @@ class ReSSL(QueueMixin, MlpHeads, BaseMomentumMethod):
         return torch.stack(losses).mean()
 
 
-class NNCLR(NeighbourQueue, BaseMethod):
+class NNCLR(QueueHeads, BaseMethod):
     """NNCLR: the positive is the nearest neighbour, in a queue of earlier images, of the other view.
 
     Dwibedi et al.: With a little help from my friends, https://arxiv.org/abs/2104.14548.
@@ -245,7 +236,6 @@ class All4One(QueueMixin, MlpHeads, BaseMomentumMethod):
 
     trainable = ("projector", "predictor", "predictor2", "transformer_encoder")
     group_options = {"transformer_encoder": {"lr": 0.1}}
-    averaged = ("projector",)
     unit_targets = True
     metric = "train_comb_loss"
     projector_form = {"depth": 3, "last_norm": "affine"}
@@ -283,6 +273,7 @@ class All4One(QueueMixin, MlpHeads, BaseMomentumMethod):
         every = distributed.gather_later(*map(at_least_float32, (m1, m2, z2, z1)))
         anchors, keys = [nn1[:, 0], nn2[:, 0], context1, context2], [p2, p1, own2, own1]
         found = Pairs.between_later(anchors, keys, step.ids, step.groups)
+        accuracy = self.neighbour_accuracy(places, step.targets, self.labelled(step.targets))
         self.dequeue_and_enqueue(m1, step.targets, step.ids)
         *directions, one, other = found()
         own = partial(info_nce, temperature=self.temperature)
@@ -291,7 +282,6 @@ class All4One(QueueMixin, MlpHeads, BaseMomentumMethod):
         m1, m2, z2, z1 = every()  # from here on those of all processes
         feature = redundancy(torch.stack([m1, m2]), torch.stack([z2, z1]))
         losses = {"train_nnclr_loss": neighbour, "train_att_nnclr_loss": attention, "train_feature_loss": feature}
-        accuracy = self.neighbour_accuracy(places, step.targets, self.labelled(step.targets))
         std = mean_std(torch.stack([z1, z2]), everyone=True)
         self.log_metrics({**losses, "train_nn_acc": accuracy, "train_z_std": std})
         return 0.5 * (attention + neighbour + feature)

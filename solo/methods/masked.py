@@ -17,6 +17,7 @@ from solo.methods.momentum import BaseMomentumMethod
 from solo.nn.vit import PatchTokens, generate_2d_sincos_pos_embed, rows_of
 
 ASPECTS = (0.75, 0.95, 1.2, 1.5)  # of I-JEPA's four blocks, height to width
+_NORM: Any = partial(nn.LayerNorm, eps=1e-6)
 
 
 class MAEDecoder(nn.Module):
@@ -34,14 +35,13 @@ class MAEDecoder(nn.Module):
         in_channels: int = 3,
     ) -> None:
         super().__init__()
-        norm: Any = partial(nn.LayerNorm, eps=1e-6)
         self.decoder_embed = nn.Linear(in_dim, embed_dim)
         self.mask_token = nn.Parameter(0.02 * torch.randn(1, 1, embed_dim))
         table = generate_2d_sincos_pos_embed(embed_dim, math.isqrt(num_patches), cls_token=True)
         self.decoder_pos_embed = nn.Parameter(torch.from_numpy(table).float()[None], requires_grad=False)
-        blocks = (Block(embed_dim, num_heads, mlp_ratio, qkv_bias=True, norm_layer=norm) for _ in range(depth))
+        blocks = (Block(embed_dim, num_heads, mlp_ratio, qkv_bias=True, norm_layer=_NORM) for _ in range(depth))
         self.decoder_blocks = nn.Sequential(*blocks)
-        self.decoder_norm = norm(embed_dim)
+        self.decoder_norm = _NORM(embed_dim)
         self.decoder_pred = nn.Linear(embed_dim, in_channels * patch_size**2)
         for module in self.modules():
             if isinstance(module, nn.Linear):
@@ -103,13 +103,12 @@ class Predictor(nn.Module):
 
     def __init__(self, in_dim: int, embed_dim: int, depth: int, num_heads: int, side: int) -> None:
         super().__init__()
-        norm: Any = partial(nn.LayerNorm, eps=1e-6)
         table = torch.from_numpy(generate_2d_sincos_pos_embed(embed_dim, side)).float()
         self.register_buffer("places", table, persistent=False)
         self.embed, self.out = nn.Linear(in_dim, embed_dim), nn.Linear(embed_dim, in_dim)
         self.mask_token = nn.Parameter(0.02 * torch.randn(embed_dim))
-        blocks = (Block(embed_dim, num_heads, qkv_bias=True, norm_layer=norm) for _ in range(depth))
-        self.blocks, self.norm = nn.Sequential(*blocks), norm(embed_dim)
+        blocks = (Block(embed_dim, num_heads, qkv_bias=True, norm_layer=_NORM) for _ in range(depth))
+        self.blocks, self.norm = nn.Sequential(*blocks), _NORM(embed_dim)
 
     def forward(self, kept: Tensor, where: Tensor, asked: Tensor) -> Tensor:
         """Kept patches (N, K, in_dim), their places (N, K) and places (N, T) -> features there, (N, T, in_dim)."""

@@ -35,7 +35,6 @@ class SoloModule(pl.LightningModule):
     _SCHEDULERS: ClassVar[list[str]] = ["reduce", "warmup_cosine", "step", "exponential", "none"]
     _SCHEDULER_CHOICES: ClassVar[tuple[str, ...]] = ("warmup_cosine", "step")
 
-    num_classes: int
     _leaf_paths: Tensor
 
     if TYPE_CHECKING:
@@ -67,7 +66,7 @@ class SoloModule(pl.LightningModule):
         self.scheduler_gamma = scheduler.gamma if isinstance(scheduler, LinearSchedulerCfg) else 1.0
         self.no_channel_last: bool = config.performance.disable_channel_last
         self.validation_step_outputs: list[dict[str, Any]] = []
-        self.num_classes = config.data.num_classes or 0
+        self.num_classes: int = config.data.num_classes or 0
         self._static_groups: list[int] = []
         self.classifier_loss: Tensor | None = None  # the online classifiers' part of the last step's loss
         self._counted: tuple[Tensor, int, Tensor] | None = None  # targets of a batch, their version, labelled rows
@@ -294,8 +293,7 @@ class SoloModule(pl.LightningModule):
             if stepped:  # loggers know it by this name, beside that of the steps
                 self.log_dict({f"{name}_epoch": value for name, value in mean.items()}, on_step=False, on_epoch=True)
 
-    def on_train_epoch_end(self) -> None:
-        self.hand_on()  # if no callback has asked for it
+    on_train_epoch_end = hand_on  # if no callback has asked for it
 
     def process_state(self) -> dict[str, Any]:
         return {"sums": [[list(names), *held] for names, held in self._sums.items()]}
@@ -326,8 +324,7 @@ class SoloModule(pl.LightningModule):
                 cure = "try a smaller optimizer.lr or a longer warm-up, a higher temperature, or precision=32 or"
                 raise NonFiniteError(f"{where}: {what}; {cure} bf16-mixed instead of 16-mixed", found)
 
-    def on_after_backward(self) -> None:
-        self.read_terms()  # before the optimizer's step
+    on_after_backward = read_terms  # before the optimizer's step
 
     # ---- the rest ----
 

@@ -11,14 +11,7 @@ from torch.optim import Optimizer
 from solo import distributed
 from solo.errors import UserError
 from solo.losses.pairs import unit
-from solo.losses.targets import (
-    DINOLoss,
-    deepclusterv2_loss_func,
-    ibot_loss_func,
-    koleo_later,
-    swav_loss_func,
-    teacher_temperatures,
-)
+from solo.losses.targets import DINOLoss, deepclusterv2_loss_func, ibot_loss_func, koleo_later, swav_loss_func
 from solo.methods.base import BaseMethod, Outputs, TrainStep
 from solo.methods.catalogue import DeepClusterV2Kwargs, DINOKwargs, DINOv2Kwargs, SwAVKwargs
 from solo.methods.momentum import BaseMomentumMethod
@@ -231,10 +224,8 @@ class DINOv2(DINO):
     Oquab et al.: DINOv2, learning robust visual features without supervision, https://arxiv.org/abs/2304.07193. The
     loss is DINO + ibot_weight * iBOT + koleo_weight * KoLeo. Targets are balanced by Sinkhorn and Knopp's algorithm, as
     in SwAV; patches have a head of their own. Registers (https://arxiv.org/abs/2309.16588) are
-    `backbone.kwargs.reg_tokens=4`.
-
-    Otherwise than there, every second image of a batch has the same share of its patches hidden, where blurred noise is
-    highest; there it is a tenth to half of them, in blocks.
+    `backbone.kwargs.reg_tokens=4`. Otherwise than there, every second image of a batch has the same share of its
+    patches hidden, where blurred noise is highest; there it is a tenth to half of them, in blocks.
     """
 
     trainable = ("head", "patch_head", "mask_token")
@@ -247,7 +238,7 @@ class DINOv2(DINO):
         self.head, self.patch_head = self.make_head(kw), self.make_head(kw)
         self.mask_token = nn.ParameterList([torch.zeros(1, 1, self.features_dim)])
         ends, epochs = (kw.warmup_teacher_temperature, kw.teacher_temperature), kw.warmup_teacher_temperature_epochs
-        self.temperatures = teacher_temperatures(*ends, epochs, self.max_epochs).tolist()
+        self.temperatures = DINOLoss.temperatures(*ends, epochs, self.max_epochs).tolist()
 
     def forward(self, X: Tensor) -> Outputs:
         """Adds in training `hidden` (b, k), places of hidden patches, and `patch_z`, their scores (b * k, P)."""

@@ -103,10 +103,9 @@ class MomentumUpdater:
     def update(self, online_net: nn.Module, momentum_net: nn.Module) -> None:
         """Momentum parameters <- tau * momentum + (1 - tau) * online; an adapted weight counts with its adapter."""
         slow: dict[str, Tensor] = dict(momentum_net.named_parameters())
-        pairs = list(zip(parameters_like(online_net, slow), slow.values(), strict=True))
-        if pairs:  # as lists: on a GPU a few kernels for all of them
-            values = [online.to(momentum.dtype) for online, momentum in pairs]
-            torch._foreach_lerp_(list(slow.values()), values, 1 - self.cur_tau)
+        pairs = zip(parameters_like(online_net, slow), slow.values(), strict=True)
+        if values := [online.to(momentum.dtype) for online, momentum in pairs]:
+            torch._foreach_lerp_(list(slow.values()), values, 1 - self.cur_tau)  # on a GPU a few kernels for all
 
     def update_tau(self, cur_step: int, max_steps: int) -> None:
         """Set `cur_tau` for a step, from its number alone, so that a resumed run has it."""
@@ -169,9 +168,8 @@ class IterNorm(nn.Module):
     """Whitening within groups of features, by Newton's iterations for the inverse square root of the covariance.
 
     Iterative normalization (https://arxiv.org/abs/1904.03441), which VIbCReg uses. `num_features` are cut into
-    `num_groups`, or into groups of `num_channels`, halved until it divides them; there are `T` iterations, with `eps`
-    added to the variances. The input has `dim` dimensions, features second, as have `weight` and `bias`, which
-    `affine` asks for; `momentum` is the share of the batch in the running statistics.
+    `num_groups`, or into groups of `num_channels`, halved until it divides them; `eps` is added to the variances. The
+    input has `dim` dimensions, features second; `momentum` is the share of the batch in the running statistics.
     """
 
     running_mean: Tensor
@@ -242,7 +240,8 @@ class SyncedBatchNorm(_BatchNorm):
     """BatchNorm whose mean and variance, in training, are those of the rows of all processes, on any device.
 
     Values, gradients (averaged over processes, as DDP does) and running statistics are those of torch's BatchNorm in
-    one process on the whole batch; processes may hold different numbers of rows. Torch's own has no CPU path.
+    one process on the whole batch; processes may hold different numbers of rows. Torch's own has no CPU path. timm's
+    BatchNorm also drops and activates.
     """
 
     def _check_input_dim(self, input: Tensor) -> None:
@@ -252,10 +251,12 @@ class SyncedBatchNorm(_BatchNorm):
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, ...) -> the same shape and type; a `ValueError` for one value a channel in all processes together."""
         self._check_input_dim(input)
-        if not ((self.training or self.running_mean is None) and distributed.is_distributed()):
-            return super().forward(input)
-        with torch.autocast(input.device.type, enabled=False):
-            return self._normalise(at_least_float32(input)).to(input.dtype)
+        if (self.training or self.running_mean is None) and distributed.is_distributed():
+            with torch.autocast(input.device.type, enabled=False):
+                y = self._normalise(at_least_float32(input)).to(input.dtype)
+        else:
+            y = super().forward(input)
+        return self.act(self.drop(y)) if "act" in self._modules else y  # type: ignore[no-any-return, operator]
 
     def _normalise(self, x: Tensor) -> Tensor:
         over = [dim for dim in range(x.ndim) if dim != 1]
@@ -279,16 +280,9 @@ class SyncedBatchNorm(_BatchNorm):
         return y if self.weight is None else torch.addcmul(self.bias.view(shape), y, self.weight.view(shape))
 
 
-class _SyncedBatchNormAct(SyncedBatchNorm):
-    """timm's BatchNorm that also drops and activates."""
-
-    def forward(self, input: Tensor) -> Tensor:
-        return self.act(self.drop(super().forward(input)))  # type: ignore[no-any-return, operator]
-
-
 def synchronise(module: nn.Module) -> nn.Module:
     """Make every BatchNorm within `module` a `SyncedBatchNorm`, in place, with the same tensors; the module."""
     for part in module.modules():
         if isinstance(part, (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)):
-            part.__class__ = _SyncedBatchNormAct if hasattr(part, "act") else SyncedBatchNorm  # type: ignore[assignment]
+            part.__class__ = SyncedBatchNorm  # type: ignore[assignment]
     return module

@@ -40,8 +40,7 @@ def run(cfg: AnalyzeCfg) -> Path:
     with tempfile.TemporaryDirectory() as scratch, run_directory.held(chosen) if chosen else nullcontext():
         found = runs(cfg, compute_device(cfg), Path(scratch))
         folder = chosen or open_folder(cfg, "analyze")
-        of = cfg.data.dataset or "saved features"
-        title = cfg.title or f"{' · '.join(run.name for run in found)} on {of}"
+        title = cfg.title or f"{' · '.join(run.name for run in found)} on {cfg.data.dataset or 'saved features'}"
         outcome = analyze(found, folder, replace(cfg, title=title), pictures(cfg), say)
     size = outcome.files[0].stat().st_size / 2**20
     say(f"report: {outcome.files[0]} ({size:.1f} MiB, opens without a network)")

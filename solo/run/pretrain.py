@@ -79,8 +79,7 @@ def run(cfg: PretrainCfg) -> PretrainResult:
     if type(model).__module__.startswith("solo."):
         work = work_of(model, model.config, device, prepared.trainer.world_size)
         prepared.recorder.facts = replace(prepared.recorder.facts, work=work)
-    shown = find_relatives(cfg, model)
-    train = train_loader(cfg, device, shown)
+    train = train_loader(cfg, device, find_relatives(cfg, model))
     targets = getattr(train.dataset, "targets", None)
     model.all_labelled = isinstance(targets, Tensor) and bool((targets >= 0).all())
     tune(model, model.config, device, cfg.max_epochs * len(train))
@@ -259,8 +258,7 @@ class _Eyes:
             raise UserError(text)
         where = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         centred = (features - features.mean(dim=0)).to(where)
-        exact = self.number <= _EXACT
-        found = (nearest_others(centred, k)[1] if exact else nearest_by_cells(centred, k)).cpu()
+        found = (nearest_others(centred, k)[1] if self.number <= _EXACT else nearest_by_cells(centred, k)).cpu()
         say(f"{said}, in {time.perf_counter() - started:.1f} s")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -369,5 +367,4 @@ def grid(views: Sequence[Tensor], mean: Sequence[float], std: Sequence[float]) -
     rows = torch.stack(shown, dim=1).flatten(0, 1)
     rows = rows[:, :3] if rows.shape[1] > 2 else rows[:, :1]
     rows = F.interpolate(rows, scale_factor=max(1, _PIXELS // side))  # whole pixels of small images, to be seen
-    picture: Tensor = make_grid(rows, nrow=len(views), padding=2, pad_value=1.0)
-    return picture
+    return make_grid(rows, nrow=len(views), padding=2, pad_value=1.0)  # type: ignore[no-any-return]

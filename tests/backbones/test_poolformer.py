@@ -9,7 +9,7 @@ from timm.layers import GroupNorm1
 from timm.models.metaformer import MetaFormer, checkpoint_filter_fn
 
 from solo.backbones import build_backbone, features_dim, poolformer_s12, poolformer_s36
-from solo.backbones.from_timm import PoolFormer
+from solo.backbones.poolformer import PoolFormer
 
 
 def test_names_of_the_state_dict() -> None:

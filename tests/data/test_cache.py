@@ -186,6 +186,7 @@ def test_files_keep_their_pixels_up_to_the_side_that_is_kept(folder: Path) -> No
         assert torch.equal(small, torch.from_numpy(np.array(Image.open(images.files[4]))).movedim(2, 0))
         assert same_side.shape == (3, 40, 16)
     assert images.path.stat().st_size == images.nbytes == 4 * 3 * (16 * 24 + 14 * 13 + 40 * 16)
+    assert not hasattr(images, "cure")  # of what is kept nothing is faster
 
 
 def test_what_is_cached_is_not_decoded_again(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

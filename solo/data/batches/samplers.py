@@ -86,10 +86,9 @@ class RuleSampler(SeededSampler):
         size = self.batch_size * distributed.world_size()
         count = self.rule.count(size)
         if count == 0:
-            raise UserError(
-                f"data.sampler={self.rule.name} can't make a batch of {size} images (optimizer.batch_size times "
-                f"processes) without taking one twice: {self.rule.limit}; use a smaller batch or data.sampler=random"
-            )
+            what = f"data.sampler={self.rule.name} can't make a batch of {size} images (optimizer.batch_size times"
+            cure = "use a smaller batch or data.sampler=random"
+            raise UserError(f"{what} processes) without taking one twice: {self.rule.limit}; {cure}")
         return count * size
 
     def order(self, start: int = 0, end: int | None = None, step: int = 1) -> Iterator[tuple[int, int]]:
@@ -139,10 +138,8 @@ def rule_sampler(
     if labelled_share is None:
         return RuleSampler(rules[kind](np.arange(len(table))), batch_size, seed)
     if (classes >= 0).all():
-        raise UserError(
-            f"data.labelled_share={labelled_share} is for training images of which some have no class, and here all "
-            f"{len(table)} have one; leave it out, or take labels away with data.label_fraction"
-        )
+        what = f"data.labelled_share={labelled_share} is for training images of which some have no class, and here all"
+        raise UserError(f"{what} {len(table)} have one; leave it out, or take labels away with data.label_fraction")
     return RuleSampler(Mixed(rules[kind], classes >= 0, labelled_share), batch_size, seed)
 
 

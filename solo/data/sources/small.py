@@ -117,18 +117,12 @@ def cifar10c(spec: DatasetSpec, request: Request) -> Pairs:
     return _arrays(images, np.tile(_load(labels), len(files)), request)
 
 
-class _STL10(tv.STL10):  # type: ignore[misc]
-    """torchvision's, with `targets` like all the others."""
-
-    @property
-    def targets(self) -> list[int]:
-        return cast("list[int]", self.labels.tolist())
-
-
 def stl10(spec: DatasetSpec, request: Request) -> Pairs:
     """STL-10 by torchvision; pretraining adds the 100,000 unlabelled images."""
     split = {"pretrain": "train+unlabeled", "train": "train", "val": "test"}[request.split]
-    return from_torchvision(_STL10, "stl10_binary", request, split=split)
+    data: Any = from_torchvision(tv.STL10, "stl10_binary", request, split=split)
+    data.targets = data.labels.tolist()  # as all the others have them
+    return cast(Pairs, data)
 
 
 def mnist(spec: DatasetSpec, request: Request) -> ArrayDataset:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from solo.errors import UserError, printable
+from solo.errors import UserError, printable, some
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -103,9 +103,8 @@ class Problems:
     def notes(self) -> list[str]:
         """A line on what is left out, if anything is."""
         known = sorted(self.left_out.items(), key=lambda item: (-item[1], item[0]))
-        kinds = ", ".join(f"{kind} ({count:,})" for kind, count in known[:8])
-        more = f" and {len(known) - 8} more kinds" if len(known) > 8 else ""
-        return [f"left out, for they are no images: {kinds}{more}"] if kinds else []
+        kinds = some([f"{kind} ({count:,})" for kind, count in known], 8)
+        return [f"left out, for they are no images: {kinds}"] if kinds else []
 
 
 def image_folders(root: str | Path, problems: Problems) -> Iterator[tuple[Parts, list[str]]]:
