@@ -193,7 +193,6 @@ class _HexSoftmax:
         self.lse = torch.logaddexp(self._rest.lse, self.log_debiased)
 
     def gradient(self, per_row: Tensor) -> Tensor:
-        """Gradient (R, N) of ``sum_i per_row_i * log D_i``."""
         lse = self.lse.masked_fill(self.lse == -torch.inf, 0)
         log_norm = lse + math.log1p(-self._tau_plus)
         grad = self._rest.gradient(per_row * (self._rest.lse - lse).exp())

@@ -79,12 +79,10 @@ class Hex:
 
     @property
     def stats(self) -> Stats:
-        """The means of what is `seen`."""
         return means(self.seen)
 
     @property
     def positives(self) -> Positives:
-        """How several positives of one anchor count."""
         return self.settings.positives
 
     def replace(
@@ -166,7 +164,6 @@ class Hex:
         return found
 
     def _selectors(self, pairs: Pairs, step: Step) -> list[Selector | None]:
-        """That of the policy, and that of the kin."""
         policies = (self.policy, self.kin)
         return [None if x is None else x.selector(pairs, step.epoch, step.max_epochs) for x in policies]
 

@@ -184,7 +184,7 @@ class HAFrame(TreeLoss):
 
 
 class HierCOS(TreeLoss):
-    """An axis a node; an image lies in the subspace of its node and those above it.
+    """An axis a node, of outputs (N, M); an image lies in the subspace of its node and those above it.
 
     ``KL(t || softmax |z|)`` with t on the way down, ``t_l ~ exp(2 / (d - l))`` for depth d, plus `level_weight`, at
     least 0, times the sum over the levels of ``|one_hot - |z_l| / |z_l|_2|_1``; where a class ends early, of
@@ -197,7 +197,6 @@ class HierCOS(TreeLoss):
 
     @full_precision
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
-        """Outputs (N, M), a coordinate a node, and labels (N, L) -> scalar."""
         node, known = self.nodes(labels)
         path, size = self.paths[node].masked_fill(~known[:, None], -1), z.abs()
         there = path >= 0
