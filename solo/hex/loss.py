@@ -151,8 +151,7 @@ class HEXLoss(nn.Module):
 class HexDenominator:
     """Makes the denominators D_i of a block of anchors for the multi-label losses.
 
-    `selector` finds H(i) before it is cut to N(i). ``stats`` are means over the rows so far: ``hierarchy_negatives``,
-    ``local_share``, ``bounded``, and ``threshold``.
+    ``stats`` are means over the rows so far: ``hierarchy_negatives``, ``local_share``, ``bounded``, and ``threshold``.
     """
 
     def __init__(self, selector: Selector, temperature: float, beta: float, tau_plus: float) -> None:

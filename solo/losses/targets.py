@@ -109,7 +109,7 @@ def vicreg_loss_func(
 ) -> Tensor:
     """VICReg's loss (Bardes et al., 2022): invariance, and the variance and covariance of the features, weighted.
 
-    The views ``z1`` and ``z2``, (N, D) each, are gathered with gradient; a ``ValueError`` if that makes one row.
+    The views, (N, D) each, are gathered over processes with gradient; a ``ValueError`` if that makes one row.
     """
     return weigh(z1, z2, (sim_loss_weight, var_loss_weight, cov_loss_weight), covariance_loss)
 
