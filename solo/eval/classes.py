@@ -11,7 +11,7 @@ The emergent tree, by agglomerative clustering: cophenetic correlation (Sokal, R
 import math
 import warnings
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -218,21 +218,21 @@ def collapse_profile(features: Tensor, labels: Tensor, seed: int = 0) -> list[No
     labels = (labels[:, None] if labels.ndim == 1 else labels).cpu()
     if features.ndim != 2 or len(features) != len(labels) or len(features) == 0:
         raise ValueError(f"give features (N, D) and labels (N,) or (N, L), not {features.shape} and {labels.shape}")
-    generator = torch.Generator().manual_seed(seed)
-    references: dict[int, float] = {}
-    whole = effective_rank(features)
+    generator, whole = torch.Generator().manual_seed(seed), effective_rank(features)
+
+    @cache
+    def reference(count: int) -> float:
+        picks = [torch.randperm(len(features), generator=generator)[:count] for _ in range(3)]
+        return sum(effective_rank(features[pick.to(features.device)]) for pick in picks) / 3
+
     found = [NodeRank(-1, 0, -1, len(features), whole, whole)]
     for level, column in enumerate(labels.T):
         for node in torch.unique(column[column >= 0]).tolist():
-            rows = (column == node).nonzero()[:, 0]
-            parent, count, own = int(labels[rows[0], level - 1]) if level else -1, len(rows), math.nan
-            if count >= FEWEST:
-                own = effective_rank(features[rows.to(features.device)])
-                if count not in references:
-                    picks = [torch.randperm(len(features), generator=generator)[:count] for _ in range(3)]
-                    ranks = [effective_rank(features[pick.to(features.device)]) for pick in picks]
-                    references[count] = sum(ranks) / len(ranks)
-            found.append(NodeRank(level, node, parent, count, own, references.get(count, math.nan)))
+            rows, ranks = (column == node).nonzero()[:, 0], (math.nan, math.nan)
+            if len(rows) >= FEWEST:
+                ranks = effective_rank(features[rows.to(features.device)]), reference(len(rows))
+            parent = int(labels[rows[0], level - 1]) if level else -1
+            found.append(NodeRank(level, node, parent, len(rows), *ranks))
     return found
 
 
