@@ -33,7 +33,6 @@ _OF_NAMES = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, b"L", b"
 _OF_PYTHON = (EOFError, ValueError, RuntimeError, OverflowError)
 _DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, *_OF_PYTHON)
 
-Index = dict[str, list[str]]
 ShardSample = dict[str, Stored]  # what has one key, by extension: `.jpg`, `.cls`
 
 
@@ -174,7 +173,7 @@ def open_h5(path: Path, mode: str = "r") -> Any:
         return h5py.File(path, mode)
 
 
-def read_index(path: Path) -> Index:
+def read_index(path: Path) -> dict[str, list[str]]:
     """Class -> names of its images, both sorted. It is kept beside the file: listing a million names takes a minute."""
     cache, state = path.with_name(path.name + ".index.json"), list[int]()
     with suppress(OSError, ValueError, KeyError, TypeError):  # there is none yet, or a damaged one
@@ -189,7 +188,7 @@ def read_index(path: Path) -> Index:
     return index
 
 
-def _h5_names(path: Path) -> Index:
+def _h5_names(path: Path) -> dict[str, list[str]]:
     def text(name: str | bytes) -> str:
         """A name, as Python holds names of files that are no UTF-8."""
         return name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")

@@ -4,7 +4,7 @@ import csv
 import functools
 import json
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,10 +41,9 @@ class Wanted:
 
 def list_images(form: str, path: str | Path | None, wanted: Wanted | None = None) -> Listing:
     """The images of `data.format=form`, at least one; a folder's stand in their own order of folders and names."""
-    reader, what = READERS[form]
     if not path:
-        raise UserError(f"data.train_path is not set; give {what}")
-    return reader(Path(path), wanted or Wanted())
+        raise UserError(f"data.train_path is not set; give the file, folder or name for data.format={form}")
+    return READERS[form](Path(path), wanted or Wanted())
 
 
 def _folder(root: Path, wanted: Wanted) -> Listing:
@@ -116,15 +115,8 @@ def _h5(path: Path, wanted: Wanted) -> Listing:
     return Listing([file.image(f"{name}/{image}") for name, image in found], [(name,) for name, _ in found])
 
 
-READERS: dict[str, tuple[Callable[[Path, Wanted], Listing], str]] = {
-    "image_folder": (_folder, "the folder that holds the images"),
-    "table": (_table, "the table with the paths and labels of the images"),
-    "webdataset": (_shards, "a tar file, a folder of them, or name-{000..099}.tar"),
-    "hf": (_hub, "the name of a data set on the hub, or a folder"),
-    "h5": (_h5, "the HDF5 file"),
-}
-# What holds images and columns of labels.
-WITH_COLUMNS = ("table", "webdataset", "hf")
+READERS = {"image_folder": _folder, "table": _table, "webdataset": _shards, "hf": _hub, "h5": _h5}
+WITH_COLUMNS = ("table", "webdataset", "hf")  # what holds images and columns of labels
 
 
 def read_table(path: str | Path) -> Table:
