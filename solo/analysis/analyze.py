@@ -11,18 +11,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from jinja2.utils import htmlsafe_json_dumps
 from markupsafe import Markup
 
-from solo.analysis import numbers
-from solo.analysis.drawing import Images, as_plotly, brief, draw
+from solo.analysis import drawing, numbers
+from solo.analysis.drawing import Images, as_plotly, brief
 from solo.analysis.figure import Figure, Plot, embedded, finite, legend_of, page_file, render, run_colour, words_of
 from solo.analysis.figures import nearest_in_batch, snapshot_figures, trend_figures
 from solo.analysis.numbers import COSINE_ANCHORS, SPACES, Analysis, Labelling, Numbers, Run, Snapshot, measure, time_of
 from solo.analysis.plots import embed
 from solo.args.eval_schema import AnalyzeCfg
 from solo.errors import UserError
-from solo.eval.features import Features
-from solo.eval.features import draw as draw_rows
+from solo.eval.features import Features, draw
 from solo.files import write_text
 
 Options: Callable[..., AnalyzeCfg] = AnalyzeCfg  # the keys of `solo analyze`; those of the sources aren't read
@@ -75,7 +75,7 @@ def analyze(
     count, most = len(main.val), options.max_images
     if count < 8:
         raise UserError(f"{main.name}: {count} images are too few to analyse; give at least 8")
-    rows = None if most is None or count <= most else draw_rows(count, most, options.seed)  # None: all of them
+    rows = None if most is None or count <= most else draw(count, most, options.seed)  # None: all of them
 
     def taken(spaces: Spaces) -> Spaces:
         if rows is None:
@@ -90,10 +90,8 @@ def analyze(
         found = whole if point is newest else point.load()
         other = _main(found)
         if len(other.val) != count:
-            raise UserError(
-                f"{sources[0].name} has features of {count:,} images and {source.name} of {len(other.val):,}; only "
-                "models that saw the same images can be compared"
-            )
+            what = f"{sources[0].name} has features of {count:,} images and {source.name} of {len(other.val):,}"
+            raise UserError(f"{what}; only models that saw the same images can be compared")
         if other.levels and main.levels and not torch.equal(other.val.labels, main.val.labels):
             both = f"{sources[0].name} and {source.name}"
             raise UserError(f"the labels of {both} differ; give features of the same images in the same order")
@@ -141,7 +139,7 @@ def analyze(
         say(f"{len(figures)} figures as PNG")
         for figure in figures:
             files.append(folder / "figures" / f"{figure.key}.png")
-            draw(figure, files[-1], of_row)
+            drawing.draw(figure, files[-1], of_row)
     return Outcome(analysis, tuple(figures), tuple(files))
 
 
@@ -169,49 +167,44 @@ def findings(analysis: Analysis) -> list[Finding]:
 def _found(analysis: Analysis, run: Run) -> Iterator[tuple[Any, ...]]:
     """Topic, value, unit, sentence, and whether it is bad news."""
     labelling, numbers = analysis.labelling, run.last.spaces[analysis.spaces[0]]
-    if numbers.effective_rank < max(2.0, 0.05 * min(numbers.dim, numbers.count)):
-        text = (
-            f"The whole {SPACES[analysis.spaces[0]]} fills only {numbers.effective_rank:.1f} directions of "
-            f"{numbers.dim}: a global (dimensional) collapse."
-        )
-        yield "Global collapse", f"{numbers.effective_rank:.1f}", f"of {numbers.dim}", text, True
-    fine, coarse = numbers.knn[labelling.level], numbers.knn[labelling.superlevel]
+    rank, dim, space = numbers.effective_rank, numbers.dim, SPACES[analysis.spaces[0]]
+    if rank < max(2.0, 0.05 * min(dim, numbers.images)):
+        text = f"The whole {space} fills only {rank:.1f} directions of {dim}: a global (dimensional) collapse."
+        yield "Global collapse", f"{rank:.1f}", f"of {dim}", text, True
+    fine, coarse = numbers.knn_acc1[labelling.level], numbers.knn_acc1[labelling.superlevel]
+    nested = labelling.superlevel != labelling.level
     if math.isfinite(fine):
-        more = f"; {coarse:.1f} % of its {labelling.superlevel}" if labelling.nested and math.isfinite(coarse) else ""
+        more = f"; {coarse:.1f} % of its {labelling.superlevel}" if nested and math.isfinite(coarse) else ""
         text = f"of the images have the {labelling.level} that their nearest neighbours vote for{more}."
         yield "Neighbours agree", f"{fine:.1f}", "%", text
     if len(numbers.superclasses) > 1:
         worst = min(numbers.superclasses, key=lambda node: node.ratio)
-        text = (
-            f"“{labelling.names[labelling.superclass][worst.node]}” is where it is poorest inside: an effective rank "
-            f"of {worst.effective_rank:.1f}, where as many random images have {worst.reference:.1f}."
-        )
+        ranks = f"{worst.effective_rank:.1f}, where as many random images have {worst.reference:.1f}."
+        name = labelling.names[labelling.superclass][worst.node]
+        text = f"“{name}” is where it is poorest inside: an effective rank of {ranks}"
         yield "Poorest superclass inside", f"{worst.ratio:.2f}", "local / global", text, worst.ratio < 0.3
     if numbers.pairs:
         pair, names = numbers.pairs[0], labelling.names[-1]
-        done = pair.mixing >= 0.9
-        end = "have collapsed onto each other." if done else "are mixed most of all pairs."
+        end = "have collapsed onto each other." if pair.mixing >= 0.9 else "are mixed most of all pairs."
         text = f"“{names[pair.first]}” and “{names[pair.second]}” {end}"
-        yield "Closest to collapse", f"{pair.mixing:.2f}", "mixing", text, done
+        yield "Closest to collapse", f"{pair.mixing:.2f}", "mixing", text, pair.mixing >= 0.9
     agreement = numbers.agreement
     if agreement is not None and math.isfinite(agreement.cophenetic):
         share = "" if math.isnan(agreement.recovered) else f", {100 * agreement.recovered:.0f} % of its nodes exactly"
         chance = f" (p = {agreement.p_value:.3f})" if math.isfinite(agreement.p_value) else ""
         text = f"cophenetic correlation of the emergent tree with the label tree{chance}{share}."
         yield "Emergent tree against the labels", f"{agreement.cophenetic:.2f}", "agreement", text
-    if len(run.snapshots) > 2 and labelling.nested:
+    if len(run.snapshots) > 2 and nested:
         first, second = (_reached(analysis, run, level) for level in (labelling.superlevel, labelling.level))
         if first is not None and second is not None:
-            text = (
-                f"is when the {labelling.superlevel} level has made 90 % of its gain in kNN accuracy since the first "
-                f"snapshot; the {labelling.level} level is there after {second}."
-            )
+            text = f"is when the {labelling.superlevel} level has made 90 % of its gain in kNN accuracy since the "
+            text += f"first snapshot; the {labelling.level} level is there after {second}."
             yield "What emerges first", f"{first}", f"epoch{'s' * (first != 1)}", text
 
 
 def _reached(analysis: Analysis, run: Run, level: str) -> int | None:
     """The epoch at which a level has made most of its way; None if it has made none, or nobody knows the epoch."""
-    curve = [snapshot.spaces[analysis.spaces[0]].knn[level] for snapshot in run.snapshots]
+    curve = [snapshot.spaces[analysis.spaces[0]].knn_acc1[level] for snapshot in run.snapshots]
     if not curve[-1] > curve[0]:
         return None
     goal = curve[0] + 0.9 * (curve[-1] - curve[0])
@@ -227,16 +220,12 @@ def record(analysis: Analysis) -> dict[str, Any]:
             spaces = {SPACES.get(space, space): finite(_space(n), digits=6) for space, n in one.spaces.items()}
             snapshots.append({"name": one.name, "epoch": one.epoch, "facts": dict(one.facts), "spaces": spaces})
         runs.append({"name": run.name, "snapshots": snapshots})
+    labels = {"levels": labelling.levels, "names": labelling.names, "superclass": labelling.superlevel}
     return {
         "kind": "analysis",
         "title": analysis.title,
         "protocol": analysis.protocol,
-        "labels": {
-            "levels": labelling.levels,
-            "names": labelling.names,
-            "superclass": labelling.superlevel,
-            "given": labelling.levels[len(labelling.levels) - labelling.given :],
-        },
+        "labels": {**labels, "given": labelling.levels[len(labelling.levels) - labelling.given :]},
         "findings": [one._asdict() for one in findings(analysis)],
         "runs": runs,
     }
@@ -244,15 +233,12 @@ def record(analysis: Analysis) -> dict[str, Any]:
 
 def _space(numbers: Numbers) -> dict[str, Any]:
     chosen, cosine, tree, agreement = numbers.selection, numbers.cosine, numbers.tree, numbers.agreement
+    names = ("images", "dim", "knn_acc1", "effective_rank", "rankme", "lidar", "uniformity", "alpha_req")
     found: dict[str, Any] = {
-        "images": numbers.count,
-        "dim": numbers.dim,
-        "knn_acc1": numbers.knn,
-        **{name: getattr(numbers, name) for name in ("effective_rank", "rankme", "lidar", "uniformity")},
-        "alpha_req": numbers.alpha,
+        **{name: getattr(numbers, name) for name in names},
         "local_effective_rank": dict(zip(("lowest", "mean", "highest"), numbers.local_rank, strict=True)),
         "local_over_global": numbers.mean_ratio,
-        "eigenvalues": numbers.eigenvalues[:512].tolist(),
+        "eigenvalues": numbers.eigenvalues[:512],
         "threshold": {"cosine": chosen.threshold, "images_above": chosen.selected}
         | {"precision": chosen.precision, "recall": chosen.recall},
         "profile": [
@@ -263,12 +249,10 @@ def _space(numbers: Numbers) -> dict[str, Any]:
         "pairs": [vars(pair) for pair in numbers.pairs],
     }
     if cosine is not None:
-        found["cosine"] = {
-            name: {"pairs": part.pairs, "mean": part.mean, "std": part.std, "histogram": part.histogram.tolist()}
-            for name, part in (("same", cosine.same), ("other", cosine.other))
-        } | {"ratio": cosine.ratio, "gap": cosine.gap}
+        found["cosine"] = {"same": vars(cosine.same), "other": vars(cosine.other)}
+        found["cosine"] |= {"ratio": cosine.ratio, "gap": cosine.gap}
     if tree is not None:
-        found["tree"] = {"classes": numbers.classes.tolist(), "merges": tree.merges.tolist(), "fidelity": tree.fidelity}
+        found["tree"] = {"classes": numbers.classes, "merges": tree.merges, "fidelity": tree.fidelity}
     if agreement is not None:
         found["tree_agreement"] = vars(agreement)
     return found
@@ -277,12 +261,9 @@ def _space(numbers: Numbers) -> dict[str, Any]:
 def protocol_of(labelling: Labelling, total: int, options: AnalyzeCfg, seen: Sequence[bool]) -> dict[str, str]:
     """The sentences by topic, for the images of a labelling, of `total`; `seen`: whether each snapshot has views."""
     count = len(labelling.labels)
-    anchors, cosine_anchors = (
-        f"all {count:,} images"
-        if count <= most
-        else f"{most:,} random images (max_anchors, seed {options.seed}), each against all {count:,}"
-        for most in (options.max_anchors, min(options.max_anchors, COSINE_ANCHORS))
-    )
+    most = options.max_anchors, min(options.max_anchors, COSINE_ANCHORS)
+    drawn = f"random images (max_anchors, seed {options.seed}), each against all {count:,}"
+    anchors, cosine_anchors = (f"all {count:,} images" if count <= n else f"{n:,} {drawn}" for n in most)
     facts: dict[str, Any] = {
         **vars(options),
         **{"count": count, "level": labelling.level, "superlevel": labelling.superlevel, "labels": labelling.protocol},
@@ -312,9 +293,7 @@ def write_report(analysis: Analysis, figures: Sequence[Figure], image: Images | 
 
     plots = [panel for figure in figures for panel in figure.panels if isinstance(panel, Plot)]
     places = {id(plot): place for place, plot in enumerate(plots)}  # by which the page's script finds them
-    data = json.dumps([as_plotly(plot) for plot in plots], separators=(",", ":"), allow_nan=False)
-    for sign in "<>&":  # nothing in it ends or opens anything: no tag, no comment
-        data = data.replace(sign, f"\\u{ord(sign):04x}")
+    panels = [as_plotly(plot) for plot in plots]
 
     @cache
     def thumbnail(row: int) -> Markup:
@@ -327,11 +306,6 @@ def write_report(analysis: Analysis, figures: Sequence[Figure], image: Images | 
         smooth = "" if small else ' class="smooth"'
         return Markup(f'<img{smooth} alt="image {row}" src="{embedded(stream.getvalue(), kind)}">')
 
-    def chips(figure: Figure) -> Mapping[str, str]:
-        """The names and colours of a legend, where there are several, and not too many to be of use."""
-        legend = figure.legend or legend_of(figure.panels)
-        return legend if 1 < len(legend) <= 40 else {}
-
     sections = []
     for name, lede in SECTIONS.items():
         inside = [figure for figure in figures if figure.section == name]
@@ -343,14 +317,14 @@ def write_report(analysis: Analysis, figures: Sequence[Figure], image: Images | 
         "report.html",
         brief,
         analysis=analysis,
-        count=analysis.runs[0].last.spaces[analysis.spaces[0]].count,
+        count=analysis.runs[0].last.spaces[analysis.spaces[0]].images,
         colours={run.name: run.colour for run in analysis.runs},
         topics={topic: [one for one in found if one.topic == topic] for topic in dict.fromkeys(f.topic for f in found)},
         sections=sections,
-        legend_of=chips,
+        legend_of=lambda one: one.legend or legend_of(one.panels),
         switches=lambda one: bool(legend_of(one.panels)),
         plot=lambda panel: places[id(panel)],
-        panels=Markup(data),
+        panels=htmlsafe_json_dumps(panels, separators=(",", ":"), allow_nan=False),
         columns=columns,
         cells=cells,
         table_protocol=" ".join(analysis.protocol[topic] for topic in ("images", "knn", "rank", "LiDAR")),
@@ -366,7 +340,7 @@ _MEASURES = (
     ("RankMe", "the same without centring", 1, "high", "rankme"),
     ("local / global", "mean over the superclasses of their rank over that of as many images", 3, "high", "mean_ratio"),
     ("LiDAR", "directions that tell images apart, relative to how views of one differ", 1, "high", "lidar"),
-    ("alpha-ReQ", "decay of the eigenvalues; about 1 goes with features that transfer", 2, "", "alpha"),
+    ("alpha-ReQ", "decay of the eigenvalues; about 1 goes with features that transfer", 2, "", "alpha_req"),
     ("uniformity", "log mean Gaussian potential; lower is more even", 2, "low", "uniformity"),
     ("same − other", "difference of mean cosines of same-superclass and other pairs", 3, "high", "cosine.gap"),
     ("threshold", "mean 0.99 quantile of each anchor's cosines", 3, "", "selection.threshold"),
@@ -385,7 +359,7 @@ def _overview(analysis: Analysis) -> tuple[list[tuple[Any, ...]], list[list[dict
     columns = [*((f"kNN, {level}", "leave-one-out top-1 accuracy, %", 2, "high", "") for level in levels), *_MEASURES]
     for run in analysis.runs:
         for space, n in run.last.spaces.items():
-            held.append((run.name, space, [*n.knn.values(), *(n.at(path) for *_, path in _MEASURES)]))
+            held.append((run.name, space, [*n.knn_acc1.values(), *(n.at(path) for *_, path in _MEASURES)]))
     for name, space, own in held:
         called = SPACES.get(space, space)
         cells = [{"mark": "text", "key": name, "run": name, "shown": name}]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from solo.analysis.figure import GOOD, GREY, DotRow, Figure, dots, embedded, finite, markdown_table, render, run_colour
-from solo.errors import UserError, reason
+from solo.errors import explained
 from solo.eval.features import Array
 from solo.eval.intervals import Paired, holm, paired, paired_images
 from solo.files import write_text
@@ -186,11 +186,9 @@ def packed(hits: Array, draws: int) -> str:
 
 def unpacked(text: str, draws: int) -> Array:
     """The values that `packed` was given; a `UserError` if they are damaged."""
-    try:
+    cure = "take its line out, it is done again"
+    with explained("the hits of a row are damaged", cure, ValueError, TypeError, zlib.error):
         counts = np.frombuffer(zlib.decompress(base64.b64decode(text)), dtype=np.uint8)
-    except (ValueError, TypeError, zlib.error) as error:
-        text = f"the hits of a row are damaged ({reason(error)}); take its line out, it is done again"
-        raise UserError(text) from error
     return np.where(counts == _UNKNOWN, math.nan, counts / draws)
 
 

@@ -12,13 +12,14 @@ from PIL import Image
 
 from solo.analysis.figure import BAD, GOOD, GREY, GRID, INK, SOFT, Figure, Panel, Pictures, Plot, legend_of
 from solo.errors import printable
-from solo.eval.features import Array
 from solo.files import replacing
 
 Images = Callable[[int], "Image.Image"]  # from a row of the data set to its picture
 Json = dict[str, Any]
 _BAND = 0.14  # opacity of what is filled
 _MOST_MARKED = 40  # values of a line that has dots
+_CLEAR = "rgba(0,0,0,0)"
+_LAYOUT = {"showlegend": False, "hovermode": "closest", "paper_bgcolor": _CLEAR, "plot_bgcolor": _CLEAR}
 
 
 def as_plotly(plot: Plot) -> Json:
@@ -26,11 +27,13 @@ def as_plotly(plot: Plot) -> Json:
     data = []
     for one in plot.series:
         colour = one.colour or GREY
+        faded = "rgba({},{},{},{:g})".format(*bytes.fromhex(colour[1:]), _BAND)
+        named = {"name": brief(one.name), "legendgroup": brief(one.name)} if one.name else {}  # switched together
         if one.low is not None and one.high is not None:
             edges = {"x": numbers([*one.x, *reversed(one.x)]), "y": numbers([*one.high, *reversed(one.low)])}
             look = {"mode": "lines", "line": {"width": 0, "color": colour}, "fill": "toself", "hoverinfo": "skip"}
-            data.append({**_named(one.name), **edges, **look, "fillcolor": _faded(colour, _BAND)})
-        trace: Json = {**_named(one.name), "x": numbers(one.x), "y": numbers(one.y), "opacity": one.opacity}
+            data.append({"type": "scatter", **named, **edges, **look, "fillcolor": faded})
+        trace: Json = {"type": "scatter", **named, "x": numbers(one.x), "y": numbers(one.y), "opacity": one.opacity}
         if one.joined:
             trace["mode"] = "lines+markers" if one.markers and len(one.x) <= _MOST_MARKED else "lines"
             trace["line"] = {"color": colour, "width": 2, "dash": "dot" if one.dash else "solid"}
@@ -41,7 +44,7 @@ def as_plotly(plot: Plot) -> Json:
             trace |= {"mode": "markers", "marker": {"color": colour, "size": _dot(plot), "line": edge}}
             words = "%{x:.4~g}"
         if one.area:
-            trace |= {"fill": "tozeroy", "fillcolor": _faded(colour, _BAND)}
+            trace |= {"fill": "tozeroy", "fillcolor": faded}
         if one.name:
             words = f"%{{text}}<br>{escape(one.name)}: {words}" if one.texts else f"{escape(one.name)}<br>{words}"
             trace["hovertemplate"] = f"{'%{text}' if plot.bare else words}<extra></extra>"
@@ -49,9 +52,7 @@ def as_plotly(plot: Plot) -> Json:
         else:
             trace |= {"hoverinfo": "skip", "meta": {"textcolour": not one.colour}}
         data.append(trace)
-    powers: Json = {"type": "log", "dtick": 1, "exponentformat": "power"}
-    across = {**_axis(plot.x), "showgrid": bool(plot.rows), **(powers if plot.log_x else {})}
-    up = {**_axis(plot.y), "showgrid": not plot.rows, **(powers if plot.log_y else {})}
+    across, up = _axis(plot.x, bool(plot.rows), plot.log_x), _axis(plot.y, not plot.rows, plot.log_y)
     if plot.x_ticks:
         names = [f"{tick:g}" for tick in plot.x_ticks]
         across |= {"tickmode": "array", "tickvals": list(plot.x_ticks), "ticktext": names}
@@ -73,10 +74,7 @@ def as_plotly(plot: Plot) -> Json:
         "title": {"text": escape(plot.title), "x": 0, "xanchor": "left", "font": {"size": 13}, "pad": {"l": 4}},
         "height": 380 if plot.bare else 100 + 22 * len(plot.rows) if plot.rows else 330,
         "margin": margin,
-        "showlegend": False,
-        "hovermode": "closest",
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
+        **_LAYOUT,
         "font": {"size": 12},
         "xaxis": across,
         "yaxis": up,
@@ -87,20 +85,16 @@ def as_plotly(plot: Plot) -> Json:
     return {"data": data, "layout": layout}
 
 
-def _named(name: str) -> Json:
-    """Traces of one name are switched on and off together."""
-    return {"type": "scatter", **({"name": brief(name), "legendgroup": brief(name)} if name else {})}
-
-
-def _axis(title: str) -> Json:
+def _axis(title: str, grid: bool, log: bool) -> Json:
     words = {"text": escape(title), "font": {"size": 12}, "standoff": 8}
-    return {"title": words, "zeroline": False, "automargin": True, "fixedrange": False}
+    found = {"title": words, "zeroline": False, "automargin": True, "fixedrange": False, "showgrid": grid}
+    return found | ({"type": "log", "dtick": 1, "exponentformat": "power"} if log else {})
 
 
 def _dot(plot: Plot) -> float:
     """Diameter in pixels; in a cloud it gets smaller with the number of points."""
-    count = sum(len(one.x) for one in plot.series)
-    return float(np.clip(110 / math.sqrt(max(count, 1)), 3, 8)) if plot.bare else 8
+    count = sum(len(one.x) for one in plot.series) or 1
+    return min(max(110 / math.sqrt(count), 3.0), 8.0) if plot.bare else 8
 
 
 def numbers(values: Iterable[float]) -> list[int | float | None]:
@@ -110,12 +104,6 @@ def numbers(values: Iterable[float]) -> list[int | float | None]:
         whole = number.is_integer() and abs(number) < 1e15
         found.append(int(number) if whole else float(f"{number:.4g}") if math.isfinite(number) else None)
     return found
-
-
-def _faded(colour: str, alpha: float) -> str:
-    """A colour `#rrggbb` with an opacity in [0, 1], as plotly writes it."""
-    red, green, blue = bytes.fromhex(colour[1:])
-    return f"rgba({red},{green},{blue},{alpha:g})"
 
 
 def escape(text: str) -> str:
@@ -161,11 +149,10 @@ def draw(figure: Figure, path: Path, image: Images | None = None) -> None:
     for number, panel in enumerate(figure.panels):
         axes = canvas.add_subplot(grid[number // columns, number % columns])
         axes.set_title(panel.title, fontsize=10, loc="left", color=INK)
-        for side in ("top", "right", "left"):
-            axes.spines[side].set_visible(False)
+        axes.spines[["top", "right", "left"]].set_visible(False)
         axes.spines["bottom"].set_color(GRID)
-        axes.tick_params(colors=INK, labelsize=8.5, length=0)
-        axes.tick_params(which="minor", length=0)
+        axes.tick_params(colors=INK, labelsize=8.5)
+        axes.tick_params(which="both", length=0)
         axes.set_axisbelow(True)
         if isinstance(panel, Pictures):
             _paint_pictures(axes, panel, image)
@@ -210,8 +197,7 @@ def _paint(axes: Any, plot: Plot) -> None:
         else:
             axes.plot(x, y, "o", ms=6, mec="white", mew=0.7, clip_on=False, **look)
     if plot.bare:
-        axes.set_xticks([])
-        axes.set_yticks([])
+        axes.set(xticks=[], yticks=[])
         axes.spines["bottom"].set_visible(False)
         if plot.legend:  # beside it, in columns of 20
             _legend(axes, names, ncols=-(-len(names) // 20), fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
@@ -252,12 +238,9 @@ def _paint_pictures(axes: Any, panel: Pictures, image: Images | None) -> None:
         for place, picture in enumerate(row.pictures):
             left = 1.6 + place
             if image is not None:
-                pixels: Array = np.asarray(image(picture.row).convert("RGB"))
                 extent = (left + 0.05, left + 0.95, top - 0.95, top - 0.05)
-                axes.imshow(pixels, extent=extent, interpolation="nearest")
+                axes.imshow(image(picture.row).convert("RGB"), extent=extent, interpolation="nearest")
             colour = SOFT if picture.good is None else GOOD if picture.good else BAD
             axes.text(left + 0.5, top - 1.02, picture.caption, fontsize=7, color=colour, ha="center", va="top")
         top -= 1.22
-    axes.set_xlim(0, max((len(row.pictures) for row in panel.rows), default=1) + 1.6)
-    axes.set_ylim(top, 0)
-    axes.set_aspect("equal")
+    axes.set(xlim=(0, max(len(row.pictures) for row in panel.rows) + 1.6), ylim=(top, 0), aspect="equal")

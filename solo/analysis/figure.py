@@ -250,7 +250,9 @@ def markdown_table(lines: Sequence[Sequence[str]]) -> str:
 
 
 def finite(value: Any, digits: int | None = None) -> Any:
-    """None for what isn't finite, which JSON doesn't know, in mappings and lists; else floats of significant digits."""
+    """None for what isn't finite, which JSON doesn't know, in lists, mappings, arrays; else of significant digits."""
+    if hasattr(value, "tolist"):
+        value = value.tolist()
     if isinstance(value, Mapping):
         return {key: finite(inner, digits) for key, inner in value.items()}
     if isinstance(value, (list, tuple)):

@@ -11,7 +11,7 @@ import numpy as np
 from solo.analysis import figure as fig
 from solo.analysis.numbers import SPACES, Analysis, Numbers, Run, View, time_of
 from solo.analysis.plots import TITLES
-from solo.eval.classes import EmergentTree, robinson_foulds, tree_similarity
+from solo.eval.classes import EmergentTree, robinson_foulds, spearman
 from solo.eval.features import Array, unit
 
 # A number's path, or what gives it, or its lower end, itself and its upper end.
@@ -41,15 +41,14 @@ def trend_figures(analysis: Analysis) -> list[fig.Figure]:
         trend("Of these, same superclass", "%", space, "relatives"),
     ]
     found["tree-drift"] = _tree_over_time(analysis, trend)
-    if sizes := _batch_sizes(analysis):
-        found["batch-size"] = sizes
+    found["batch-size"] = _batch_sizes(analysis)
     bands = " Bands: 95 % intervals over the images, from random halves; runs see the same ones, so smaller "
     bands = f"{bands}differences can be real." if analysis.over_time else ""
     return [analysis.figure(key, panels, bands=bands) for key, panels in found.items()]
 
 
 def _accuracy(level: str) -> Value:
-    return lambda n: (n.knn_interval[level][0], n.knn[level], n.knn_interval[level][1])
+    return lambda n: (n.knn_interval[level][0], n.knn_acc1[level], n.knn_interval[level][1])
 
 
 def _ratio(numbers: Numbers) -> float:
@@ -71,7 +70,7 @@ def _tree_over_time(analysis: Analysis, trend: Callable[..., fig.Plot]) -> list[
             of = [snapshot.spaces[space] for snapshot in run.snapshots]
             for before, one in zip([None, *of], of, strict=False):
                 if one.tree and of[-1].tree:
-                    like[id(one)] = tree_similarity(one.tree, of[-1].tree)
+                    like[id(one)] = spearman(one.tree.cophenetic, of[-1].tree.cophenetic)
                 if one.tree and before and before.tree:
                     changed[id(one)] = robinson_foulds(one.tree, before.tree)
         panels.append(trend("Likeness to the last epoch's tree", "Baker's gamma", space, lambda n: like[id(n)]))
@@ -93,7 +92,7 @@ def _batch_sizes(analysis: Analysis) -> list[fig.Plot]:
     for level in analysis.labelling.levels[-2:]:
         series = []
         for name, runs in objectives.items():
-            values = [run.last.spaces[analysis.spaces[0]].knn[level] for run in runs]
+            values = [run.last.spaces[analysis.spaces[0]].knn_acc1[level] for run in runs]
             series.append(fig.Series(name, [sizes[run.name] for run in runs], values, runs[0].colour))
         panels.append(fig.Plot(level, "batch size", "accuracy (%)", tuple(series), log_x=True, x_ticks=ticks))
     return panels
@@ -173,7 +172,6 @@ def _distributions(analysis: Analysis) -> fig.Figure:
 
 
 def _spectra(analysis: Analysis) -> fig.Figure:
-    """The eigenvalues of each space's covariance, as curves."""
     panels = []
     for space in analysis.spaces:
         series = []
@@ -206,14 +204,14 @@ def _clouds(analysis: Analysis, view: View) -> fig.Figure:
         parts = [labelling.names[-1][fine] if fine >= 0 else "", labelling.names[labelling.superclass][coarse]]
         texts.append(" · ".join(dict.fromkeys(part for part in parts if part)))
     # Several runs that began with the same network show it once.
-    starts = [run.first.clouds[view.key] for run in analysis.runs if len(run.snapshots) > 1]
+    starts = [run.snapshots[0].clouds[view.key] for run in analysis.runs if len(run.snapshots) > 1]
     common = len(starts) == len(analysis.runs) > 1 and all(np.array_equal(one, starts[0]) for one in starts)
     panels: list[fig.Panel] = []
     for run in analysis.runs:
         for snapshot, start in reversed(run.ends):
             if common and start and run is not analysis.runs[0]:
                 continue
-            title = analysis.titled(run, time_of(snapshot.epoch) if run.first.epoch != run.last.epoch else "")
+            title = analysis.titled(run, time_of(snapshot.epoch) if run.snapshots[0].epoch != run.last.epoch else "")
             if common and start:
                 title = time_of(snapshot.epoch).capitalize() + ", the same for all"
             panels.append(fig.cloud(title, snapshot.clouds[view.key], groups, texts))
@@ -230,8 +228,7 @@ def _trees(analysis: Analysis) -> fig.Figure:
     labelling, classes = analysis.labelling, analysis.labelling.level
     for run in analysis.runs:
         numbers = run.last.spaces[analysis.spaces[0]]
-        if numbers.tree is None or numbers.tree.num_leaves > 150:
-            panels = []
+        if numbers.tree is None or numbers.tree.num_leaves > 150:  # as of all runs, which have the same classes
             break
         note = f"agreement with the labels {numbers.agreement.cophenetic:.2f}" if numbers.agreement else ""
         panels.append(_dendrogram(analysis, numbers.tree, numbers.classes.tolist(), analysis.titled(run, note)))
@@ -265,43 +262,39 @@ def _dendrogram(analysis: Analysis, tree: EmergentTree, classes: list[int], titl
 
 
 def _profile(analysis: Analysis) -> fig.Figure:
-    """The collapse profile: local over global rank of every node."""
     labelling, panels = analysis.labelling, []
     for space in analysis.spaces:
-        profiles = [(run, run.last.spaces[space].profile) for run in analysis.runs]
-        ratios = [(run, {(node.level, node.node): node.ratio for node in profile}) for run, profile in profiles]
-        nodes = {(node.level, node.node): node for node in profiles[0][1] if node.level >= 0}
-        order = [key for key in nodes if key[0] == 0]
-        if max((level for level, _ in nodes), default=0) and len(nodes) <= _MOST_ROWS:
-            below = {top: [key for key in nodes if key[0] == 1 and nodes[key].parent == top[1]] for top in order}
-            order = [key for top, children in below.items() for key in (top, *children)]
+        # Of each node of the labels, which all runs share, what every run says; the first one is the root.
+        nodes = list(zip(*(run.last.spaces[space].profile for run in analysis.runs), strict=True))[1:]
+        order = [of for of in nodes if of[0].level == 0]
+        if len(nodes) <= _MOST_ROWS:
+            below = [[of for of in nodes if of[0].level == 1 and of[0].parent == top[0].node] for top in order]
+            order = [of for top, children in zip(order, below, strict=True) for of in (top, *children)]
         if len(order) > _MOST_ROWS:
-            order.sort(key=lambda key: min(of.get(key, math.nan) for _, of in ratios))  # noqa: B023
+            order.sort(key=lambda of: min(node.ratio for node in of))
         rows = []
-        for key in order[:_MOST_ROWS]:
-            marks = [(run.name, of.get(key, math.nan), run.colour) for run, of in ratios]
-            rows.append(fig.DotRow(labelling.names[labelling.superclass + key[0]][key[1]], marks, key[0]))
-        title = SPACES[space].capitalize() + (f", the {_MOST_ROWS} lowest" if len(nodes) > len(rows) else "")
+        for of in order[:_MOST_ROWS]:
+            marks = [(run.name, node.ratio, run.colour) for run, node in zip(analysis.runs, of, strict=True)]
+            name = labelling.names[labelling.superclass + of[0].level][of[0].node]
+            rows.append(fig.DotRow(name, marks, of[0].level))
+        title = SPACES[space].capitalize() + (f", the {_MOST_ROWS} lowest" if len(order) > len(rows) else "")
         panels.append(fig.dots(title, "local / global effective rank", rows, reference=1.0))
     return analysis.figure("collapse-profile", panels)
 
 
 def _confusable(analysis: Analysis) -> fig.Figure:
-    """The classes that collapse onto each other most, in every run."""
     names, best = analysis.labelling.names[-1], dict[tuple[int, int], float]()
     spaces = [run.last.spaces[analysis.spaces[0]] for run in analysis.runs]
     for pair in (pair for numbers in spaces for pair in numbers.pairs):
         best[pair.first, pair.second] = max(best.get((pair.first, pair.second), 0.0), pair.mixing)
     rows = []
     for a, b in sorted(best, key=lambda key: -best[key])[:12]:
-        mixing = [numbers.mixing_of(a, b) for numbers in spaces]
-        marks = [(run.name, value, run.colour) for run, value in zip(analysis.runs, mixing, strict=True)]
+        marks = [(run.name, n.mixing_of(a, b), run.colour) for run, n in zip(analysis.runs, spaces, strict=True)]
         rows.append(fig.DotRow(f"{names[a]} · {names[b]}", marks))
-    return analysis.figure("confusable", [fig.dots("", "mixing", rows)] if rows else [])
+    return analysis.figure("confusable", [fig.dots("", "mixing", rows)])
 
 
 def _examples(analysis: Analysis) -> fig.Figure:
-    """Images of the most confusable pairs that are each other's neighbours."""
     names, panels = analysis.labelling.names[-1], []
     for run in analysis.runs:
         rows = []
@@ -324,12 +317,8 @@ def nearest_in_batch(features: Array, labels: Array, names: Sequence[str], seed:
     """
     rng = np.random.default_rng(seed)
     batch = rng.choice(len(features), min(_BATCH, len(features)), replace=False)
-    anchors: list[int] = []
-    for fresh in (True, False):
-        for place, row in enumerate(batch):
-            new = labels[row] not in labels[batch[anchors]] if anchors else True
-            if len(anchors) < _ANCHORS and place not in anchors and (new or not fresh):
-                anchors.append(place)
+    first = sorted(np.unique(labels[batch], return_index=True)[1].tolist())  # the first image of each superclass
+    anchors = [*first, *(place for place in range(len(batch)) if place not in first)][:_ANCHORS]
     z = unit(features[batch])
     called = [*names, "unlabelled"]  # the last: of -1
     rows = []

@@ -59,11 +59,6 @@ class Labelling:
         """Name of the superclasses' level."""
         return self.levels[self.superclass]
 
-    @property
-    def nested(self) -> bool:
-        """Whether superclasses and classes are two things."""
-        return self.superclass < len(self.levels) - 1
-
     def parents(self) -> Array:
         """Superclass of each class, -1 where no image says it."""
         found, known = np.full(len(self.names[-1]), -1), (self.fine >= 0) & (self.coarse >= 0)
@@ -125,15 +120,15 @@ def _grouped(flat: Labelling, features: Array, protocol: str) -> Labelling:
 class Numbers:
     """What is known of one embedding; see the modules of `solo.eval` for units and ranges."""
 
-    count: int  # images
+    images: int  # how many
     dim: int  # numbers of each
     effective_rank: float  # centred
     rankme: float  # not centred
-    alpha: float  # decay of the covariance's eigenvalues
+    alpha_req: float  # decay of the covariance's eigenvalues
     lidar: float  # of augmented views; NaN where there are none
     uniformity: float  # over at most 5,000 images
     eigenvalues: Array  # of the covariance as shares of their sum, the largest first, without zeros
-    knn: dict[str, float]  # top-1 accuracy in percent of each level, leave-one-out
+    knn_acc1: dict[str, float]  # top-1 accuracy in percent of each level, leave-one-out
     knn_interval: dict[str, Interval]  # its 95 % interval, in percent; NaN where not all images are looked at
     cosine: measures.CosineDistributions | None  # of the superclasses; None with fewer than two labelled images
     selection: measures.Selection  # what the adaptive threshold would select
@@ -159,8 +154,8 @@ class Numbers:
     @property
     def local_rank(self) -> tuple[float, float, float]:
         """Lowest, mean and highest effective rank inside the superclasses."""
-        found = [node.effective_rank for node in self.profile if node.level == 0]
-        found = [rank for rank in found if math.isfinite(rank)]
+        ranks = [node.effective_rank for node in self.profile if node.level == 0]
+        found = [rank for rank in ranks if math.isfinite(rank)]
         return (min(found), sum(found) / len(found), max(found)) if found else (math.nan,) * 3
 
     @property
@@ -211,15 +206,15 @@ def measure(features: Tensor, labelling: Labelling, options: AnalyzeCfg, views: 
     shares = values[values > 0].square()
     anchors: Any = {"max_anchors": min(options.max_anchors, COSINE_ANCHORS), "seed": options.seed}
     return Numbers(
-        count=len(rows),
+        images=len(rows),
         dim=rows.shape[1],
         effective_rank=measures.entropy_rank(values),
         rankme=measures.rankme(features),
-        alpha=measures.power_law(values.square()),
+        alpha_req=measures.power_law(values.square()),
         lidar=math.nan if views is None else measures.lidar(views),
         uniformity=measures.uniformity(features[draw(len(features), 5000, options.seed)]),
         eigenvalues=(shares / shares.sum() if len(shares) else shares).numpy(),
-        knn=dict(zip(labelling.levels, accuracies, strict=True)),
+        knn_acc1=dict(zip(labelling.levels, accuracies, strict=True)),
         knn_interval=dict(zip(labelling.levels, intervals, strict=True)),
         cosine=measures.cosine_distributions(features, coarse, **anchors) if int((coarse >= 0).sum()) > 1 else None,
         selection=measures.selection(features, coarse, quantile=options.quantile, **anchors),
@@ -261,11 +256,6 @@ class Run:
     colour: str  # in every figure
 
     @property
-    def first(self) -> Snapshot:
-        """The earliest snapshot of the run."""
-        return self.snapshots[0]
-
-    @property
     def last(self) -> Snapshot:
         """The latest snapshot: what single-model figures show."""
         return self.snapshots[-1]
@@ -273,7 +263,7 @@ class Run:
     @property
     def ends(self) -> list[tuple[Snapshot, bool]]:
         """The latest snapshot, and the earliest where there are two; the flag is True for the latter."""
-        return [(self.last, False), *([(self.first, True)] if len(self.snapshots) > 1 else [])]
+        return [(self.last, False), *([(self.snapshots[0], True)] if len(self.snapshots) > 1 else [])]
 
 
 @dataclass(frozen=True)
@@ -320,15 +310,14 @@ def time_of(epoch: int | None) -> str:
 
 def choose_views(labelling: Labelling, worst: int | None, options: AnalyzeCfg) -> tuple[View, ...]:
     """Figure 10: all images by superclass; of five random ones; and inside one by class (`worst`, or the largest)."""
-    rng = np.random.default_rng(options.seed)
     known = np.flatnonzero(labelling.coarse >= 0)
     present = np.unique(labelling.coarse[known])
     found = [View("all", "All images", known if len(known) else np.arange(len(labelling.labels)))]
     if len(present) > _RANDOM_SUPERCLASSES + 1:
-        chosen = rng.choice(present, _RANDOM_SUPERCLASSES, replace=False)
+        chosen = np.random.default_rng(options.seed).choice(present, _RANDOM_SUPERCLASSES, replace=False)
         inside = np.flatnonzero(np.isin(labelling.coarse, chosen))
         found.append(View("some", f"{_RANDOM_SUPERCLASSES} random superclasses", inside))
-    if labelling.nested and len(present):
+    if labelling.superlevel != labelling.level and len(present):
         parents = labelling.parents()
         sizes = {int(group): int((parents == group).sum()) for group in present}
         group = worst if worst in sizes and sizes[worst] > 1 else max(sizes, key=lambda key: sizes[key])

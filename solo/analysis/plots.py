@@ -12,8 +12,7 @@ import torch
 
 from solo.analysis.figure import UNKNOWN, Figure, Plot, Series, cloud, named_palette, run_colour
 from solo.errors import UserError
-from solo.eval.features import Array
-from solo.eval.features import draw as draw_rows
+from solo.eval.features import Array, draw
 
 Row = Mapping[str, float]
 Embedding = Literal["umap", "tsne", "pca"]
@@ -22,6 +21,7 @@ TITLES = {"umap": "UMAP", "tsne": "t-SNE", "pca": "PCA"}
 
 # Panel -> the columns, or families of columns `<name>/...`, that it shows, and what they are called.
 _LOSSES = {"train_class_loss": "training, classifier", "val_loss": "validation, classifier"}
+_SHARES = {"hex/superclass_share": "in the loss", "online/superclass_share": "last batches together"}
 _PANELS = {
     "Loss": {"loss": "training", "train_loss": "training", **_LOSSES},
     "Accuracy (%)": {"val_acc1": "linear", "val_knn_acc1": "kNN"},
@@ -34,10 +34,7 @@ _PANELS = {
     "Alignment (lower: views closer)": {"online/alignment": "alignment"},
     "Spread (0: all in one point, 1: even)": {"online/std": "spread"},
     "kNN among the last training batches (%)": {"online/knn_acc1": "kNN"},
-    "Share of the superclass among what HEX selects": {
-        "hex/superclass_share": "in the loss",
-        "online/superclass_share": "last batches together",
-    },
+    "Share of the superclass among what HEX selects": _SHARES,
     "Learning rate": {"lr": "learning rate"},
 }
 
@@ -63,7 +60,7 @@ def curves(rows: Sequence[Row], title: str = "") -> Figure:
             if key in ("hex/threshold", "hex/hierarchy_negatives"):  # zero or nothing before HEX's warm-up has ended
                 points = list(dropwhile(lambda point: point[1] == 0, points))
             if points:
-                x, y = (list(values) for values in zip(*points, strict=True))
+                x, y = map(list, zip(*points, strict=True))
                 series.append(Series(called, x, y, run_colour(place)))
         if series:
             values = [value for line in series for value in line.y]
@@ -76,11 +73,11 @@ def curves(rows: Sequence[Row], title: str = "") -> Figure:
 
 def plot_curves(rows: Sequence[Row], path: str | Path, title: str = "") -> list[str]:
     """Draw `curves` into a file; the names of the panels drawn, none and no file without numbers."""
-    from solo.analysis.drawing import draw
+    from solo.analysis import drawing
 
     figure = curves(rows, title)
     if figure.panels:
-        draw(figure, Path(path))
+        drawing.draw(figure, Path(path))
     return [panel.title for panel in figure.panels]
 
 
@@ -103,9 +100,9 @@ def draw_embedding(
     of how many: above `max_points` a random part. `palette` is "hls" (evenly spaced hues) or a map of matplotlib's; a
     `UserError` for another one, and for fewer than two rows.
     """
-    from solo.analysis.drawing import draw
+    from solo.analysis import drawing
 
-    rows = draw_rows(len(features), max_points, seed).numpy()
+    rows = draw(len(features), max_points, seed).numpy()
     points, targets = embed(features[rows], embedding, seed), targets[rows]
     count = targets.shape[1]
     names = names or [("class", ())] if count == 1 else names or [(f"level {level}", ()) for level in range(count)]
@@ -128,7 +125,7 @@ def draw_embedding(
     if not panels:  # no labels
         panels.append(cloud("", points, [("images", UNKNOWN, np.arange(len(points)))]))
     for path in paths:
-        draw(Figure("embedding", "", title, "", "", tuple(panels)), path)
+        drawing.draw(Figure("embedding", "", title, "", "", tuple(panels)), path)
     return len(rows)
 
 
@@ -146,9 +143,8 @@ def embed(features: Array, embedding: Embedding, seed: int) -> Array:
     if embedding == "pca" or count < 4:  # three points fit into a plane as they are
         centred = features - features.mean(axis=0)
         left, scale, _ = np.linalg.svd(centred.astype(np.float64), full_matrices=False)
-        points = np.zeros((count, 2))
-        points[:, : len(scale[:2])] = left[:, :2] * scale[:2]
-        return points
+        points = left[:, :2] * scale[:2]
+        return np.pad(points, ((0, 0), (0, 2 - points.shape[1])))  # of a single number, too
     if embedding == "tsne":
         from sklearn.manifold import TSNE
 
@@ -156,11 +152,9 @@ def embed(features: Array, embedding: Embedding, seed: int) -> Array:
         return np.asarray(TSNE(perplexity=perplexity, init="random", random_state=seed).fit_transform(features))
     threads = torch.get_num_threads()
     with warnings.catch_warnings():
-        # It offers a variant that needs Tensorflow; nobody asked for that.
-        warnings.filterwarnings("ignore", message="Tensorflow not installed", category=ImportWarning)
-        # Separate clusters are what one hopes for; it then starts from random places.
-        warnings.filterwarnings("ignore", message=".*[Gg]raph is not fully connected.*", category=UserWarning)
-        warnings.filterwarnings("ignore", message=".*[Ss]pectral initiali[sz]ation failed.*", category=UserWarning)
+        # It offers a variant that needs Tensorflow. Separate clusters are what one hopes for: it starts at random then.
+        for said in ("Tensorflow not installed", "graph is not fully connected", "spectral initiali[sz]ation failed"):
+            warnings.filterwarnings("ignore", f"(?i).*{said}")
         from umap import UMAP
 
         start = "spectral" if count > 50 else "random"  # the former needs more points than dimensions

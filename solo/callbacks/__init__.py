@@ -6,13 +6,5 @@ from solo.callbacks.recorder import Recorder
 from solo.callbacks.run_directory import AutoResumer, RunDirectory
 from solo.callbacks.watchers import EmbeddingMonitor, NonFiniteGuard
 
-__all__ = [
-    "AutoResumer",
-    "Checkpointer",
-    "EmbeddingMonitor",
-    "Meter",
-    "NonFiniteGuard",
-    "Recorder",
-    "RunDirectory",
-    "RunProgress",
-]
+__all__ = ["AutoResumer", "Checkpointer", "EmbeddingMonitor", "Meter", "NonFiniteGuard"]
+__all__ += ["Recorder", "RunDirectory", "RunProgress"]

@@ -1,6 +1,7 @@
 """Saving a run, after epochs and inside them; and stopping it, by a signal or a time limit, with everything saved."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -52,8 +53,7 @@ class StopRequests:
 
     def __init__(self, max_time: str | timedelta | dict[str, Any] | None = None) -> None:
         self.code = 0  # of the latest signal
-        self._limit = None if max_time is None else seconds_of(max_time)
-        self._started = time.monotonic()
+        self._end = math.inf if max_time is None else time.monotonic() + seconds_of(max_time)
         self._former: dict[int, Any] = {}
 
     def listen(self) -> None:
@@ -70,14 +70,13 @@ class StopRequests:
                 self._former[number] = signal.signal(number, note)
 
     def unlisten(self) -> None:
-        """Give the signals back to their former handlers."""
         for number, handler in self._former.items():
             signal.signal(number, handler)
         self._former = {}
 
     def pending(self) -> int:
         """The exit code to stop with, 0 to go on."""
-        if self._limit is not None and time.monotonic() - self._started >= self._limit:
+        if time.monotonic() >= self._end:
             return self.code or TIME_LIMIT
         return self.code or (PIPE_CLOSED if reader_is_gone() else 0)
 
@@ -153,10 +152,8 @@ class Checkpointer(Callback):
         found = [name for name in _not_finite(trainer) if name not in self._odd]
         if distributed.any_process(int(bool(found))):  # what is not finite never takes the place of what is
             listed = f"{found[0]} and {len(found) - 1} more" if found[1:] else (found or ["another process's"])[0]
-            raise NonFiniteError(
-                f"the weights are not finite after step {trainer.global_step} ({listed}) and are not saved: "
-                f"{last} stays as it was; try a smaller optimizer.lr or a longer warm-up"
-            )
+            what = f"the weights are not finite after step {trainer.global_step} ({listed}) and are not saved"
+            raise NonFiniteError(f"{what}: {last} stays as it was; try a smaller optimizer.lr or a longer warm-up")
         if trainer.is_global_zero:
             with replacing(last) as temporary:
                 trainer.save_checkpoint(temporary)
@@ -251,18 +248,14 @@ class Checkpointer(Callback):
 
     def loaded_state(self, trainer: Trainer) -> dict[str, Any] | None:
         """What the checkpoint that is resumed holds of this process; None for a new run."""
-        states = self._loaded.get("processes")
-        if states is None:  # of an earlier version
-            rng = self._loaded.get("rng")
-            return {"rng": rng} if rng and trainer.world_size == 1 else None
-        if len(states) != trainer.world_size:
-            rank_zero_warn(
-                f"the checkpoint holds the states of {len(states)} processes and this run has {trainer.world_size}: "
-                "random streams, memories of a process and means of the running epoch start anew"
-            )
-            return None
-        mine: dict[str, Any] = states[trainer.global_rank]
-        return mine
+        states: list[dict[str, Any]] = self._loaded.get("processes") or []
+        if len(states) == trainer.world_size:
+            return states[trainer.global_rank]
+        if states:
+            lost = "random streams, memories of a process and means of the running epoch start anew"
+            held = f"the checkpoint holds the states of {len(states)} processes and this run has {trainer.world_size}"
+            rank_zero_warn(f"{held}: {lost}")
+        return None
 
 
 def _not_finite(trainer: Trainer) -> list[str]:

@@ -197,12 +197,12 @@ def _draw(
     draw_embedding(features.numpy(), labels, files, names=names, title=title, **how)
 
 
+@dataclass(eq=False)
 class StepProfile(Callback):
     """Writes `profile.json` (for Perfetto) and `profile.txt`: steps of the first epoch, after as many for the start."""
 
-    def __init__(self, run: RunDirectory) -> None:
-        self.run = run
-        self._profile: profile | None = None
+    run: RunDirectory
+    _profile: profile | None = field(default=None, init=False)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero:

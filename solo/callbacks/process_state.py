@@ -96,9 +96,8 @@ class GoingOn(Callback):
         self._rng = rng_state()
         if hasattr(pl_module, "keep_own_settings"):  # solo's own modules
             pl_module.keep_own_settings(self._groups)  # type: ignore[operator]
-        if "buffers" in self._state:
-            with explained(*_MISFIT):
-                restore(trainer, pl_module, self._state)
+        with explained(*_MISFIT):
+            restore(trainer, pl_module, self._state)
         self._steps_logged = trainer.fit_loop.epoch_loop._batches_that_stepped
         self._state = None
 

@@ -15,14 +15,13 @@ from typing import Any, NamedTuple
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
 
 import solo
 from solo.analysis.plots import plot_curves
 from solo.args.config import flat, may_change, never_matters, to_yaml
 from solo.callbacks.meter import Meter, peak_memory_mb
 from solo.callbacks.run_directory import RunDirectory
-from solo.errors import UserError, reason
+from solo.errors import explained
 from solo.files import csv_text, write_text
 from solo.hex.catalogue import POLICIES
 
@@ -146,11 +145,9 @@ def _number(value: float) -> float | None:
 
 
 class _Events(TensorBoardLogger):
-    """TensorBoard's event files without Lightning's `hparams.yaml`: the settings are in `config.yaml`."""
+    """TensorBoard's event files without Lightning's `hparams.yaml`, for it finds a file of settings."""
 
-    @rank_zero_only
-    def save(self) -> None:
-        self.experiment.flush()
+    NAME_HPARAMS_FILE = "config.yaml"
 
 
 @dataclass(eq=False)
@@ -235,12 +232,10 @@ def read_rows(path: Path) -> list[Row]:
     """Read `metrics.csv` back, no rows without the file; a `UserError` if it is damaged."""
     if not path.is_file():
         return []
-    try:
-        with path.open(encoding="utf-8", newline="") as stream:
-            table = csv.DictReader(stream)
-            rows = [{key: float(value) for key, value in row.items() if key and value} for row in table]
+    cure = "remove it, and the run goes on without it"
+    with explained(f"{path} is damaged", cure, ValueError, TypeError, csv.Error):
+        table = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
+        rows = [{key: float(value) for key, value in row.items() if key and value} for row in table]
         if any("epoch" not in row for row in rows):
             raise ValueError("a row has no epoch")
-    except (ValueError, TypeError, csv.Error) as error:
-        raise UserError(f"{path} is damaged ({reason(error)}); remove it, and the run goes on without it") from error
     return rows

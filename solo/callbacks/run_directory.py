@@ -50,9 +50,8 @@ def acquire(folder: Path) -> None:
             os.close(file)
             if error.errno not in (errno.EACCES, errno.EAGAIN):
                 return
-            raise UserError(
-                f"{folder} is in use by {holder}; wait until it ends, stop it, or start a new run"
-            ) from None
+            text = f"{folder} is in use by {holder}; wait until it ends, stop it, or start a new run"
+            raise UserError(text) from None
         with contextlib.suppress(FileNotFoundError):  # its last holder has just removed it
             if os.path.samestat(os.fstat(file), os.stat(path)):
                 os.ftruncate(file, 0)

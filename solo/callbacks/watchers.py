@@ -98,10 +98,8 @@ class TrainingDiagnosis:
             why = "the views of an image nearly coincide, so the augmentations are too weak"
         elif alignment > 1:
             why = "the views of an image stay far apart, so the augmentations are too strong or optimizer.lr too low"
-        return (
-            f"plateau, epoch {int(row['epoch']) + 1}: the training loss ({loss:.4g}) has not improved for "
-            f"{patience} epochs. Likely: {why}"
-        )
+        what = f"the training loss ({loss:.4g}) has not improved for {patience} epochs"
+        return f"plateau, epoch {int(row['epoch']) + 1}: {what}. Likely: {why}"
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of it, in plain values."""
@@ -119,12 +117,12 @@ class TrainingDiagnosis:
                 setattr(self, name, value)
 
 
+@dataclass(eq=False)
 class FeatureQueue:
     """Keeps references to the last batches of an epoch, whole ones of at least `rows` images, until it is read."""
 
-    def __init__(self, rows: int) -> None:
-        self.rows = rows
-        self.batches: list[Rows] = []
+    rows: int
+    batches: list[Rows] = field(default_factory=list, init=False)
 
     def is_due(self, done: int, batches: float, batch_size: int, processes: int) -> bool:
         """Whether the batch after `done` of `batches` (inf: nobody knows) will still be there when the epoch ends."""
@@ -195,10 +193,9 @@ class EmbeddingMonitor(Callback):
             if len(rows["features/0"]) >= 8:  # a handful of rows always lies on a line, or in a plane
                 seen |= found
             messages = self.diagnosis.judge(seen, trainer.current_epoch + 1 == trainer.max_epochs)
-            bar = trainer.progress_bar_callback
-            show = bar.print if bar is not None else Console(soft_wrap=True, highlight=False, markup=False).print
+            screen = trainer.progress_bar_callback or Console(soft_wrap=True, highlight=False, markup=False)
             for message in messages if trainer.is_global_zero else []:
-                show(message)
+                screen.print(message)
             trainer.should_stop |= self.stop_on_collapse and self.diagnosis.collapsed
 
     def process_state(self) -> dict[str, Any]:
@@ -272,7 +269,7 @@ def find_culprit(module: nn.Module, step: Callable[[], Any]) -> Finding:
     with contextlib.ExitStack() as stack, torch.no_grad():
         for name, part in module.named_modules():
             if name:
-                stack.callback(part.register_forward_hook(functools.partial(look, name)).remove)
+                stack.enter_context(part.register_forward_hook(functools.partial(look, name)))
         value = _broken_value(step())
     return dataclasses.replace(found[0] if found and value else Finding(value), parameters=parameters)
 
@@ -290,6 +287,7 @@ def _broken_value(item: Any) -> str:
     return next(filter(None, map(_broken_value, parts)), "")
 
 
+@dataclass(eq=False)
 class NonFiniteGuard(Callback):
     """Refuses to train on a loss that is NaN or infinite; then writes `replay/` into the run's folder.
 
@@ -298,11 +296,10 @@ class NonFiniteGuard(Callback):
     not finite, and the module where it began. Of several processes each that fails writes `replay/rank<r>/`.
     """
 
-    def __init__(self, run: RunDirectory) -> None:
-        self.run = run
-        self._batch: Any = None
-        self._batch_idx = 0
-        self._rng: dict[str, Any] = {}
+    run: RunDirectory
+    _batch: Any = field(default=None, init=False)
+    _batch_idx: int = field(default=0, init=False)
+    _rng: dict[str, Any] = field(default_factory=dict, init=False)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._batch, self._batch_idx, self._rng = batch, batch_idx, rng_state()
@@ -330,7 +327,7 @@ class NonFiniteGuard(Callback):
         text = f"{exception}; {finding}"
         if self.run.is_open:
             try:
-                text += f"; batch and state are in {self._save(trainer, pl_module, weights, exception, finding)}"
+                text += f"; batch and state are in {self._save(trainer, weights, exception, finding)}"
             except OSError as error:
                 text += f"; batch and state could not be saved ({error.strerror or error})"
         exception.args = (text, *exception.args[1:])
@@ -351,9 +348,7 @@ class NonFiniteGuard(Callback):
             set_rng_state(self._rng)
             return find_culprit(module, lambda: module.training_step(self._batch, self._batch_idx))
 
-    def _save(
-        self, trainer: Trainer, module: LightningModule, weights: Any, error: NonFiniteError, finding: Finding
-    ) -> Path:
+    def _save(self, trainer: Trainer, weights: Any, error: NonFiniteError, finding: Finding) -> Path:
         folder = self.run.path / "replay"
         folder = folder / f"rank{trainer.global_rank}" if trainer.world_size > 1 else folder
         folder.mkdir(parents=True, exist_ok=True)
@@ -361,7 +356,7 @@ class NonFiniteGuard(Callback):
         moment = {"format": 1, "batch_idx": self._batch_idx, "rng": self._rng, "precision": str(trainer.precision)}
         optimizers = [on_cpu(optimizer.state_dict()) for optimizer in trainer.optimizers]
         checkpoint = {**where, "state_dict": weights, "optimizer_states": optimizers, "replay": moment}
-        module.on_save_checkpoint(checkpoint)
+        trainer.lightning_module.on_save_checkpoint(checkpoint)
         for name, content in {"state.ckpt": checkpoint, "batch.pt": on_cpu(self._batch)}.items():
             with replacing(folder / name) as temporary:
                 torch.save(content, temporary)

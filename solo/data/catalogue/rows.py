@@ -126,8 +126,7 @@ def _row(
     name: str, size: int, classes: Taxonomy | int | None, statistics: tuple[Stats, Stats], source: str, **more: Any
 ) -> DatasetSpec:
     """A row by its label tree or number of classes; source and layout below `solo.data`."""
-    tree = classes if isinstance(classes, Taxonomy) else None
-    count = classes.num_classes if isinstance(classes, Taxonomy) else classes
+    tree, count = (classes, classes.num_classes) if isinstance(classes, Taxonomy) else (None, classes)
     mean, std = statistics
     source = f"solo.data.sources.{source}"
     return DatasetSpec(name, source, len(mean), size, mean, std, taxonomy=tree, num_classes=count, **more)

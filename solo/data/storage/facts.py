@@ -142,7 +142,7 @@ def image_folders(root: str | Path, problems: Problems) -> Iterator[tuple[Parts,
             yield Path(place).relative_to(root).parts, sorted(images)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # there may be millions
 class Stored:
     """An encoded image file without a path of its own: in a tar file, an HDF5 file, a Hugging Face data set."""
 

@@ -4,13 +4,12 @@ import csv
 import functools
 import json
 import os
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from solo.data.storage import containers
-from solo.data.storage.containers import as_text, columns_of
 from solo.data.storage.facts import Parts, Problems, Stored, image_folders, is_image_name
 from solo.errors import UserError, did_you_mean, explained, some
 from solo.untrusted import parse_json
@@ -41,10 +40,9 @@ class Wanted:
 
 def list_images(form: str, path: str | Path | None, wanted: Wanted | None = None) -> Listing:
     """The images of `data.format=form`, at least one; a folder's stand in their own order of folders and names."""
-    reader, what = READERS[form]
     if not path:
-        raise UserError(f"data.train_path is not set; give {what}")
-    return reader(Path(path), wanted or Wanted())
+        raise UserError(f"data.train_path is not set; give the file, folder or name for data.format={form}")
+    return READERS[form](Path(path), wanted or Wanted())
 
 
 def _folder(root: Path, wanted: Wanted) -> Listing:
@@ -66,7 +64,18 @@ def _table(path: Path, wanted: Wanted) -> Listing:
 def _shards(path: Path, wanted: Wanted) -> Listing:
     problems = Problems(wanted.skip)
     samples = list(containers.read_shards(path, problems).values())
-    table = containers.label_table(samples) if wanted.label_columns != [] else {}
+    cells: list[dict[str, Any]] = []
+    for sample in samples if wanted.label_columns != [] else ():
+        cells.append({})
+        for extension, member in sample.items():
+            if extension == ".cls":
+                cells[-1]["cls"] = member.read().decode(errors="replace").strip()
+            elif extension == ".json":
+                with explained(f"{member} is no JSON", "correct it, or take it out", ValueError):
+                    content = parse_json(member.read())
+                fields = content.items() if isinstance(content, dict) else ()
+                cells[-1].update({name: value for name, value in fields if isinstance(value, (str, int, float))})
+    table = _columns_of(cells)
     likely = ["cls"] if "cls" in table else list(table)
     columns = _labels(table, wanted.label_columns, likely, path)
     # The first of several images is the one.
@@ -100,7 +109,7 @@ def _hub_labels(data: Any, column: str) -> list[str]:
     names, cells = getattr(data.features[column], "names", None), data.select_columns([column])[column][:]
     if names:
         return ["" if cell is None or cell < 0 else names[cell] for cell in cells]
-    return [json.dumps(cell) if isinstance(cell, (list, dict)) else as_text(cell) for cell in cells]
+    return [json.dumps(cell) if isinstance(cell, (list, dict)) else _as_text(cell) for cell in cells]
 
 
 def _hub_bytes(data: Any, row: int) -> bytes:
@@ -116,15 +125,8 @@ def _h5(path: Path, wanted: Wanted) -> Listing:
     return Listing([file.image(f"{name}/{image}") for name, image in found], [(name,) for name, _ in found])
 
 
-READERS: dict[str, tuple[Callable[[Path, Wanted], Listing], str]] = {
-    "image_folder": (_folder, "the folder that holds the images"),
-    "table": (_table, "the table with the paths and labels of the images"),
-    "webdataset": (_shards, "a tar file, a folder of them, or name-{000..099}.tar"),
-    "hf": (_hub, "the name of a data set on the hub, or a folder"),
-    "h5": (_h5, "the HDF5 file"),
-}
-# What holds images and columns of labels.
-WITH_COLUMNS = ("table", "webdataset", "hf")
+READERS = {"image_folder": _folder, "table": _table, "webdataset": _shards, "hf": _hub, "h5": _h5}
+WITH_COLUMNS = ("table", "webdataset", "hf")  # what holds images and columns of labels
 
 
 def read_table(path: str | Path) -> Table:
@@ -172,10 +174,10 @@ def _json(file: Path) -> Table:
     if isinstance(data, dict):
         if len({len(column) for column in data.values()}) > 1:
             raise ValueError("its columns differ in length")
-        return {str(name): [as_text(cell) for cell in column] for name, column in data.items()}
+        return {str(name): [_as_text(cell) for cell in column] for name, column in data.items()}
     if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
         raise ValueError('each row has to be an object, as in [{"path": "a.png", "label": "cat"}]')
-    return columns_of(data)
+    return _columns_of(data)
 
 
 def _parquet(file: Path) -> Table:
@@ -183,10 +185,22 @@ def _parquet(file: Path) -> Table:
     with explained(f"reading {file} needs pyarrow", cure, ImportError):
         from pyarrow import parquet  # type: ignore[import-not-found, import-untyped, unused-ignore]
     columns = parquet.read_table(file).to_pydict()
-    return {str(name): [as_text(cell) for cell in cells] for name, cells in columns.items()}
+    return {str(name): [_as_text(cell) for cell in cells] for name, cells in columns.items()}
 
 
 _TABLES = {".csv": _csv, ".tsv": _csv, ".json": _json, ".jsonl": _json, ".parquet": _parquet}
+
+
+def _as_text(cell: Any) -> str:
+    """A label as a text: nothing for null and NaN, whole numbers without a point."""
+    if cell is None or cell != cell:  # NaN is not itself
+        return ""
+    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)
+
+
+def _columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Rows as columns of texts, which are empty where a row doesn't have them."""
+    return {name: [_as_text(row.get(name)) for row in rows] for name in dict.fromkeys(n for row in rows for n in row)}
 
 
 def table_columns(
