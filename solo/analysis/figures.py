@@ -10,7 +10,7 @@ import numpy as np
 from solo.analysis import figure as fig
 from solo.analysis.numbers import SPACES, Analysis, Numbers, Run, Value, View, time_of
 from solo.analysis.plots import TITLES
-from solo.eval.classes import EmergentTree, robinson_foulds, tree_similarity
+from solo.eval.classes import EmergentTree, robinson_foulds, spearman
 from solo.eval.features import Array, unit
 
 _MOST_ROWS = 80  # nodes in a profile
@@ -79,7 +79,7 @@ def _tree_over_time(analysis: Analysis, trend: Callable[..., fig.Plot]) -> list[
             of = [snapshot.spaces[space] for snapshot in run.snapshots]
             for before, one in zip([None, *of], of, strict=False):
                 if one.tree and of[-1].tree:
-                    like[id(one)] = tree_similarity(one.tree, of[-1].tree)
+                    like[id(one)] = spearman(one.tree.cophenetic, of[-1].tree.cophenetic)
                 if one.tree and before and before.tree:
                     changed[id(one)] = robinson_foulds(one.tree, before.tree)
         panels.append(trend("Likeness to the last epoch's tree", "Baker's gamma", space, lambda n: like[id(n)]))

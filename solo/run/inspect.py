@@ -1,12 +1,12 @@
 """`solo inspect PATH`: what is in a folder, table, tar or HDF5 file of images, and the settings that train on it."""
 
-import dataclasses
 import random
 import re
 import shlex
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +112,7 @@ def _look(path: str, keys: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]
     channels = 1 if grey else int(kinds[0][0]) if len(kinds) == 1 and kinds[0][1] else 3
     files = [listed.images[place] for place in known]
     drawn = random.Random(0).sample(files, min(_SAMPLE, len(files)))
-    mean, std, decoded = _statistics(drawn, dataclasses.replace(reading, channels=channels), problems)
+    mean, std, decoded = _statistics(drawn, replace(reading, channels=channels), problems)
     lines = [f"{root}: {len(files):,} images", f"sizes: {_most(sizes)}", f"modes: {_most(modes)}"]
     if tree is None:
         lines.append("no labels")

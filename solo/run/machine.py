@@ -1,10 +1,10 @@
 """What the settings leave to the machine: on what a command computes, how exactly, in how many processes, how fast."""
 
 import copy
-import dataclasses
 import functools
 import os
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -50,7 +50,7 @@ def decide_precision(
         smallest = cfg.data.channels or cfg.data.spec.channels, min(sides)
         decided, reason = best_precision(device, getattr(model, "backbone", model), smallest)
         say(f"precision=auto: {decided} ({reason})")
-    decided_cfg = dataclasses.replace(cfg, trainer={**cfg.trainer, "precision": decided})
+    decided_cfg = replace(cfg, trainer={**cfg.trainer, "precision": decided})
     if isinstance(model, SoloModule):
         model.config = decided_cfg
         OmegaConf.update(model.cfg, "precision", decided, force_add=True)

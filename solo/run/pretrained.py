@@ -83,15 +83,14 @@ class Predictions:
 
     def paths(self) -> Iterator[tuple[str, ...]]:
         """For each image the way down the tree by the best child at each step; its end may not be the best class."""
-        tables = [self.at(level).tolist() for level in self.tree.levels]
-        for row in range(len(self)):
+        for rows in zip(*(self.at(level).tolist() for level in self.tree.levels), strict=True):
             path: list[str] = []
             nodes = tuple(range(len(self.tree.names[0])))
             while nodes:
                 level = len(path)
-                best = max(nodes, key=tables[level][row].__getitem__)
+                best = max(nodes, key=rows[level].__getitem__)
                 path.append(self.tree.names[level][best])
-                nodes = self.tree.children[level][best] if level + 1 < self.tree.num_levels else ()
+                nodes = self.tree.children[level][best]
             yield tuple(path)
 
 
@@ -350,7 +349,7 @@ def load_pretrained(source: str | Path, device: str | torch.device | None = None
             backbone = build_backbone(network.name, network.method, **how)
         load_weights(backbone, state, path=source, name=network.name)
     else:
-        run = SavedRun(folder, {}, {}, {}, None) if published else saved_run(source)
+        run = SavedRun(folder, {}, {}, {}, small_stem=False) if published else saved_run(source)
         settings = run.cfg
         backbone, network, tree = described_backbone("model" if published else SOURCES[0], str(source), run, given)
         facts = {"name": network.name, "dataset": "see its publisher"}

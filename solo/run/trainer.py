@@ -1,6 +1,5 @@
 """The Lightning Trainer of a run, and the run's folder, loggers and callbacks: the same for every command."""
 
-import dataclasses
 import importlib.util
 import inspect
 import logging
@@ -11,7 +10,7 @@ import socket
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -42,16 +41,7 @@ from solo.data.sources.images import skipped_files
 from solo.errors import UserError, explained
 from solo.files import file_name, write_text
 from solo.methods.catalogue import MethodFacts, facts_of
-from solo.run.machine import (
-    Sharded,
-    Starving,
-    SyncedNorms,
-    check_launch,
-    compute_device,
-    ddp_strategy,
-    decide_precision,
-    trainer_devices,
-)
+from solo.run import machine
 from solo.run.report import announce, explain, resume_command, say, show_result, watch_children
 from solo.run.resume import ResumeOrder, SameData, find_resume, fingerprint
 
@@ -142,9 +132,9 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: Lightn
     root = Path(cfg.checkpoint.dir).expanduser() / kind
     resume, wandb_id, stored = find_resume(cfg, root)
     before = resume.parent if resume else None
-    device = compute_device(cfg)
-    cfg = decide_precision(cfg, model, device, stored)
-    facts = dataclasses.replace(facts, cfg=to_plain(cfg))
+    device = machine.compute_device(cfg)
+    cfg = machine.decide_precision(cfg, model, device, stored)
+    facts = replace(facts, cfg=to_plain(cfg))
     continued = resume is not None and resume.resolve().parent.parent == root.resolve()
     directory, meter = RunDirectory(root, before.name if before and continued else None), Meter()
     watching, facts = watchers(cfg, directory, meter, facts)
@@ -154,7 +144,7 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: Lightn
     history = before / "metrics.csv" if before else None
     recorder = Recorder(cfg, directory, meter, facts, history, tensorboard=events)
     order, data = ResumeOrder(), SameData(directory, before, cfg.resume_allow)
-    callbacks: list[Callback] = [order, data, meter, *watching, Starving(meter, cfg.data.workers)]
+    callbacks: list[Callback] = [order, data, meter, *watching, machine.Starving(meter, cfg.data.workers)]
     if cfg.progress != "off":
         callbacks.append(RunProgress(meter, bar=cfg.progress == "rich"))
     if cfg.checkpoint.enabled:
@@ -169,17 +159,17 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: Lightn
         drawn: dict[str, Any] = {"keep_previous": True, "embedding": how.embedding, "run": directory}
         callbacks.append(AutoUMAP(file_name(str(cfg.name)), pictures, how.frequency, **drawn))
     callbacks += [*([StepProfile(directory)] if cfg.performance.profile else []), recorder]
-    strategy: str | Strategy = Sharded() if cfg.strategy in ("fsdp", "fsdp2") else cfg.strategy or "auto"
+    strategy: str | Strategy = machine.Sharded() if cfg.strategy in ("fsdp", "fsdp2") else cfg.strategy or "auto"
     if strategy == "ddp":
         exact = isinstance(cfg, PretrainCfg) and cfg.accumulate == "exact"
-        strategy = ddp_strategy(exact, ours=type(model).__module__.startswith("solo."))
+        strategy = machine.ddp_strategy(exact, ours=type(model).__module__.startswith("solo."))
     loggers = [wandb_logger(cfg, root, wandb_id if continued else None)] if cfg.wandb.enabled else []
     loggers += [_mlflow_logger(cfg, root, directory.run_id)] if "mlflow" in (cfg.logger or ()) else []
     loggers += [TrackioLogger(cfg)] if "trackio" in (cfg.logger or ()) else []
-    synced = [SyncedNorms(gpu=device.type != "cpu")] if cfg.trainer.get("sync_batchnorm") else []
+    synced = [machine.SyncedNorms(gpu=device.type != "cpu")] if cfg.trainer.get("sync_batchnorm") else []
     options = {
         **trainer_options(cfg),
-        "devices": trainer_devices(cfg),
+        "devices": machine.trainer_devices(cfg),
         "strategy": strategy,
         "plugins": [SafeCheckpointIO(), *synced],
         "logger": loggers,
@@ -192,7 +182,7 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: Lightn
         trainer = Trainer(**options)
     except (MisconfigurationException, ValueError, TypeError, ModuleNotFoundError) as error:
         raise UserError(f"Lightning refuses the settings: {' '.join(str(error).split())}") from error
-    check_launch(cfg, trainer)
+    machine.check_launch(cfg, trainer)
     return Run(trainer, directory, recorder, order, data, resume)
 
 
@@ -204,7 +194,7 @@ def trainer_options(cfg: RunCfg) -> dict[str, Any]:
         options["accumulate_grad_batches"] = 1
     if cfg.checkpoint.enabled:  # the Checkpointer keeps the limit, and drops nothing of the running epoch
         options.pop("max_time", None)
-    if compute_device(cfg).type == "cuda" and not options.get("deterministic"):
+    if machine.compute_device(cfg).type == "cuda" and not options.get("deterministic"):
         options.setdefault("benchmark", True)  # views have one size or two: cuDNN's search for the fastest pays
     return {"enable_model_summary": False, **options}
 
@@ -248,7 +238,7 @@ def watchers(cfg: RunCfg, run: RunDirectory, meter: Meter, facts: Facts) -> tupl
         "cosine, votes weighted by exp(cosine / 0.07)"
     )
     extra = facts.extra if diagnosis is None else {**facts.extra, "alarms": diagnosis.messages}
-    return found, dataclasses.replace(facts, protocol={**facts.protocol, "online": how}, extra=extra)
+    return found, replace(facts, protocol={**facts.protocol, "online": how}, extra=extra)
 
 
 def _mlflow_logger(cfg: PretrainCfg | LinearCfg, root: Path, run_id: str | None) -> Logger:
