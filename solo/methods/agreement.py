@@ -11,7 +11,7 @@ from solo import distributed
 from solo.errors import UserError
 from solo.eval.embedding import mean_std
 from solo.losses.pairs import unit
-from solo.losses.views import (
+from solo.losses.targets import (
     barlow_loss_func,
     byol_loss_func,
     correlation_loss,
@@ -47,7 +47,7 @@ class BYOL(MlpHeads, BaseMomentumMethod):
 
 
 class NNBYOL(QueueHeads, BYOL):
-    """NNBYOL: BYOL whose target is the nearest neighbour, in the queue of NNCLR, of what the slow network says."""
+    """NNBYOL: BYOL whose target is the nearest neighbour, as in `NNCLR`, of what the slow network says."""
 
     unit_targets = True
 
@@ -81,7 +81,7 @@ class SimSiam(MlpHeads, BaseMethod):
 
 
 class NNSiam(QueueHeads, SimSiam):
-    """NNSiam: SimSiam whose target is the nearest neighbour, in the queue of NNCLR, of the other view."""
+    """NNSiam: SimSiam whose target is the nearest neighbour, as in `NNCLR`, of the other view."""
 
     unit_outputs = True
 
@@ -245,7 +245,8 @@ class Lightly(MlpHeads, BaseMomentumMethod):
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """The loss of the two views, or of each prediction and the other view's target."""
-        views = z1, z2 = [at_least_float32(z) for z in out["z"]]  # once, for both losses: their gradients add up
+        z1, z2 = map(at_least_float32, out["z"])  # once, for both losses: their gradients add up
+        views = [z1, z2]
         if self.has_teacher or self.predicts:
             t1, t2 = (t.detach() for t in (out["momentum_z"] if self.has_teacher else (z1, z2)))
             p1, p2 = out["p"] if self.predicts else (z1, z2)

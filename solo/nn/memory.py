@@ -34,7 +34,6 @@ class QueueMixin(nn.Module):
         self.register_buffer("queue_ptr", torch.zeros(1, dtype=torch.long))
         for name in labels:
             self.register_buffer(name, torch.full((size,), -1))
-        self._labels = tuple(labels)
 
     @property
     def banks(self) -> Tensor:
@@ -42,14 +41,15 @@ class QueueMixin(nn.Module):
         return self.queue if self.queue.ndim == 2 else self.queue.mT
 
     @torch.no_grad()
-    def dequeue_and_enqueue(self, rows: Tensor, *labels: Tensor) -> None:
-        """Put the rows of all processes into the queue, in rank order.
+    def dequeue_and_enqueue(self, z: Tensor, y: Tensor | None = None, idx: Tensor | None = None) -> None:
+        """Put the rows z of all processes into the queue, in rank order.
 
-        Rows are (N, D), or (V, N, D), the same N on every process; `labels` are (N,) integers for the buffers of
-        labels. Raises a `SizeError` if the queue is no multiple of the batch of all processes.
+        Rows are (N, D), or (V, N, D), the same N on every process; `y` (N,) goes into `queue_y`, `idx` (N,) into
+        `queue_index`. Raises a `SizeError` if the queue is no multiple of the batch of all processes.
         """
-        first = at_least_float32(rows.transpose(0, -2))  # rows first, for gathering
-        found, *numbers = distributed.gather_each(first, *labels)
+        labels = {name: values for name, values in (("queue_y", y), ("queue_index", idx)) if values is not None}
+        first = at_least_float32(z.transpose(0, -2))  # rows first, for gathering
+        found, *numbers = distributed.gather_each(first, *labels.values())
         rows = found.transpose(0, -2)
         size, batch = self.banks.shape[-2], rows.shape[-2]
         if size % batch:
@@ -58,7 +58,7 @@ class QueueMixin(nn.Module):
         # Modulo, because the batch, and with it the pointer, may differ after a resume.
         places = (self.queue_ptr + torch.arange(batch, device=rows.device)) % size
         self.banks.index_copy_(-2, places, rows.to(self.queue.dtype))
-        for name, values in zip(self._labels, numbers, strict=False):
+        for name, values in zip(labels, numbers, strict=True):
             getattr(self, name).index_copy_(0, places, values.long())
         self.queue_ptr.copy_((self.queue_ptr + batch) % size)
 
