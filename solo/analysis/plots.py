@@ -105,7 +105,7 @@ def draw_embedding(
     rows = draw(len(features), max_points, seed).numpy()
     points, targets = embed(features[rows], embedding, seed), targets[rows]
     count = targets.shape[1]
-    names = names or [("class", ())] if count == 1 else names or [(f"level {level}", ()) for level in range(count)]
+    names = names or [("class" if count == 1 else f"level {level}", ()) for level in range(count)]
     shown = f"{len(rows):,} images" if len(rows) == len(features) else f"{len(rows):,} of {len(features):,} images"
     title = " · ".join(part for part in (title, TITLES[embedding], shown) if part)
     panels = []

@@ -144,12 +144,6 @@ def _number(value: float) -> float | None:
     return round(float(value), 4) if math.isfinite(value) else None
 
 
-class _Events(TensorBoardLogger):
-    """TensorBoard's event files without Lightning's `hparams.yaml`, for it finds a file of settings."""
-
-    NAME_HPARAMS_FILE = "config.yaml"
-
-
 @dataclass(eq=False)
 class Recorder(Callback):
     """Writes `config.yaml`, `metrics.csv`, `summary.json` and `curves.png` into the run's folder.
@@ -170,7 +164,11 @@ class Recorder(Callback):
         """Open the folder, keep the configuration, attach TensorBoard (its folder is known only now)."""
         folder = self.run.open(trainer)
         if self.tensorboard:
-            trainer.loggers = [*trainer.loggers, _Events(self.run.root, name="", version=self.run.run_id)]
+            events = TensorBoardLogger(self.run.root, name="", version=self.run.run_id)
+            events.NAME_HPARAMS_FILE = (
+                "config.yaml"  # is there, so that it writes no `hparams.yaml`
+            )
+            trainer.loggers = [*trainer.loggers, events]
         if trainer.is_global_zero:
             write_text(folder / "config.yaml", to_yaml(self.cfg))
 

@@ -287,7 +287,7 @@ def _broken_value(item: Any) -> str:
     return next(filter(None, map(_broken_value, parts)), "")
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class NonFiniteGuard(Callback):
     """Refuses to train on a loss that is NaN or infinite; then writes `replay/` into the run's folder.
 
