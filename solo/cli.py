@@ -274,7 +274,7 @@ def read_config(name: str, places: Sequence[str], overrides: Sequence[str], for_
             raise ConfigError(f"{places[0]!r} doesn't exist; give a checkpoint, the folder of a run, or a recipe")
         source = next((word for word in overrides if word.startswith(f"{compose.SOURCES[0]}=")), None)
         if source and not places and not features:  # the recipe for the run's data set
-            saved = dict(saved_data(str(compose.read_word(source).value)))
+            saved = saved_data(str(compose.read_word(source).value))
             if not saved.get("dataset"):
                 raise ConfigError(f"the checkpoint doesn't say its data set; name a recipe: solo {name} DATASET {name}")
             places = [str(saved["dataset"]), name]
@@ -289,10 +289,9 @@ def read_config(name: str, places: Sequence[str], overrides: Sequence[str], for_
     return parsed
 
 
-def saved_data(path: str) -> Mapping[str, Any]:
+def saved_data(path: str) -> dict[str, Any]:
     """Section `data` of the run that made a checkpoint; empty if it has none."""
-    found: Mapping[str, Any] = importlib.import_module("solo.run.source").saved_data(path)
-    return found
+    return dict(resolve_name("solo.run.source:saved_data")(path))
 
 
 def _is_override(word: str) -> bool:

@@ -4,7 +4,7 @@ LARS: You, Gitman, Ginsburg: Large batch training of convolutional networks, htt
 """
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
@@ -89,32 +89,22 @@ def _scaled_gradients(params: list[Tensor], group: dict[str, Any]) -> list[Tenso
 OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "lars": LARS, "adam": Adam, "adamw": AdamW}
 
 
-def build_optimizer(
-    name: str,
-    groups: Sequence[dict[str, Any]],
-    lr: float,
-    weight_decay: float,
-    kwargs: dict[str, Any],
-    table: Mapping[str, Callable[..., Optimizer]] = OPTIMIZERS,
-) -> Optimizer:
-    """The optimizer `name` over parameter groups.
+def build_optimizer(model: Any, groups: Sequence[dict[str, Any]]) -> Optimizer:
+    """The optimizer of parameter groups that a module's attributes ask for (`optimizer`, `lr`, ...).
 
-    An `AssertionError` if there is no such one (solo-learn's tests expect it), a `UserError` if it refuses the kwargs.
+    On a GPU with torch's fused kernels where there are some, one launch for hundreds of parameters, unless the kwargs
+    speak of `fused` or `foreach`, or gradients are clipped, where Lightning refuses them. An `AssertionError` if there
+    is no such optimizer (solo-learn's tests expect it), a `UserError` if it refuses `optimizer.kwargs`.
     """
+    name, table, kwargs = model.optimizer, model._OPTIMIZERS, model.extra_optimizer_args
     assert name in table, f"optimizer.name={name!r} is unknown; choose one of {', '.join(table)}"
+    clips = model.config.trainer.get("gradient_clip_val")
+    fused = model.device.type == "cuda" and name in ("sgd", "adam", "adamw") and not clips and "foreach" not in kwargs
     try:
-        return table[name](groups, lr=lr, weight_decay=weight_decay, **kwargs)
+        own = {"fused": True, **kwargs} if fused else kwargs
+        return table[name](groups, lr=model.lr, weight_decay=model.weight_decay, **own)  # type: ignore[no-any-return]
     except (TypeError, ValueError, IndexError) as error:
         raise UserError(f"optimizer.kwargs={dict(kwargs)} don't fit the optimizer {name!r}: {error}") from error
-
-
-def fused_on_gpu(name: str, kwargs: Mapping[str, Any], device: str, clips: bool) -> dict[str, Any]:
-    """`optimizer.kwargs` with torch's fused kernels where there are some: one launch for hundreds of parameters.
-
-    What they say of `fused` or `foreach` stays; where gradients are clipped Lightning refuses fused ones.
-    """
-    able = device == "cuda" and name in ("sgd", "adam", "adamw") and not clips
-    return {**({"fused": True} if able and "foreach" not in kwargs else {}), **kwargs}
 
 
 def layer_groups(backbone: nn.Module, lr: float, weight_decay: float, decay: float) -> list[dict[str, Any]]:

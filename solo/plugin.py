@@ -9,7 +9,7 @@ import itertools
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any, TypeGuard
 
 from solo.errors import UserError, did_you_mean
@@ -33,18 +33,11 @@ def forbid(paths: Iterable[str]) -> None:
     _permitted.difference_update(paths)
 
 
-def load_callable(path: str, key: str, makes: str) -> Callable[..., Any]:
-    """As `load`, of a function or class that returns what `makes` says."""
-    found = load(path, key)
-    if not callable(found):
-        raise UserError(f"{key}={path} can't be called; give a function that returns {makes}")
-    return found  # type: ignore[no-any-return]
-
-
-def load(path: str, key: str) -> Any:
+def load(path: str, key: str, makes: str = "") -> Any:
     """What an import path leads to; its module may lie in the working directory. `key` is the setting that names it.
 
-    Raises a `UserError`: nobody permitted it, the module or the name is missing, or the module can't be imported.
+    With `makes` it must be a function or class that returns that. Raises a `UserError`: it isn't, nobody permitted it,
+    the module or the name is missing, or the module can't be imported.
     """
     module, _, name = path.partition(":")
     packages = itertools.accumulate(module.split("."), "{}.{}".format)
@@ -67,4 +60,6 @@ def load(path: str, key: str) -> Any:
             hint = did_you_mean(part, [known for known in dir(found) if not known.startswith("_")])
             raise UserError(f"{key}={path} can't be imported: {module} has no {part!r}{hint and '; ' + hint.rstrip()}")
         found = getattr(found, part)
+    if makes and not callable(found):
+        raise UserError(f"{key}={path} can't be called; give a function that returns {makes}")
     return found

@@ -158,7 +158,7 @@ _MEANING: dict[str, Callable[[str], Any]] = {
     "method": method_class,
     "pretrain_method": method_class,
     "hex.policy": policy_class,
-    "backbone.name": lambda path: plugin.load_callable(path, "backbone.name", "a torch.nn.Module"),
+    "backbone.name": lambda path: plugin.load(path, "backbone.name", "a torch.nn.Module"),
     "data.dataset": get_spec,
 }
 
@@ -178,7 +178,7 @@ def check_outside(values: dict[str, Any], typed: Callable[[str], bool] | None) -
     paths = [(key, get(values, key), meaning) for key, meaning in _MEANING.items()]
     for i, entry in enumerate(values.get("augmentations") or ()):
         key = f"augmentations[{i}].transforms"
-        load = partial(plugin.load_callable, key=key, makes="an image of Pillow")
+        load = partial(plugin.load, key=key, makes="an image of Pillow")
         paths += [(key, path, load) for path in entry.get("transforms") or ()]
     for key, path, meaning in paths:
         if not plugin.is_path(path):

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 from solo.args.data_schema import AugmentationCfg, DataCfg, LinearDataCfg
 from solo.args.fields import REQUIRED, Section, derived, idle, key
-from solo.hex.catalogue import policy_facts, shown
+from solo.hex.catalogue import POLICIES, policy_facts
 
 _Bits = Literal["auto", 16, 32, 64, "16", "32", "64", "bf16"]
 _Mixed = Literal["16-mixed", "bf16-mixed", "16-true", "bf16-true", "32-true", "64-true"]
@@ -152,8 +152,8 @@ class HexCfg(Section):
 
     policy: str = key(
         "standard",
-        f"which negatives count as hierarchy negatives, usually written `type: HEX_adaptive`: {shown()}, or a "
-        "policy of your own as module:name",
+        "which negatives count as hierarchy negatives, usually written `type: HEX_adaptive`: "
+        f"{', '.join(facts.shown for facts in POLICIES.values())}, or a policy of your own as module:name",
     )
     policy_kwargs: dict[str, Any] = key({}, "settings of a policy of your own, and of clusters, fnc, ring")
     positives: Literal["inside", "outside"] = key(

@@ -60,10 +60,9 @@ class _Block(nn.Module):
         self.drop_path = DropPath(drop_path)
         self.layer_scale_1 = nn.Parameter(torch.full((dim,), scale))
         self.layer_scale_2 = nn.Parameter(torch.full((dim,), scale))
-        for module in self.mlp.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                nn.init.constant_(module.bias, 0)  # type: ignore[arg-type]
+        for layer in (self.mlp.fc1, self.mlp.fc2):
+            nn.init.trunc_normal_(layer.weight, std=0.02)
+            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.drop_path(self.layer_scale_1[:, None, None] * self.token_mixer(self.norm1(x)))

@@ -54,7 +54,7 @@ def find_backbone(name: str, table: Mapping[str, Constructor] = BACKBONES) -> Co
     if name in table:
         return table[name]
     if plugin.is_path(name):
-        found = plugin.load_callable(name, "backbone.name", "a torch.nn.Module")
+        found = plugin.load(name, "backbone.name", "a torch.nn.Module")
         offered = {"method", "in_chans", "img_size"} - inspect.signature(found).parameters.keys()
 
         def construct(method: str | None = None, *args: Any, **kwargs: Any) -> nn.Module:

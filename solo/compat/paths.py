@@ -99,12 +99,11 @@ _MERGED = {
     "methods.masked": "ijepa mae",
     "methods.prototypes": "deepclusterv2 dino dinov2 swav",
     "losses": "mocov2plus mocov3 nnclr simclr",
-    "losses.targets": "deepclusterv2 dino mae ressl swav",
-    "losses.views": "barlow byol simsiam vicreg wmse",
+    "losses.targets": "barlow byol deepclusterv2 dino mae ressl simsiam swav vicreg views wmse",
 }
 for _home, _old in _MERGED.items():
     MODULES |= {f"solo.{_home.split('.')[0]}.{name}": Moved(f"solo.{_home}") for name in _old.split()}
-MODULES["solo.losses.vibcreg"] = Moved("solo.losses.views", {"covariance_loss": "correlation_loss"})
+MODULES["solo.losses.vibcreg"] = Moved("solo.losses.targets", {"covariance_loss": "correlation_loss"})
 
 _HEX = Moved("solo.compat.hex_losses")
 # our module -> names that it has beside its own

@@ -27,15 +27,12 @@ from solo.run.report import grid
 Fact = tuple[str, str]
 
 
-def versions() -> list[Fact]:
-    """Python's and the packages' that decide what a run computes."""
-    found = installed("torchvision", "numpy", "pillow")
-    return [*(found | {"python": f"{found['python']} on {platform.system()} {platform.machine()}"}).items()]
-
-
-def devices() -> list[Fact]:
-    """Processor, memory, GPUs, and what processes talk through."""
-    found = [("processor", f"{usable_cores()} cores, torch uses {torch.get_num_threads()} of them in a process")]
+def machine() -> list[Fact]:
+    """Versions that decide what a run computes; processor, memory, GPUs, and what processes talk through."""
+    packages = installed("torchvision", "numpy", "pillow")
+    packages["python"] += f" on {platform.system()} {platform.machine()}"
+    cores = f"{usable_cores()} cores, torch uses {torch.get_num_threads()} of them in a process"
+    found = [*packages.items(), ("processor", cores)]
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         size = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
         found.append(("memory", f"{size / 2**30:.1f} GiB"))
@@ -60,13 +57,6 @@ class Column:
     name: str  # its heading
     says: str  # what a green cell means, in one sentence
     run: Callable[[Sequence[Case]], list[Outcome]]
-
-    def check(self, cases: Sequence[Case]) -> list[Outcome]:
-        """Run the check; what it raises is an outcome, too."""
-        try:
-            return self.run(cases)
-        except Exception as error:
-            return [failure(error)] * len(cases)
 
 
 COLUMNS = (
@@ -118,7 +108,7 @@ def main(words: Sequence[str]) -> int:
     given = parser.parse_args(list(words))
     screen = Console(soft_wrap=False, highlight=False, width=None if os.isatty(1) else 160)
     say = functools.partial(screen.print, markup=False, soft_wrap=True)
-    facts = [*versions(), *devices()]
+    facts = machine()
     screen.print(grid("machine", (), facts))
     if other := twin():
         say(f"warning: {other}")
@@ -134,10 +124,11 @@ def main(words: Sequence[str]) -> int:
             write_text(file, page(found, columns, facts))
 
     found = guarantees(say, cases, columns, keep)
-    rows: list[list[str | Text]] = [
-        [case.method, case.type, *(_mark(found[case, column.name]) for column in columns)] for case in cases
-    ]
-    screen.print(grid("guarantees", ("method", "type", *(column.name for column in columns)), rows))
+    heads = [column.name for column in columns]
+    rows: list[list[str | Text]] = [[case.method, case.type] for case in cases]
+    for case, row in zip(cases, rows, strict=True):
+        row += [_mark(found[case, name]) for name in heads]
+    screen.print(grid("guarantees", ("method", "type", *heads), rows))
     failed = [f"{name}, {case}: {outcome.detail}" for (case, name), outcome in found.items() if not outcome.ok]
     for line in failed:
         say(line)
@@ -153,7 +144,10 @@ def guarantees(
     found: Cells = {}
     for column in columns:
         start = time.perf_counter()
-        outcomes = column.check(cases)
+        try:
+            outcomes = column.run(cases)
+        except Exception as error:
+            outcomes = [failure(error)] * len(cases)
         found |= {(case, column.name): outcome for case, outcome in zip(cases, outcomes, strict=True)}
         green = sum(outcome.ok for outcome in outcomes)
         say(f"{column.name}: {green} of {len(outcomes)} ok ({time.perf_counter() - start:.0f} s)")

@@ -11,7 +11,7 @@ The emergent tree, by agglomerative clustering: cophenetic correlation (Sokal, R
 import math
 import warnings
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
@@ -218,21 +218,21 @@ def collapse_profile(features: Tensor, labels: Tensor, seed: int = 0) -> list[No
     labels = (labels[:, None] if labels.ndim == 1 else labels).cpu()
     if features.ndim != 2 or len(features) != len(labels) or len(features) == 0:
         raise ValueError(f"give features (N, D) and labels (N,) or (N, L), not {features.shape} and {labels.shape}")
-    generator = torch.Generator().manual_seed(seed)
-    references: dict[int, float] = {}
-    whole = effective_rank(features)
+    generator, whole = torch.Generator().manual_seed(seed), effective_rank(features)
+
+    @cache
+    def reference(count: int) -> float:
+        picks = [torch.randperm(len(features), generator=generator)[:count] for _ in range(3)]
+        return sum(effective_rank(features[pick.to(features.device)]) for pick in picks) / 3
+
     found = [NodeRank(-1, 0, -1, len(features), whole, whole)]
     for level, column in enumerate(labels.T):
         for node in torch.unique(column[column >= 0]).tolist():
-            rows = (column == node).nonzero()[:, 0]
-            parent, count, own = int(labels[rows[0], level - 1]) if level else -1, len(rows), math.nan
-            if count >= FEWEST:
-                own = effective_rank(features[rows.to(features.device)])
-                if count not in references:
-                    picks = [torch.randperm(len(features), generator=generator)[:count] for _ in range(3)]
-                    ranks = [effective_rank(features[pick.to(features.device)]) for pick in picks]
-                    references[count] = sum(ranks) / len(ranks)
-            found.append(NodeRank(level, node, parent, count, own, references.get(count, math.nan)))
+            rows, ranks = (column == node).nonzero()[:, 0], (math.nan, math.nan)
+            if len(rows) >= FEWEST:
+                ranks = effective_rank(features[rows.to(features.device)]), reference(len(rows))
+            parent = int(labels[rows[0], level - 1]) if level else -1
+            found.append(NodeRank(level, node, parent, len(rows), *ranks))
     return found
 
 
@@ -317,11 +317,12 @@ def compare_with_labels(tree: EmergentTree, paths: Array, permutations: int = 19
 
     `permutations` random re-labellings, drawn with `seed`, are behind `p_value`; 0 leaves it NaN.
     """
-    away, heights = label_distances(paths), tree.cophenetic
+    left, right = np.triu_indices(len(paths), k=1)
+    same = (paths[left] == paths[right]) & (paths[left] >= 0)
+    away, heights = paths.shape[1] - np.cumprod(same, axis=1).sum(axis=1), tree.cophenetic  # levels below the ancestor
     correlation, p_value = pearson(heights, away), math.nan
     if permutations and not math.isnan(correlation):
         rng, square = np.random.default_rng(seed), squareform(away)
-        left, right = np.triu_indices(len(square), k=1)
         centred = heights - heights.mean()
         threshold = float(centred @ away) * (1 - 1e-12)  # all permutations have the same variances: compare products
         orders = (rng.permutation(len(square)) for _ in range(permutations))
@@ -331,13 +332,6 @@ def compare_with_labels(tree: EmergentTree, paths: Array, permutations: int = 19
     nodes = {frozenset(leaves.tolist()) for leaves in members if 1 < len(leaves) < tree.num_leaves}
     recovered = len(nodes & set(tree.clades)) / len(nodes) if nodes else math.nan
     return TreeAgreement(correlation, p_value, spearman(heights, away), recovered)
-
-
-def label_distances(paths: Array) -> Array:
-    """(m (m - 1) / 2,) levels below the lowest common ancestor of each pair, 0 (same leaf) to L, condensed."""
-    left, right = np.triu_indices(len(paths), k=1)
-    same = (paths[left] == paths[right]) & (paths[left] >= 0)
-    return np.asarray(paths.shape[1] - np.cumprod(same, axis=1).sum(axis=1))
 
 
 def cpcc(tree: Taxonomy, means: Array, leaves: Array, most: int = 2_000) -> float:
@@ -361,11 +355,6 @@ def robinson_foulds(a: EmergentTree, b: EmergentTree) -> float:
         raise ValueError(f"the trees have {a.num_leaves} and {b.num_leaves} leaves; give trees over the same leaves")
     one, two = set(a.clades[:-1]), set(b.clades[:-1])
     return len(one ^ two) / (len(one) + len(two)) if one else 0.0
-
-
-def tree_similarity(a: EmergentTree, b: EmergentTree) -> float:
-    """Baker's gamma of two trees over the same leaves, -1 to 1: rank correlation of their joining heights."""
-    return spearman(a.cophenetic, b.cophenetic)
 
 
 def pearson(x: Array, y: Array) -> float:

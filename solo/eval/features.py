@@ -132,8 +132,7 @@ def write_features(path: Path, features: Features) -> None:
     arrays = {} if features.queries is None else {"val_queries": features.queries}
     texts: dict[str, Any] = {"levels": list(features.levels), "name": features.name, "kind": features.kind}
     texts |= {"facts": dict(features.facts), "unseen": list(features.unseen)}
-    if features.tree is not None:
-        texts["tree"] = features.tree.to_dict()
+    texts |= {} if features.tree is None else {"tree": features.tree.to_dict()}
     for split, table in (("val", features.val), ("train", features.train)):
         if table is not None:
             texts |= {f"{split}_paths": list(table.paths)} if table.paths else {}

@@ -104,8 +104,7 @@ def consistent(tree: Taxonomy, predicted: Array, truth: Array) -> Array:
 def full_path(predicted: Array, truth: Array) -> Array:
     """Whether predictions (n, L), -1 none, are right at every level with a label (n, L), of images that have one."""
     known = truth >= 0
-    right = ((predicted == truth) | ~known).all(axis=1)
-    return np.asarray(right[known.any(axis=1)])
+    return np.asarray(((predicted == truth) | ~known).all(axis=1)[known.any(axis=1)])
 
 
 def hops(tree: Taxonomy, truth: Array, scores: Array) -> Array:

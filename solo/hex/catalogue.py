@@ -69,21 +69,11 @@ POLICIES: dict[str, PolicyFacts] = {
 }
 
 # What a ring and what kernels can do, see `solo.losses.pairs` and `fused`; ends of sentences.
-NOT_IN_RING = (
-    "pulls no relatives, and finds them by HEX_fixed, HEX_adaptive, superclass, HCL, DCL or InfoNCE only, without "
-    "hex.named; leave it out"
-)
-NOT_FUSED = (
-    "weighs or drops what HEX_fixed, HEX_adaptive, superclass, HCL, DCL or InfoNCE find, without hex.kin and "
-    "hex.variant=relative; leave it out"
-)
+_BY = "HEX_fixed, HEX_adaptive, superclass, HCL, DCL or InfoNCE"
+NOT_IN_RING = f"pulls no relatives, and finds them by {_BY} only, without hex.named; leave it out"
+NOT_FUSED = f"weighs or drops what {_BY} find, without hex.kin and hex.variant=relative; leave it out"
 
 plugin.permit(facts.path for facts in POLICIES.values() if facts.path)
-
-
-def shown(*which: str) -> str:
-    """Policies as users write them, for a sentence; all of them unless some are given."""
-    return ", ".join(POLICIES[name].shown for name in which or POLICIES)
 
 
 def named(shown: str) -> str:

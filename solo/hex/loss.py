@@ -71,8 +71,7 @@ def hex_nce(
         tau_plus: expected share of false negatives among them, in [0, 1).
         variant: ``reweight``, the paper; ``release``, what the public code trains: plain InfoNCE during warm-up,
             then ``-x_ip + log G_i``, without its constant (``beta`` and ``tau_plus`` have no effect there).
-        positives: how several positives of one anchor count, see ``InfoNCERows``; ``inside``: exp(x_ip) is their sum,
-            in the debiasing their mean.
+        positives: as in ``InfoNCERows``; ``inside``: exp(x_ip) is their sum, in the debiasing their mean.
         epoch: 0-based.
         max_epochs: length of the run, for schedules.
         action: what is done with those that the policy finds, instead of a variant.
@@ -81,11 +80,11 @@ def hex_nce(
         elsewhere: relatives that are not in the batch, to be pulled, too.
 
     Returns:
-        The loss, a scalar in float32 or better, and detached scalars: ``threshold``; ``hierarchy_negatives``
-        per anchor; with groups ``superclass_share``, the share of these in the anchor's group, 0 to 1;
-        ``log_global`` and ``log_local``, the means of log G_i and log L_i (before debiasing);
-        ``local_share``, the share of L_ip in the denominator; ``bounded``, the share of terms whose L_ip is at its
-        lower bound, where hierarchy negatives get no gradient. During warm-up only ``hierarchy_negatives`` (0).
+        The loss, a scalar in float32 or better, and detached means: ``threshold``; ``hierarchy_negatives`` per anchor;
+        with groups ``superclass_share``, the share of these in the anchor's group, 0 to 1; ``log_global`` and
+        ``log_local``, of log G_i and log L_i (before debiasing); ``local_share``, the share of L_ip in the denominator;
+        ``bounded``, that of terms whose L_ip is at its lower bound, where hierarchy negatives get no gradient. During
+        warm-up only ``hierarchy_negatives`` (0).
     """
     if variant not in ("reweight", "release"):
         raise ValueError(f"variant must be 'reweight' or 'release', got {variant!r}")
@@ -128,10 +127,9 @@ class HEXLoss(nn.Module):
         self.temperature, self.beta, self.tau_plus, self.variant = temperature, beta, tau_plus, variant
         self.policy = AdaptivePercentile() if policy is None else policy
         if not (temperature > 0 and 0 <= tau_plus < 1 and beta >= 0 and hasattr(self.policy, "selector")):
-            raise UserError(
-                f"temperature={temperature}, beta={beta}, tau_plus={tau_plus}, policy={policy!r}: give a temperature "
-                "above 0, beta from 0, tau_plus in [0, 1), and a policy such as AdaptivePercentile()"
-            )
+            cure = "a temperature above 0, beta from 0, tau_plus in [0, 1), and a policy such as AdaptivePercentile()"
+            got = f"temperature={temperature}, beta={beta}, tau_plus={tau_plus}, policy={policy!r}"
+            raise UserError(f"{got}: give {cure}")
         self.gather_distributed, self.fused = gather_distributed, fused
         self.stats: Stats = {}
 
@@ -153,8 +151,7 @@ class HEXLoss(nn.Module):
 class HexDenominator:
     """Makes the denominators D_i of a block of anchors for the multi-label losses.
 
-    `selector` finds H(i) before it is cut to N(i). ``stats`` are means over the rows so far: ``hierarchy_negatives``,
-    ``local_share``, ``bounded``, and ``threshold``.
+    ``stats`` are means over the rows so far: ``hierarchy_negatives``, ``local_share``, ``bounded``, and ``threshold``.
     """
 
     def __init__(self, selector: Selector, temperature: float, beta: float, tau_plus: float) -> None:
@@ -168,17 +165,15 @@ class HexDenominator:
         self, similarity: Tensor, x: Tensor, rows: Rows, self_columns: Tensor, levels: LabelLevels
     ) -> RowSoftmax:
         leaf = levels.anchors[rows, None, -1] == levels.keys[:, -1]
-        chosen = self.selector(similarity, rows)  # type: ignore[arg-type]  # indices of anchors work as slices do
-        hierarchy = chosen & ~leaf
+        # Indices of anchors work as slices do.
+        hierarchy = self.selector(similarity, rows) & ~leaf  # type: ignore[arg-type]
         other = torch.ones_like(leaf).scatter_(1, self_columns[:, None], False)
         softmax = _HexSoftmax(x, leaf & other, hierarchy, other & ~hierarchy, self)
         if isinstance(rows, slice):
             self._rows += len(x)
-            for name, value in (
-                ("hierarchy_negatives", softmax.local.size),
-                ("local_share", (softmax.log_debiased - softmax.lse).exp()),
-                ("bounded", ~softmax.active & (softmax.local.size > 0)),
-            ):
+            size, share = softmax.local.size, (softmax.log_debiased - softmax.lse).exp()
+            seen = {"hierarchy_negatives": size, "local_share": share, "bounded": ~softmax.active & (size > 0)}
+            for name, value in seen.items():
                 mean = value.to(x.dtype).mean()
                 self.stats[name] = self.stats.get(name, mean).lerp(mean, len(x) / max(1, self._rows))
         return softmax
@@ -192,13 +187,11 @@ class _HexSoftmax:
         self.local, self._tau_plus = LocalTerm(x, hierarchy, settings.beta), settings.tau_plus
         partners = leaf.sum(dim=1).clamp_min(1).to(x.dtype)
         self._mean = self._leaf.lse - partners.log()  # log of the mean of exp(x) over S(i)
-        self.log_debiased, self.active = debias(
-            self.local.log, self.local.log_size, self._mean, settings.tau_plus, settings.inverse_temperature
-        )
+        positive = (self._mean, settings.tau_plus, settings.inverse_temperature)
+        self.log_debiased, self.active = debias(self.local.log, self.local.log_size, *positive)
         self.lse = torch.logaddexp(self._rest.lse, self.log_debiased)
 
     def gradient(self, per_row: Tensor) -> Tensor:
-        """Gradient (R, N) of ``sum_i per_row_i * log D_i``."""
         lse = self.lse.masked_fill(self.lse == -torch.inf, 0)
         log_norm = lse + math.log1p(-self._tau_plus)
         grad = self._rest.gradient(per_row * (self._rest.lse - lse).exp())

@@ -79,12 +79,10 @@ class Hex:
 
     @property
     def stats(self) -> Stats:
-        """The means of what is `seen`."""
         return means(self.seen)
 
     @property
     def positives(self) -> Positives:
-        """How several positives of one anchor count."""
         return self.settings.positives
 
     def replace(
@@ -113,10 +111,8 @@ class Hex:
             return base if isinstance(base, Tensor) else base()
         alpha, pairs = self.settings.alpha, views
         if not callable(pairs):
-            arguments = (pairs, step.ids, step.groups)  # type: ignore[attr-defined]
-            pairs = (
-                Pairs.views_later(*arguments) if distributed.is_distributed() else partial(Pairs.from_views, *arguments)
-            )
+            given = (pairs, step.ids, step.groups)  # type: ignore[attr-defined]
+            pairs = Pairs.views_later(*given) if distributed.is_distributed() else partial(Pairs.from_views, *given)
         own = base if isinstance(base, Tensor) else base()
         hex_ = self._loss(dataclasses.replace(pairs(), fused=self.fused), step)
         return (1 - alpha) * own + alpha * self.scale * hex_
@@ -139,13 +135,9 @@ class Hex:
         if fixed and drawn is not None and self.action.name == "pull":
             count, (row, _) = len(pairs.anchors), drawn.known.nonzero(as_tuple=True)
             share = (self.action.share or 0.0) * drawn.known.any(dim=1).sum() / count
-            relatives = dataclasses.replace(
-                pairs,
-                anchors=drawn.rows[drawn.known].to(pairs.anchors),
-                anchor_ids=pairs.anchor_ids[row],
-                anchor_groups=None if pairs.anchor_groups is None else pairs.anchor_groups[row],
-                complete=False,
-            )
+            rows, ids = drawn.rows[drawn.known].to(pairs.anchors), pairs.anchor_ids[row]
+            groups = None if pairs.anchor_groups is None else pairs.anchor_groups[row]
+            relatives = dataclasses.replace(pairs, anchors=rows, anchor_ids=ids, anchor_groups=groups, complete=False)
             loss = (1 - share) * loss + share * self._contrast(relatives, step, None)[0]
         if step is self._step:
             self.seen = {name: value + self.seen[name] for name, value in seen.items()}
@@ -172,7 +164,6 @@ class Hex:
         return found
 
     def _selectors(self, pairs: Pairs, step: Step) -> list[Selector | None]:
-        """That of the policy, and that of the kin."""
         policies = (self.policy, self.kin)
         return [None if x is None else x.selector(pairs, step.epoch, step.max_epochs) for x in policies]
 
@@ -198,10 +189,9 @@ class Hex:
         assert isinstance(self.policy, FromTable)
         ids: Tensor = step.ids  # type: ignore[attr-defined]  # of a TrainStep
         if not len(self.bank.table):
-            raise UserError(
-                f"type={policy_facts(self.settings.policy).shown} needs a table over the data set, which solo pretrain "
-                "makes; in a program of your own set model.hex.bank.table to numbers of relatives (n, K)"
-            )
+            shown = policy_facts(self.settings.policy).shown
+            cure = "in a program of your own set model.hex.bank.table to numbers of relatives (n, K)"
+            raise UserError(f"type={shown} needs a table over the data set, which solo pretrain makes; {cure}")
         views, drawn = len(pairs.anchors) // len(ids), None
         own = pairs.anchors.detach().view(views, len(ids), -1).sum(dim=0) if embeddings is None else embeddings.detach()
         if step.epoch >= self.settings.warm_up():

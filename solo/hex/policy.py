@@ -17,8 +17,6 @@ from solo import distributed
 from solo.losses import fused
 from solo.losses.pairs import Pairs, RingPairs
 
-Similarity = Literal["row", "cosine"]
-
 
 class Schedule(Protocol):
     """A value for every epoch (0-based) of a run of ``max_epochs``."""
@@ -71,11 +69,9 @@ class Selector(Protocol):
     @property
     def threshold(self) -> Tensor | None:
         """What the run logs; None where there is no such number."""
-        ...
 
     def __call__(self, similarity: Tensor, rows: slice) -> Tensor:
         """Chosen pairs of a block: cosines (R, N) -> boolean (R, N). The loss intersects them with N(i)."""
-        ...
 
 
 class Policy(Protocol):
@@ -83,7 +79,6 @@ class Policy(Protocol):
 
     def selector(self, pairs: Pairs, epoch: int, max_epochs: int) -> Selector | None:
         """The rule for this batch in this epoch (0-based); None: H is empty."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -107,7 +102,7 @@ class FixedThreshold:
     schedule: Schedule  # threshold of each epoch (``Constant``, ``Step`` or ``Cosine``)
     # ``row``: each row scaled to [0, 1], its lowest cosine to 0 and self-similarity to 1 (the release's scaling);
     # ``cosine``: plain
-    similarity: Similarity = "row"
+    similarity: Literal["row", "cosine"] = "row"
     warm_epoch: int = 0  # H is empty in the epochs before this one
 
     def __post_init__(self) -> None:

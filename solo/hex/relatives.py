@@ -246,7 +246,6 @@ class Bank(nn.Module):
         self._found = epoch
 
     def use(self, table: Tensor) -> None:
-        """Take a table (n, K)."""
         self.table = table.to(torch.int32)
         if len(self.known):
             self.found = whom(table, self.known.to(table.device))
@@ -277,7 +276,6 @@ class Bank(nn.Module):
         self.rows[ids] = embeddings
 
     def get_extra_state(self) -> Any:
-        """The rows; of a live table this, too, and its epoch."""
         rows = torch.empty(0) if self.rows is None else self.rows
         return (rows, self.table, self._found) if self.live else rows
 

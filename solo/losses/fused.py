@@ -2,11 +2,10 @@
 
 As in attention, a first pass makes what an anchor needs of its keys (log-sum-exps, counts), online; a second one the
 terms of its positives; for the gradient the cosines are made again, once for the anchors' and once for the keys'.
-Memory is that of the rows and their gradient. In a ring (`RingPairs`) each pass is made in turns. The quantiles
-of `HEX_adaptive` are found by counting.
+In a ring (`RingPairs`) each pass is made in turns. The quantiles of `HEX_adaptive` are found by counting.
 
-Products of float32 are made of three of TF32, near float32's precision: one alone would change a loss of temperature
-0.1 by thousandths. The kernels need CUDA and Triton; with TRITON_INTERPRET=1 they run on a CPU, to be tested.
+Products of float32 are made of three of TF32: one alone would change a loss of temperature 0.1 by thousandths. The
+kernels need CUDA and Triton; with TRITON_INTERPRET=1 they run on a CPU, to be tested.
 """
 
 from __future__ import annotations

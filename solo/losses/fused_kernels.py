@@ -43,11 +43,6 @@ def _labels(labels, place, number):
 
 
 @triton.jit
-def _any(mask):
-    return tl.max(tl.max(mask.to(tl.int32), 1), 0) > 0
-
-
-@triton.jit
 def _positive(anchor_ids, key_ids, row, key, m, n, offset):
     """P(i): keys of the anchor's id that are not the anchor itself."""
     same = _labels(anchor_ids, row, m)[:, None] == _labels(key_ids, key, n)[None, :]
@@ -193,7 +188,7 @@ def scores(
             term = (count > 0)[:, None] & (key == 0)[None, :]
         else:
             term = _positive(anchor_ids, key_ids, row, key, m, n, offset)
-        if _any(term):  # most tiles have none, and cost their ids only
+        if tl.max(tl.max(term.to(tl.int32), 1), 0) > 0:  # most tiles have none, and cost their ids only
             if INSIDE:
                 x = tl.where(term, _number(numbers, 0, row, m)[:, None], 0.0)
                 mean, each = x + tl.log(weight)[:, None], 0 * weight + 1
@@ -252,7 +247,7 @@ def gradient(
         far = tl.exp(tl.where(rest, x - _number(numbers, 1, row, m)[:, None], NOBODY))
         slope += _number(terms, 1, row, m)[:, None] * far
         positive = _positive(anchor_ids, key_ids, row, key, m, n, offset)
-        if _any(positive):
+        if tl.max(tl.max(positive.to(tl.int32), 1), 0) > 0:
             if INSIDE:
                 near = tl.exp(tl.where(positive, x - _number(numbers, 0, row, m)[:, None], NOBODY))
                 slope += _number(terms, 3, row, m)[:, None] * near

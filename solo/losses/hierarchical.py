@@ -8,11 +8,11 @@ name a node at each of L levels; ``P_l(i)`` are the partners that anchor i meets
     HiConE    = 1/L sum_l mean_i mean_{p in P_l(i)} max( ell(i, p), M_{l+1} )
     HiMulConE = both
 
-with ``M_{l+1}`` the largest pair loss of the finer levels (the printed equations say l - 1, the authors' erratum says
-l + 1). The mean over i takes the anchors that have a partner at level l. docs/hierarchical.md tells the choices.
+with ``M_{l+1}`` the largest pair loss of the finer levels (printed as l - 1, see the erratum). The mean over i takes
+the anchors that have a partner at level l. docs/hierarchical.md tells the choices.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Literal, get_args
 
 import torch
@@ -28,21 +28,19 @@ Partners = Literal["lca", "cumulative"]
 Granularity = Literal["pair", "layer"]
 LevelPenalty = Literal["released", "exp2", "linear", "constant"] | Sequence[float]
 
-# lambda_l of level l = 0 (coarsest) to L - 1.
-_PENALTIES: dict[str, Callable[[int, int], float]] = {
-    "released": lambda level, levels: 2.0 ** (1 / (levels - level)),
-    "exp2": lambda level, levels: 2.0**level,
-    "linear": lambda level, levels: level + 1.0,
-    "constant": lambda level, levels: 1.0,
-}
-
 
 def level_penalties(penalty: LevelPenalty, levels: int) -> list[float]:
-    """``lambda_l`` of each of L levels, the coarsest first, by name (``_PENALTIES``) or as numbers of at least 0."""
+    """``lambda_l`` of each of L levels, the coarsest first, by name or as numbers of at least 0."""
+    named = {
+        "released": [2.0 ** (1 / (levels - level)) for level in range(levels)],
+        "exp2": [2.0**level for level in range(levels)],
+        "linear": [level + 1.0 for level in range(levels)],
+        "constant": [1.0] * levels,
+    }
     if isinstance(penalty, str):
-        if penalty not in _PENALTIES:
-            raise ValueError(f"level_penalty={penalty!r} is unknown; choose {', '.join(_PENALTIES)} or a list")
-        return [_PENALTIES[penalty](level, levels) for level in range(levels)]
+        if penalty not in named:
+            raise ValueError(f"level_penalty={penalty!r} is unknown; choose {', '.join(named)} or a list")
+        return named[penalty]
     values = [float(value) for value in penalty]
     if len(values) != levels or not all(0 <= value < float("inf") for value in values):
         raise ValueError(f"level_penalty={values} must be {levels} numbers of at least 0, one a level, coarse first")
@@ -95,8 +93,7 @@ def hierarchical_contrastive_loss(
 class HierarchicalContrastiveLoss(nn.Module):
     """HiMulCon, HiConE or HiMulConE of the views of a batch, for any training loop.
 
-    With one level of labels it is SupCon (Khosla et al., 2020, the log inside of the sum), with one level and no labels
-    SimCLR. All levels share one similarity matrix, computed in blocks of rows.
+    With one level of labels it is SupCon (Khosla et al., 2020, L_out), with one level and no labels SimCLR.
 
     Args:
         kind: ``himulcon`` weighs the levels, ``hicone`` lets no pair of a coarser level have a smaller loss than any of

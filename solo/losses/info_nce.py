@@ -167,7 +167,6 @@ class Terms(NamedTuple):
         return per_row[:, None] if self.row is None else per_row[self.row]
 
     def part(self, which: slice) -> Terms:
-        """Those of the terms that stand in a slice."""
         return Terms._make(None if x is None else x[which] for x in self)
 
 

@@ -136,22 +136,18 @@ class Pairs:
         cls, anchors: Sequence[Tensor], keys: Sequence[Tensor], ids: Tensor, groups: Tensor | None = None
     ) -> Callable[[], list[Pairs]]:
         """`between` of several, all of the same images, whose keys travel together, with what is gathered next."""
-        for shape, other in (
-            (tuple(rows.shape), tuple(others.shape)) for rows, others in zip(anchors, keys, strict=True)
-        ):
-            if shape != other:
-                raise ValueError(f"anchors {shape} and keys {other} must have one shape (B, D)")
+        for a, b in zip(anchors, keys, strict=True):
+            if a.shape != b.shape:
+                raise ValueError(f"anchors {tuple(a.shape)} and keys {tuple(b.shape)} must have one shape (B, D)")
         ids = ids.to(keys[0].device)
         groups = None if groups is None else groups.to(ids.device)
         found = distributed.gather_later(*map(unit, keys), ids, ids if groups is None else groups)
 
         def pairs() -> list[Pairs]:
             *every, key_ids, known = found()
-            key_groups = None if groups is None else known
-            return [
-                cls(unit(rows), others, ids, key_ids, None, groups, key_groups, complete=True)
-                for rows, others in zip(anchors, every, strict=True)
-            ]
+            labels = (ids, key_ids, None, groups, None if groups is None else known)
+            both = zip(anchors, every, strict=True)
+            return [cls(unit(rows), others, *labels, complete=True) for rows, others in both]
 
         return pairs
 

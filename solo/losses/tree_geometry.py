@@ -38,11 +38,11 @@ def correlation(x: Tensor, y: Tensor, weight: Tensor) -> Tensor:
 class HypStructure(TreeLoss):
     """Cross-entropy, and 1 - CPCC: the correlation of the nodes' mean outputs' distances with those in the tree.
 
-    Over all pairs of nodes, at all levels, of which the batch of all processes has images. `euclidean`: Zeng, des
-    Combes, Zhao, Learning structured representations by embedding class hierarchy (ICLR 2023). `hyperbolic`: the means
-    are tangent vectors of the Poincare ball, and the length of the mean of all is added, so that the whole stays at its
-    centre; Sinha, Zeng, Yao, Zhao, Learning structured representations with hyperbolic embeddings (NeurIPS 2024).
-    `structure_weight` is that of 1 - CPCC, `centre_weight` that of the length of the mean, both at least 0.
+    Over all pairs of nodes, at all levels, of which the batch of all processes has images. `euclidean`: Zeng et al.,
+    Learning structured representations by embedding class hierarchy (ICLR 2023). `hyperbolic`: the means are tangent
+    vectors of the Poincare ball, and the length of the mean of all is added, so that the whole stays at its centre;
+    Sinha et al., Learning structured representations with hyperbolic embeddings (NeurIPS 2024). `structure_weight` is
+    that of 1 - CPCC, `centre_weight` that of the length of the mean, both at least 0.
     """
 
     edges: Tensor  # (M, M) distances in the tree
@@ -113,9 +113,8 @@ class LorentzHeads(TreeLoss):
     """Nodes are points of hyperbolic space: the nearer to an image, the more probable among those of their level.
 
     The mean of the levels' cross-entropies of ``-distance / temperature``, and `entailment_weight`, at least 0, times
-    the mean angle by which images lie outside of their nodes' cones, and nodes outside of their parents'. Outputs,
-    divided by the square root of their width `dim`, are tangent vectors at the origin. Own reading: the geometry is
-    MERU's (Desai et al., ICML 2023), with nodes in the place of texts.
+    the mean angle by which images lie outside of their nodes' cones, and nodes outside of their parents'. Outputs, over
+    the root of their width `dim`, are tangent vectors at the origin. Own reading of MERU (Desai et al., ICML 2023).
     """
 
     parents: Tensor  # (M,) parent of each node, its own number at the coarsest level
@@ -147,9 +146,8 @@ class LorentzHeads(TreeLoss):
 def distortion_loss_func(prototypes: Tensor, tree: Tensor) -> Tensor:
     """How far the prototypes' distances are from those of the tree, up to the factor s that fits best.
 
-    ``mean over k != l of ( (s d(k, l) - D(k, l)) / D(k, l) )^2`` in [0, 1], with the s that makes it smallest, through
-    which the gradient goes as well. Prototypes are (C, D), distances of the classes in the tree (C, C), above 0 off the
-    diagonal; 0 for a single class.
+    ``mean over k != l of ( (s d(k, l) - D(k, l)) / D(k, l) )^2`` in [0, 1], with gradient through s. Prototypes are
+    (C, D), distances of the classes in the tree (C, C), above 0 off the diagonal; 0 for a single class.
     """
     between = root((prototypes[:, None] - prototypes).square().sum(dim=2))
     ratio = (off_diagonal(between) / off_diagonal(tree.to(prototypes))).flatten()
@@ -160,10 +158,9 @@ def distortion_loss_func(prototypes: Tensor, tree: Tensor) -> Tensor:
 class GuidedLoss(nn.Module):
     """Metric-guided prototypes: ``cross-entropy of -d(z, prototype) + weight * distortion``.
 
-    A baseline that learns from labels without contrast; the prototypes, one a class, are its parameters. Garnot,
-    Landrieu: Leveraging class hierarchies with metric-guided prototype learning, BMVC 2021,
-    https://arxiv.org/abs/2007.03047. `tree` are distances (C, C) of the classes in the label tree, above 0 off the
-    diagonal (``Taxonomy.distance``); embeddings have `dim` features.
+    The prototypes, one a class, are its parameters. Garnot, Landrieu: Leveraging class hierarchies with metric-guided
+    prototype learning, BMVC 2021, https://arxiv.org/abs/2007.03047. `tree` are distances (C, C) of the classes in the
+    label tree, above 0 off the diagonal (``Taxonomy.distance``); embeddings have `dim` features.
     """
 
     tree: Tensor

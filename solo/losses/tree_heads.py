@@ -40,14 +40,12 @@ class TreeLoss(nn.Module):
         way = F.pad(paths, (1, 0))  # from the root
         heights = torch.from_numpy(tree.tables[2])[torch.arange(way.shape[1]), way.clamp(min=0)]
         own = heights.gather(1, (way >= 0).sum(dim=1, keepdim=True) - 1)
-        for name, value in {
-            "classes": torch.tensor(tree.path_table()),
-            "paths": paths,
-            "starts": torch.tensor([0, *self.sizes[:-1]]).cumsum(0),
-            "heights": heights.where(way >= 0, own),
-            "ends": torch.tensor([not tree.children[level][node] for level, node in places]),
-        }.items():
-            self.register_buffer(name, value, persistent=False)
+        ends = torch.tensor([not tree.children[level][node] for level, node in places])
+        self.register_buffer("classes", torch.tensor(tree.path_table()), persistent=False)
+        self.register_buffer("paths", paths, persistent=False)
+        self.register_buffer("starts", torch.tensor([0, *self.sizes[:-1]]).cumsum(0), persistent=False)
+        self.register_buffer("heights", heights.where(way >= 0, own), persistent=False)
+        self.register_buffer("ends", ends, persistent=False)
 
     def nodes(self, labels: Tensor) -> tuple[Tensor, Tensor]:
         """The deepest known node of each image (N,), 0 where nothing is known, and whether something is (N,)."""
@@ -186,7 +184,7 @@ class HAFrame(TreeLoss):
 
 
 class HierCOS(TreeLoss):
-    """An axis a node; an image lies in the subspace of its node and those above it.
+    """An axis a node, of outputs (N, M); an image lies in the subspace of its node and those above it.
 
     ``KL(t || softmax |z|)`` with t on the way down, ``t_l ~ exp(2 / (d - l))`` for depth d, plus `level_weight`, at
     least 0, times the sum over the levels of ``|one_hot - |z_l| / |z_l|_2|_1``; where a class ends early, of
@@ -199,7 +197,6 @@ class HierCOS(TreeLoss):
 
     @full_precision
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
-        """Outputs (N, M), a coordinate a node, and labels (N, L) -> scalar."""
         node, known = self.nodes(labels)
         path, size = self.paths[node].masked_fill(~known[:, None], -1), z.abs()
         there = path >= 0

@@ -11,7 +11,7 @@ from solo import distributed
 from solo.errors import UserError
 from solo.eval.embedding import mean_std
 from solo.losses.pairs import unit
-from solo.losses.views import (
+from solo.losses.targets import (
     barlow_loss_func,
     byol_loss_func,
     correlation_loss,

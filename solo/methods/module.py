@@ -197,9 +197,7 @@ class SoloModule(pl.LightningModule):
         if self.exclude_bias_n_norm_wd:
             groups = optim.remove_bias_and_norm_from_weight_decay(groups)
         self._static_groups = [i for i, group in enumerate(groups) if group.pop("static_lr", False)]
-        clips = bool(self.config.trainer.get("gradient_clip_val"))
-        kwargs = optim.fused_on_gpu(self.optimizer, self.extra_optimizer_args, self.device.type, clips)
-        optimizer = optim.build_optimizer(self.optimizer, groups, self.lr, self.weight_decay, kwargs, self._OPTIMIZERS)
+        optimizer = optim.build_optimizer(self, groups)
         if self.scheduler == "none":
             return optimizer
         steps = self.trainer.estimated_stepping_batches if self.attached else None

@@ -3,12 +3,15 @@ from __future__ import annotations
 import gzip
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from solo.data.catalogue.registry import get_spec
 from solo.data.sources import small
-from solo.data.sources.small import find_fashion, read_fashion, read_idx
+from solo.data.sources.images import load
+from solo.data.sources.small import find_fashion, read_idx
 from solo.errors import UserError
 
 
@@ -30,11 +33,9 @@ def write_split(folder: Path, prefix: str, n: int = 4, zipped: bool = True) -> n
 @pytest.mark.parametrize("layout", [".", "FashionMNIST/raw"])
 def test_finds_and_reads(tmp_path: Path, zipped: bool, layout: str) -> None:
     written = write_split(tmp_path / layout, "train", zipped=zipped)
-    files = find_fashion("train", tmp_path)
-    assert files is not None
-    images, labels = read_fashion(*files)
-    assert np.array_equal(images, written) and images.flags.writeable
-    assert labels.tolist() == [0, 1, 2, 3]
+    found: Any = load(get_spec("fashion_mnist"), "train", tmp_path)
+    assert np.array_equal(found.data, written) and found.data.flags.writeable
+    assert found.targets == [0, 1, 2, 3]
 
 
 def test_search_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -73,7 +74,5 @@ def test_truncated_gzip_is_named(tmp_path: Path) -> None:
 def test_labels_of_another_file_are_refused(tmp_path: Path) -> None:
     write_split(tmp_path, "train", n=3)
     (tmp_path / "train-labels-idx1-ubyte.gz").write_bytes(gzip.compress(encode(np.zeros(2, np.uint8))))
-    files = find_fashion("train", tmp_path)
-    assert files is not None
     with pytest.raises(UserError, match=r"\(3, 28, 28\)"):
-        read_fashion(*files)
+        load(get_spec("fashion_mnist"), "train", tmp_path)

@@ -11,8 +11,7 @@ import torch
 from solo import losses
 from solo.losses import vibcreg, vicreg
 from solo.losses.pairs import off_diagonal
-from solo.losses.targets import patchify
-from solo.losses.views import sigreg
+from solo.losses.targets import patchify, sigreg
 
 SIGNATURES = {
     "barlow": "z1, z2, lamb=0.005, scale_loss=0.025",

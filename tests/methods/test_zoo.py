@@ -11,7 +11,7 @@ from torch import nn
 
 from solo.losses.info_nce import info_nce, mocov2plus_loss_func, nnclr_loss_func, simclr_loss_func
 from solo.losses.pairs import Pairs
-from solo.losses.views import barlow_loss_func, byol_loss_func, simsiam_loss_func, vicreg_loss_func
+from solo.losses.targets import barlow_loss_func, byol_loss_func, simsiam_loss_func, vicreg_loss_func
 from solo.methods import METHODS
 from solo.methods.contrastive import redundancy
 

@@ -11,7 +11,7 @@ from torch import nn
 from solo import precision
 from solo.checkpoint import load_checkpoint
 from solo.errors import UserError
-from solo.optim import fused_on_gpu
+from solo.optim import OPTIMIZERS, build_optimizer
 from solo.run import machine, pretrain
 
 
@@ -102,7 +102,10 @@ def test_a_gpu_gets_channels_last_and_long_runs_are_compiled(
     ],
 )
 def test_fused_optimizers_on_gpus_only(name, kwargs, device, clips, fused):
-    assert fused_on_gpu(name, kwargs, device, clips).get("fused") is fused
+    trainer = {"gradient_clip_val": 1.0} if clips else {}
+    model = SimpleNamespace(optimizer=name, extra_optimizer_args=kwargs, lr=0.1, weight_decay=0.0)
+    model.device, model.config, model._OPTIMIZERS = torch.device(device), SimpleNamespace(trainer=trainer), OPTIMIZERS
+    assert build_optimizer(model, [{"params": [nn.Parameter(torch.ones(2))]}]).defaults.get("fused") is fused
 
 
 @pytest.mark.parametrize(("wait", "said"), [(0.6, "data wait 60 %: a cache of 38 GiB would end it\n"), (0.2, "")])

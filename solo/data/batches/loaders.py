@@ -130,11 +130,10 @@ def train_loader(
     Batch size and workers are per process. `seed` is of order and augmentation, `None` draws one from torch's
     generator; a `sampler` of the order over all processes has its own. A `UserError` for too few samples for a batch.
     """
-    if sampler is None:
-        sampler = seeded_sampler(len(cast(Sized, train_dataset)), batch_size, seed)
+    order = seeded_sampler(len(cast(Sized, train_dataset)), batch_size, seed) if sampler is None else sampler
     seeded = train_dataset if isinstance(train_dataset, SeededDataset) else SeededDataset(train_dataset)
-    options = worker_options(num_workers, sampler.seed)
-    return Loader(seeded, batch_size=batch_size, sampler=sampler, drop_last=True, **options)
+    options = worker_options(num_workers, order.seed)
+    return Loader(seeded, batch_size=batch_size, sampler=order, drop_last=True, **options)
 
 
 def eval_loader(dataset: Dataset[Any], batch_size: int, num_workers: int) -> DataLoader[Any]:

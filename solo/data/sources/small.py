@@ -49,7 +49,11 @@ def fashion_mnist(spec: DatasetSpec, request: Request) -> ArrayDataset:
         what = f"no Fashion-MNIST in {request.path or DEBIAN_FASHION_MNIST} ({why})"
         rest = f"install Debian's package dataset-fashion-mnist ({DEBIAN_FASHION_MNIST}) and leave it out"
         raise UserError(f"{what}; set data.train_path to a folder with {wanted}, or {rest}")
-    return ArrayDataset(*read_fashion(*files), request.transform, request.target_transform)
+    images, labels = map(read_idx, files)
+    if images.ndim != 3 or labels.ndim != 1 or len(images) != len(labels):
+        what = f"{files[0]} holds {images.shape} and {files[1]} {labels.shape}"
+        raise UserError(f"{what}; expected (N, H, W) and (N,), fetch them again")
+    return ArrayDataset(images, labels, request.transform, request.target_transform)
 
 
 def find_fashion(prefix: str, path: Path | None, default: Path | None = None) -> tuple[Path, Path] | None:
@@ -61,14 +65,6 @@ def find_fashion(prefix: str, path: Path | None, default: Path | None = None) ->
                 if all(file.is_file() for file in files):
                     return files[0], files[1]
     return None
-
-
-def read_fashion(images: Path, labels: Path) -> tuple[np.ndarray, np.ndarray]:
-    """Images `(N, 28, 28)` and labels `(N,)`, uint8; a `UserError` if they don't belong together."""
-    pixels, classes = read_idx(images), read_idx(labels)
-    if pixels.ndim != 3 or classes.ndim != 1 or len(pixels) != len(classes):
-        raise UserError(f"{images} holds {pixels.shape} and {labels} {classes.shape}; expected (N, H, W) and (N,)")
-    return pixels, classes
 
 
 def read_idx(path: Path) -> np.ndarray:

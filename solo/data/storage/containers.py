@@ -15,7 +15,7 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -51,13 +51,6 @@ class StrictInfo(tarfile.TarInfo):
         if info.size < 0 or (info.type in _OF_NAMES and info.size > 2**20):
             raise tarfile.ReadError(f"a header says that {info.size} bytes follow")
         return info
-
-
-def as_text(cell: Any) -> str:
-    """A label as a text: nothing for null and NaN, whole numbers without a point."""
-    if cell is None or cell != cell:  # NaN is not itself
-        return ""
-    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)
 
 
 def shard_files(path: str | Path) -> list[str]:
@@ -135,27 +128,6 @@ def _member_bytes(shard: str, offset: int, size: int) -> bytes:
         return os.pread(file.fileno(), size, offset)
 
 
-def label_table(samples: Sequence[ShardSample]) -> dict[str, list[str]]:
-    """Columns of texts: `cls` from `KEY.cls`, and the plain values of `KEY.json`, of which a damaged one is refused."""
-    rows: list[dict[str, Any]] = []
-    for sample in samples:
-        rows.append({})
-        for extension, member in sample.items():
-            if extension == ".cls":
-                rows[-1]["cls"] = member.read().decode(errors="replace").strip()
-            elif extension == ".json":
-                with explained(f"{member} is no JSON", "correct it, or take it out", ValueError):
-                    content = parse_json(member.read())
-                fields = content.items() if isinstance(content, dict) else ()
-                rows[-1].update({name: value for name, value in fields if isinstance(value, (str, int, float))})
-    return columns_of(rows)
-
-
-def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Rows as columns of texts, which are empty where a row doesn't have them."""
-    return {name: [as_text(row.get(name)) for row in rows] for name in dict.fromkeys(n for row in rows for n in row)}
-
-
 def is_h5(path: str | Path) -> bool:
     """Whether `path` is a file that begins as HDF5 files do."""
     if not os.path.isfile(path):
@@ -181,14 +153,7 @@ def read_index(path: Path) -> dict[str, list[str]]:
         stored = parse_json(cache.read_bytes())
         if stored["file"] == [*state, zlib.crc32(json.dumps(stored["index"]).encode())]:
             return dict(stored["index"])
-    index = _h5_names(path)
-    state.append(zlib.crc32(json.dumps(index).encode()))
-    with suppress(UserError):  # of a read-only folder: the next run lists the file again
-        write_text(cache, json.dumps({"file": state, "index": index}))
-    return index
 
-
-def _h5_names(path: Path) -> dict[str, list[str]]:
     def text(name: str | bytes) -> str:
         """A name, as Python holds names of files that are no UTF-8."""
         return name if isinstance(name, str) else name.decode("utf-8", "surrogateescape")
@@ -205,6 +170,9 @@ def _h5_names(path: Path) -> dict[str, list[str]]:
     if strange or not index:
         what = f"{path} holds {strange[0] if strange else 'nothing'}; expected one group per class with encoded images"
         raise UserError(f"{what} inside, as scripts/utils/convert_imgfolder_to_h5.py writes them")
+    state.append(zlib.crc32(json.dumps(index).encode()))
+    with suppress(UserError):  # of a read-only folder: the next run lists the file again
+        write_text(cache, json.dumps({"file": state, "index": index}))
     return index
 
 

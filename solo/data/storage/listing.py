@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 from solo.data.storage import containers
-from solo.data.storage.containers import as_text, columns_of
 from solo.data.storage.facts import Parts, Problems, Stored, image_folders, is_image_name
 from solo.errors import UserError, did_you_mean, explained, some
 from solo.untrusted import parse_json
@@ -65,7 +64,18 @@ def _table(path: Path, wanted: Wanted) -> Listing:
 def _shards(path: Path, wanted: Wanted) -> Listing:
     problems = Problems(wanted.skip)
     samples = list(containers.read_shards(path, problems).values())
-    table = containers.label_table(samples) if wanted.label_columns != [] else {}
+    cells: list[dict[str, Any]] = []
+    for sample in samples if wanted.label_columns != [] else ():
+        cells.append({})
+        for extension, member in sample.items():
+            if extension == ".cls":
+                cells[-1]["cls"] = member.read().decode(errors="replace").strip()
+            elif extension == ".json":
+                with explained(f"{member} is no JSON", "correct it, or take it out", ValueError):
+                    content = parse_json(member.read())
+                fields = content.items() if isinstance(content, dict) else ()
+                cells[-1].update({name: value for name, value in fields if isinstance(value, (str, int, float))})
+    table = _columns_of(cells)
     likely = ["cls"] if "cls" in table else list(table)
     columns = _labels(table, wanted.label_columns, likely, path)
     # The first of several images is the one.
@@ -99,7 +109,7 @@ def _hub_labels(data: Any, column: str) -> list[str]:
     names, cells = getattr(data.features[column], "names", None), data.select_columns([column])[column][:]
     if names:
         return ["" if cell is None or cell < 0 else names[cell] for cell in cells]
-    return [json.dumps(cell) if isinstance(cell, (list, dict)) else as_text(cell) for cell in cells]
+    return [json.dumps(cell) if isinstance(cell, (list, dict)) else _as_text(cell) for cell in cells]
 
 
 def _hub_bytes(data: Any, row: int) -> bytes:
@@ -164,10 +174,10 @@ def _json(file: Path) -> Table:
     if isinstance(data, dict):
         if len({len(column) for column in data.values()}) > 1:
             raise ValueError("its columns differ in length")
-        return {str(name): [as_text(cell) for cell in column] for name, column in data.items()}
+        return {str(name): [_as_text(cell) for cell in column] for name, column in data.items()}
     if not isinstance(data, list) or not all(isinstance(row, dict) for row in data):
         raise ValueError('each row has to be an object, as in [{"path": "a.png", "label": "cat"}]')
-    return columns_of(data)
+    return _columns_of(data)
 
 
 def _parquet(file: Path) -> Table:
@@ -175,10 +185,22 @@ def _parquet(file: Path) -> Table:
     with explained(f"reading {file} needs pyarrow", cure, ImportError):
         from pyarrow import parquet  # type: ignore[import-not-found, import-untyped, unused-ignore]
     columns = parquet.read_table(file).to_pydict()
-    return {str(name): [as_text(cell) for cell in cells] for name, cells in columns.items()}
+    return {str(name): [_as_text(cell) for cell in cells] for name, cells in columns.items()}
 
 
 _TABLES = {".csv": _csv, ".tsv": _csv, ".json": _json, ".jsonl": _json, ".parquet": _parquet}
+
+
+def _as_text(cell: Any) -> str:
+    """A label as a text: nothing for null and NaN, whole numbers without a point."""
+    if cell is None or cell != cell:  # NaN is not itself
+        return ""
+    return str(int(cell)) if isinstance(cell, float) and cell.is_integer() else str(cell)
+
+
+def _columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Rows as columns of texts, which are empty where a row doesn't have them."""
+    return {name: [_as_text(row.get(name)) for row in rows] for name in dict.fromkeys(n for row in rows for n in row)}
 
 
 def table_columns(
