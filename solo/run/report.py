@@ -139,7 +139,7 @@ def _with_interval(level: Mapping[str, Any], name: str) -> str:
 
 def next_command(cfg: PretrainCfg, checkpoint: Path, images: int) -> str:
     """What evaluates `checkpoint`, trained on so many images, to be pasted; without labels what looks at its run."""
-    look = shlex.join(["solo", "analyze", as_word("checkpoint", _short(checkpoint.parent))])
+    look = shlex.join(["solo", "analyze", as_word("checkpoint", short(checkpoint.parent))])
     data = to_plain(cfg)["data"]
     spec = DATASETS.get(data["dataset"])
     own = spec is None or spec.folders or data["format"] != "image_folder"
@@ -151,15 +151,11 @@ def next_command(cfg: PretrainCfg, checkpoint: Path, images: int) -> str:
         return look
     small = own and images < compose(recipe, [])[0]["optimizer"]["batch_size"]
     words = [f"optimizer.batch_size={images}"] if small else []
-    return shlex.join(["solo", "linear", as_word("pretrained_feature_extractor", _short(checkpoint)), *words])
+    return shlex.join(["solo", "linear", as_word("pretrained_feature_extractor", short(checkpoint)), *words])
 
 
-def resume_command(checkpoint: Path) -> str:
-    """How to go on with a run that stopped."""
-    return f"the same command and {shlex.quote(f'resume_from_checkpoint={_short(checkpoint)}')}"
-
-
-def _short(path: Path) -> str:
+def short(path: Path) -> str:
+    """A path as it may be typed here."""
     path = path.resolve()
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 

@@ -4,6 +4,7 @@ import importlib.util
 import inspect
 import os
 import re
+import shlex
 import signal
 import socket
 import threading
@@ -40,7 +41,7 @@ from solo.errors import UserError, explained
 from solo.files import file_name, write_text
 from solo.methods.catalogue import MethodFacts, facts_of
 from solo.run import machine
-from solo.run.report import announce, explain, hush, resume_command, say, show_result
+from solo.run.report import announce, explain, hush, say, short, show_result
 from solo.run.resume import ResumeOrder, SameData, find_resume, fingerprint
 
 _PATIENCE = 5.0  # seconds; W&B's own is two minutes
@@ -107,7 +108,7 @@ class Run:
         last, epochs = self.directory.path / "last.ckpt", len(self.recorder.rows)
         text = f"stopped{how}; {epochs} finished epoch{' is' if epochs == 1 else 's are'} kept in {self.directory.path}"
         if last.is_file():
-            text += f"\ngo on with {resume_command(last)}"
+            text += f"\ngo on with the same command and {shlex.quote(f'resume_from_checkpoint={short(last)}')}"
         elif epochs:
             text += ", as numbers only: nothing was saved"
         say(text)
