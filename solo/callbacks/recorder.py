@@ -165,9 +165,7 @@ class Recorder(Callback):
         folder = self.run.open(trainer)
         if self.tensorboard:
             events = TensorBoardLogger(self.run.root, name="", version=self.run.run_id)
-            events.NAME_HPARAMS_FILE = (
-                "config.yaml"  # is there, so that it writes no `hparams.yaml`
-            )
+            events.NAME_HPARAMS_FILE = "config.yaml"  # is there, so that it writes no `hparams.yaml`
             trainer.loggers = [*trainer.loggers, events]
         if trainer.is_global_zero:
             write_text(folder / "config.yaml", to_yaml(self.cfg))
