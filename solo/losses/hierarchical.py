@@ -206,7 +206,7 @@ class HierarchicalLayers(RowLoss):
         return total, grad.mul_(self.inverse_temperature)
 
     def _layers(self, rows: slice) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Of each layer the loss of those rows of a block that it keeps, its gradient with respect to them, and they."""
+        """Of each layer the loss of the rows of a block that it keeps, its gradient of kept logits, and these rows."""
         similarity, layers = self.pairs.similarity(rows), []
         assert self.pairs.offset is not None
         places = torch.arange(rows.start, rows.stop, device=similarity.device) + self.pairs.offset
