@@ -17,7 +17,7 @@ from markupsafe import Markup
 from solo.analysis import drawing, numbers
 from solo.analysis.drawing import Images, as_plotly, brief
 from solo.analysis.figure import Figure, Plot, embedded, finite, legend_of, page_file, render, run_colour, words_of
-from solo.analysis.figures import nearest_in_batch, snapshot_figures, trend_figures
+from solo.analysis.figures import all_figures, nearest_in_batch
 from solo.analysis.numbers import COSINE_ANCHORS, SPACES, Analysis, Labelling, Numbers, Run, Snapshot, measure, time_of
 from solo.analysis.plots import embed
 from solo.args.eval_schema import AnalyzeCfg
@@ -129,8 +129,7 @@ def analyze(
     protocol = protocol_of(labelling, count, options, seen)
     analysis = Analysis(title, tuple(runs), labelling, views, options, protocol)
     of_row = image if image is None or rows is None else lambda row: image(int(rows[row]))
-    made = [*trend_figures(analysis), *snapshot_figures(analysis, grids)]
-    figures = [figure for figure in made if figure.panels]
+    figures = all_figures(analysis, grids)
     folder.mkdir(parents=True, exist_ok=True)
     files = [folder / "report.html", folder / "analysis.json"]
     write_text(files[0], write_report(analysis, figures, of_row))
@@ -335,7 +334,7 @@ def write_report(analysis: Analysis, figures: Sequence[Figure], image: Images | 
 
 
 # Of every snapshot in each space: heading, meaning, digits, which end is better (if any), and where the number is.
-_MEASURES = (
+_MEASURES: tuple[tuple[str, str, int, str, numbers.Value], ...] = (
     ("effective rank", "directions that carry variance, centred", 1, "high", "effective_rank"),
     ("RankMe", "the same without centring", 1, "high", "rankme"),
     ("local / global", "mean over the superclasses of their rank over that of as many images", 3, "high", "mean_ratio"),
@@ -344,9 +343,9 @@ _MEASURES = (
     ("uniformity", "log mean Gaussian potential; lower is more even", 2, "low", "uniformity"),
     ("same − other", "difference of mean cosines of same-superclass and other pairs", 3, "high", "cosine.gap"),
     ("threshold", "mean 0.99 quantile of each anchor's cosines", 3, "", "selection.threshold"),
-    ("same superclass", "share of the images above the threshold, %", 1, "high", "relatives"),
+    ("same superclass", "share of the images above the threshold, %", 1, "high", lambda n: 100 * n.selection.precision),
     ("tree agreement", "cophenetic correlation with the label tree", 3, "high", "agreement.cophenetic"),
-    ("worst mixing", "of any two classes", 3, "low", "worst_mixing"),
+    ("worst mixing", "of any two classes", 3, "low", lambda n: n.pairs[0].mixing if n.pairs else math.nan),
 )
 
 
@@ -356,7 +355,8 @@ def _overview(analysis: Analysis) -> tuple[list[tuple[Any, ...]], list[list[dict
     A cell has its class (the best of several runs in a space), what it is sorted by, whose colour it has, and its text.
     """
     levels, rows, held = analysis.labelling.levels, [], []
-    columns = [*((f"kNN, {level}", "leave-one-out top-1 accuracy, %", 2, "high", "") for level in levels), *_MEASURES]
+    columns = [(f"kNN, {level}", "leave-one-out top-1 accuracy, %", 2, "high") for level in levels]
+    columns += [measure[:4] for measure in _MEASURES]
     for run in analysis.runs:
         for space, n in run.last.spaces.items():
             held.append((run.name, space, [*n.knn_acc1.values(), *(n.at(path) for *_, path in _MEASURES)]))
@@ -365,7 +365,7 @@ def _overview(analysis: Analysis) -> tuple[list[tuple[Any, ...]], list[list[dict
         cells = [{"mark": "text", "key": name, "run": name, "shown": name}]
         cells.append({"mark": "text", "key": called, "shown": called})
         rivals = zip(*(values for _, other, values in held if other == space), strict=True)
-        for (_, _, digits, better, _), value, values in zip(columns, own, rivals, strict=True):
+        for (*_, digits, better), value, values in zip(columns, own, rivals, strict=True):
             if not math.isfinite(value):
                 cells.append({"mark": "", "key": "", "shown": "–"})
                 continue

@@ -167,7 +167,6 @@ def draw(figure: Figure, path: Path, image: Images | None = None) -> None:
 
 
 def _inches(panel: Panel) -> tuple[float, float]:
-    """Width and height in a file."""
     if isinstance(panel, Pictures):
         return 6.4, 0.4 + 0.95 * len(panel.rows)
     return (5.6, 0.9 + 0.2 * len(panel.rows)) if panel.rows else (4.3, 4.0 if panel.bare else 3.2)

@@ -4,22 +4,25 @@ import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from operator import methodcaller
 
 import numpy as np
 
 from solo.analysis import figure as fig
-from solo.analysis.numbers import SPACES, Analysis, Numbers, Run, View, time_of
+from solo.analysis.numbers import SPACES, Analysis, Numbers, Run, Value, View, time_of
 from solo.analysis.plots import TITLES
 from solo.eval.classes import EmergentTree, robinson_foulds, spearman
 from solo.eval.features import Array, unit
 
-# A number's path, or what gives it, or its lower end, itself and its upper end.
-Value = str | Callable[[Numbers], "float | tuple[float, float, float]"]
+_MOST_ROWS = 80  # nodes in a profile
+_BATCH, _ANCHORS, _RETRIEVED = 128, 7, 5  # as in figure 15 of the paper
 
 
-def trend_figures(analysis: Analysis) -> list[fig.Figure]:
-    """The paper's figures 7 to 9 and 11 to 13, the poster's, those of the tree: over epochs, if there are several."""
+def all_figures(analysis: Analysis, neighbours: dict[str, fig.Pictures]) -> list[fig.Figure]:
+    """Those with something to see; `nearest_in_batch` gives each run's neighbours, if images can be shown.
+
+    The paper's figures 7 to 9 and 11 to 13, the poster's, those of the tree over epochs, if there are several; then of
+    first and last snapshots.
+    """
     trend, superlevel = partial(_trend, analysis), analysis.labelling.superlevel
     found: defaultdict[str, list[fig.Plot]] = defaultdict(list)
     for level in analysis.labelling.levels[-3:]:
@@ -38,13 +41,20 @@ def trend_figures(analysis: Analysis) -> list[fig.Figure]:
     found["threshold"] = [
         trend("Adaptive threshold", "cosine", space, "selection.threshold"),
         trend("Images above it", "per anchor", space, "selection.selected"),
-        trend("Of these, same superclass", "%", space, "relatives"),
+        trend("Of these, same superclass", "%", space, lambda n: 100 * n.selection.precision),
     ]
     found["tree-drift"] = _tree_over_time(analysis, trend)
     found["batch-size"] = _batch_sizes(analysis)
     bands = " Bands: 95 % intervals over the images, from random halves; runs see the same ones, so smaller "
     bands = f"{bands}differences can be real." if analysis.over_time else ""
-    return [analysis.figure(key, panels, bands=bands) for key, panels in found.items()]
+    made = [analysis.figure(key, panels, bands=bands) for key, panels in found.items()]
+    made += [_clouds(analysis, view) for view in analysis.views]
+    made += [_distributions(analysis), _spectra(analysis), _trees(analysis), _profile(analysis), _confusable(analysis)]
+    if neighbours:
+        panels, space = [*neighbours.values()], SPACES[analysis.spaces[-1]]
+        made.append(_examples(analysis))
+        made.append(analysis.figure("neighbours", panels, retrieved=_RETRIEVED, batch=_BATCH, neighbour_space=space))
+    return [figure for figure in made if figure.panels]
 
 
 def _accuracy(level: str) -> Value:
@@ -58,7 +68,6 @@ def _ratio(numbers: Numbers) -> float:
 
 
 def _tree_over_time(analysis: Analysis, trend: Callable[..., fig.Plot]) -> list[fig.Plot]:
-    """Agreement of the emergent tree with the labels, and its drift."""
     space = analysis.spaces[0]
     panels = [
         trend("Agreement with the labels", "cophenetic correlation", space, "agreement.cophenetic"),
@@ -105,8 +114,7 @@ def _trend(analysis: Analysis, title: str, y: str, space: str, values: Value | M
     """
     found: dict[str, list[list[tuple[float, float, float]]]] = {}  # name -> runs -> snapshots
     for name, of in (values if isinstance(values, Mapping) else {"": values}).items():
-        take = methodcaller("at", of) if isinstance(of, str) else of
-        each = [[take(snapshot.spaces[space]) for snapshot in run.snapshots] for run in analysis.runs]
+        each = [[snapshot.spaces[space].at(of) for snapshot in run.snapshots] for run in analysis.runs]
         found[name] = [[one if isinstance(one, tuple) else (one, one, one) for one in run] for run in each]
     if not analysis.over_time:
         marks = {
@@ -129,21 +137,6 @@ def _trend(analysis: Analysis, title: str, y: str, space: str, values: Value | M
             at = [float(s.epoch or 0) for s in run.snapshots]
             series.append(fig.Series(run.name, at, shown, run.colour, place > 0, *band))
     return fig.Plot(title, "epochs trained", y, tuple(series))
-
-
-_MOST_ROWS = 80  # nodes in a profile
-_BATCH, _ANCHORS, _RETRIEVED = 128, 7, 5  # as in figure 15 of the paper
-
-
-def snapshot_figures(analysis: Analysis, neighbours: dict[str, fig.Pictures]) -> list[fig.Figure]:
-    """Those of first and last snapshots; `nearest_in_batch` gives each run's neighbours, if images can be shown."""
-    found = [_clouds(analysis, view) for view in analysis.views]
-    found += [_distributions(analysis), _spectra(analysis), _trees(analysis), _profile(analysis), _confusable(analysis)]
-    if neighbours:
-        panels, space = [*neighbours.values()], SPACES[analysis.spaces[-1]]
-        found.append(_examples(analysis))
-        found.append(analysis.figure("neighbours", panels, retrieved=_RETRIEVED, batch=_BATCH, neighbour_space=space))
-    return found
 
 
 def _distributions(analysis: Analysis) -> fig.Figure:

@@ -5,7 +5,7 @@ models and epochs, so that these stay comparable.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -139,10 +139,12 @@ class Numbers:
     mixing: Array  # (m, m) of the classes, empty for more than 200
     pairs: list[by_class.ConfusablePair]  # classes that collapse onto each other, the worst first
 
-    def at(self, path: str) -> Any:
-        """The number at a path such as `cosine.gap`; NaN where a part of it isn't there."""
+    def at(self, of: "Value") -> Any:
+        """What a function gives, or the number at a path such as `cosine.gap`; NaN where a part of it isn't there."""
+        if not isinstance(of, str):
+            return of(self)
         found: Any = self
-        for name in path.split("."):
+        for name in of.split("."):
             found = getattr(found, name, math.nan)
         return found
 
@@ -164,21 +166,15 @@ class Numbers:
         found = [node.ratio for node in self.superclasses]
         return sum(found) / len(found) if found else math.nan
 
-    @property
-    def relatives(self) -> float:
-        """Share of the images above the threshold that are of the anchor's superclass, in percent."""
-        return 100 * self.selection.precision
-
-    @property
-    def worst_mixing(self) -> float:
-        """Of any two classes; NaN where it isn't known."""
-        return self.pairs[0].mixing if self.pairs else math.nan
-
     def mixing_of(self, a: int, b: int) -> float:
         """Of two of the classes, a < b; NaN where it isn't known."""
         if len(self.mixing):
             return float(self.mixing[tuple(np.searchsorted(self.classes, (a, b)))])
         return next((pair.mixing for pair in self.pairs if (pair.first, pair.second) == (a, b)), math.nan)
+
+
+# A number's path, or what gives it, or its lower end, itself and its upper end.
+Value = str | Callable[[Numbers], "float | tuple[float, float, float]"]
 
 
 def measure(features: Tensor, labelling: Labelling, options: AnalyzeCfg, views: Tensor | None) -> Numbers:

@@ -162,7 +162,6 @@ def obtain_all(values: Values, places: Iterable[str | None]) -> None:
         raise ParseError(f"data.train_path: {error}") from error
 
 
-_PUBLISHED = ("timm/", "torchvision/")
 _SHARES = ("limit_train_batches", "limit_val_batches", "limit_test_batches", "limit_predict_batches", "overfit_batches")
 _DURATION = re.compile(r"\d+:\d\d:\d\d:\d\d")
 _LONGEST_NAME = 180  # bytes: most file systems take 255, and files have more than the name
@@ -258,7 +257,7 @@ def check_files(values: Values) -> Iterator[Problem]:
         if package in (values.get("logger") or ()) and importlib.util.find_spec(package) is None:
             yield "logger", f"=[{package}] needs {name}, which isn't installed; pip install {package}, or leave it out"
     source = values.get("finetune_from")
-    if source is not None and not source.startswith(_PUBLISHED) and not Path(source).expanduser().exists():
+    if source and not source.startswith(("timm/", "torchvision/")) and not Path(source).expanduser().exists():
         what = "give a file with weights, the folder of a run, timm/NAME or torchvision/NAME"
         yield "finetune_from", f"={source!r} does not exist; {what}"
     for key in ("pretrained_feature_extractor", "resume_from_checkpoint"):

@@ -222,7 +222,6 @@ def _files(recipe: Path, words: Sequence[Word], origins: Origins) -> DictConfig:
 
 
 SOURCES = ("pretrained_feature_extractor", "model", "features")
-_SHORT = "checkpoint"
 CHECKPOINTS = (".ckpt", ".pth", ".pt")
 _FEATURE_FILES = (".npz", ".safetensors")
 _RUN = "the checkpoint's run"
@@ -259,8 +258,8 @@ def complete(
     values: dict[str, Any], origins: Origins, schema: type, saved_data: Callable[[str], Mapping[str, Any]]
 ) -> list[str]:
     """Fill in, in place, what the source and its run's `saved_data` say of the data; what may surprise is returned."""
-    if isinstance(values.get(_SHORT), (str, list)):  # in a file; `checkpoint` is a section otherwise
-        values[SOURCES[0]] = values.pop(_SHORT)
+    if isinstance(values.get("checkpoint"), (str, list)):  # in a file; `checkpoint` is a section otherwise
+        values[SOURCES[0]] = values.pop("checkpoint")
     data, paths = values.setdefault("data", {}), values.get(SOURCES[0])
     path = paths[0] if isinstance(paths, list) and paths else paths
     if not isinstance(data, dict):

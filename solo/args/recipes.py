@@ -20,7 +20,6 @@ from solo.errors import ConfigError, did_you_mean
 from solo.methods.catalogue import CATALOGUE, USUAL
 
 FOLDERS = {"linear": ("linear", "finetune")}  # of `scripts`, in which a command looks for a data set's recipes
-_NOT_RECIPES = ("data", "methods", "paper")
 _PAPER = "table_6.yaml"  # what `paper_METHOD` sets
 _TYPES = {"hex": "HEX_adaptive", "relatives": "HEX"}  # how the name of a recipe starts -> its `type`
 _LARGE = 128  # pixels: from here on the settings in large/ count
@@ -134,7 +133,7 @@ def names_in(folder: Path) -> list[str]:
     else:
         return files
     names = (name.removesuffix(".yaml") for name in [*files, *made])
-    return list(dict.fromkeys(name for name in names if name not in _NOT_RECIPES))
+    return list(dict.fromkeys(name for name in names if name not in ("data", "methods", "paper")))
 
 
 def _make(folder: Path, name: str) -> Part | None:

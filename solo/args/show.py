@@ -14,7 +14,7 @@ from omegaconf import OmegaConf
 from solo.args.compose import SOURCES, compose
 from solo.args.config import flat
 from solo.args.eval_schema import BenchmarkCfg, EmbedCfg, ExperimentCfg, ExportCfg, PredictCfg, SearchCfg
-from solo.args.fields import Section, describe_type, keys_of, walk
+from solo.args.fields import Section, describe_type, extra_keys_of, keys_of, walk
 from solo.args.origins import Origins, lines_of
 from solo.args.parse import BASE_BATCH, Parsed, exact_parts, global_batch
 from solo.args.recipes import data_sets, find_recipe, recipes_of
@@ -93,9 +93,8 @@ def _offered(words: list[str], last: str, commands: Mapping[str, type | None]) -
         yield from (f"{name} " for name in (*commands, *options))
         return
     command, places = words[0], [word for word in words[1:] if "=" not in word and not word.startswith("-")]
-    schema = commands.get(command) or _TAKE.get(command)
-    keys = dict(walk(schema)) if schema else {}
-    keys |= dict(walk(getattr(schema, "EXTRA", Section)))
+    schema = commands.get(command) or _TAKE.get(command, Section)
+    keys = dict(walk(schema)) | extra_keys_of(schema)
     if "method" in keys:
         methods = [*places[-1:], *(word[7:] for word in words if word.startswith("method="))]
         facts = CATALOGUE.get(methods[-1]) if methods else None

@@ -134,6 +134,7 @@ class RunProgress(ProgressBar):
         self._bar: _TwoLines | None = None
         self._enabled = True
         self._first_epoch = 0
+        self._epochs: int | None = None
         self._started = self._shown = 0.0
         self._last: dict[str, float] = {}
 
@@ -148,10 +149,11 @@ class RunProgress(ProgressBar):
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._started = time.perf_counter()
         self._first_epoch = trainer.current_epoch
+        self._epochs = trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
         if self._enabled and self._wants_bar:
             columns = ("{task.description}", BarColumn(None), TaskProgressColumn(), "ETA {task.fields[eta]}")
             self._bar = _TwoLines(*columns, console=self.console, expand=True)
-            self._bar.add_task("", total=_epochs(trainer), completed=trainer.current_epoch, eta="?")
+            self._bar.add_task("", total=self._epochs, completed=trainer.current_epoch, eta="?")
             self._bar.start()
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
@@ -181,7 +183,7 @@ class RunProgress(ProgressBar):
         self.console.print(*args)
 
     def _show(self, trainer: Trainer, done: float) -> None:
-        epochs, eta = _epochs(trainer), "?"
+        epochs, eta = self._epochs, "?"
         if epochs and done > self._first_epoch:
             elapsed = time.perf_counter() - self._started  # validation included
             eta = clock(elapsed / (done - self._first_epoch) * max(0.0, epochs - done))
@@ -202,10 +204,6 @@ def status_line(meter: Meter, metrics: Mapping[str, float]) -> str:
     named = {"linear": metrics.get("val_acc1"), "knn": metrics.get("val_knn_acc1")}
     parts += [f"{name} {value:.2f}%" for name, value in named.items() if value is not None]
     return " · ".join(parts)
-
-
-def _epochs(trainer: Trainer) -> int | None:
-    return trainer.max_epochs if trainer.max_epochs and trainer.max_epochs > 0 else None
 
 
 def clock(seconds: float) -> str:

@@ -128,10 +128,7 @@ class MoCoV2Plus(QueueHeads, BaseMomentumMethod):
     projector_form = {"norm": False}
     queue_form = {"views": 2}
 
-    def _dequeue_and_enqueue(self, keys: Tensor, y: Tensor | None = None) -> None:
-        """Put keys (2, B, proj_output_dim) of the two views and labels (B,) into the queue."""
-        unknown = torch.full(keys.shape[1:2], -1, device=keys.device)
-        self.dequeue_and_enqueue(keys, unknown if y is None else y)
+    _dequeue_and_enqueue = QueueMixin.dequeue_and_enqueue  # its name in solo-learn
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """InfoNCE, or HEX, of one view's queries, the other's keys and its queue: mean of the two directions."""

@@ -153,33 +153,25 @@ class SoloModule(pl.LightningModule):
         names = {"class_loss": "loss", "acc1": "acc1", "acc5": "acc5"}
         self.log_metrics({f"train_{which}{name}": metrics[key] for name, key in names.items()})
 
-    def level_accuracies(self, logits: Tensor, targets: Tensor) -> dict[str, Tensor]:
-        """`val_acc1/<level>` of every level; a coarse class has the probability of its leaves together.
-
-        A level counts the rows that have a label there and a known class; a class that ends above it stands for itself.
-        """
-        if len(self.levels) == 1:
-            return {}
-        truth = self.label_paths(targets)  # (B, L)
-        truth = truth.masked_fill(self.leaf_labels(targets)[:, None] < 0, -1)
-        probabilities = logits.float().softmax(dim=1)
-        accuracies = {}
-        for index, level in enumerate(self.levels):
-            parents = self._leaf_paths[:, index]
-            nodes = int(parents.max()) + 1
-            parents = torch.where(parents >= 0, parents, nodes + torch.arange(len(parents), device=parents.device))
-            coarse = probabilities.new_zeros(len(logits), int(parents.max()) + 1).index_add_(1, parents, probabilities)
-            accuracies[f"val_acc1/{level}"] = accuracy_at_k(coarse, truth[:, index], top_k=(1,))[0]
-        return accuracies
-
     def validation_record(self, out: Mapping[str, Tensor], targets: Tensor) -> dict[str, Any]:
-        """Loss and accuracies of a batch, and their labelled rows: `batch_size`, a level's `batch_size/<name>`."""
+        """Loss and accuracies of a batch, and of a tree's levels, and their labelled rows as `batch_size[/<name>]`.
+
+        A coarse class has the probability of its leaves together. A level counts the rows that have a label there and a
+        known class; a class that ends above it stands for itself.
+        """
         known = self.leaf_labels(targets) >= 0
         record = {"batch_size": known.sum(), **{f"val_{key}": out[key] for key in ("loss", "acc1", "acc5")}}
-        accuracies = self.level_accuracies(out["logits"], targets)
-        labelled = ((self.label_paths(targets) >= 0) & known[:, None]).sum(dim=0)
-        sizes = {f"batch_size/{key}": count for key, count in zip(accuracies, labelled, strict=False)}
-        return record | accuracies | sizes
+        if len(self.levels) == 1:
+            return record
+        truth = self.label_paths(targets).masked_fill(~known[:, None], -1)  # (B, L)
+        probabilities = out["logits"].float().softmax(dim=1)
+        for level, labels, parents in zip(self.levels, truth.T, self._leaf_paths.T, strict=True):
+            own = int(parents.max()) + 1 + torch.arange(len(parents), device=parents.device)
+            places = torch.where(parents >= 0, parents, own)
+            coarse = probabilities.new_zeros(len(labels), int(places.max()) + 1).index_add_(1, places, probabilities)
+            record[f"val_acc1/{level}"] = accuracy_at_k(coarse, labels, top_k=(1,))[0]
+            record[f"batch_size/val_acc1/{level}"] = (labels >= 0).sum()
+        return record
 
     def on_validation_start(self) -> None:
         """Give all processes the running statistics of the first, whose checkpoint is kept; other buffers are equal."""

@@ -245,7 +245,11 @@ class DINOv2(DINO):
         if not self.training:
             return super().forward(X)
         side = X.shape[-1] // self._tokens.patch
-        hidden = hidden_patches(len(X), side, self.mask_ratio, X.device)[::2]
+        # Drawn for the rows of all processes, which are seeded alike: hidden is where blurred noise is highest.
+        noise = torch.rand(len(X) * distributed.world_size(), 1, side, side, device=X.device)
+        noise = F.avg_pool2d(noise, 3, stride=1, padding=1, count_include_pad=False) if side > 3 else noise
+        count = max(1, int(self.mask_ratio * side**2))
+        hidden = distributed.own_rows(noise).flatten(1).topk(count, dim=1).indices[::2]
         mask = torch.zeros(len(X), side**2, dtype=torch.bool, device=X.device)
         mask[::2].scatter_(1, hidden, True)
         with self._tokens.showing(hidden=(mask, self.mask_token[0])):
@@ -269,11 +273,3 @@ class DINOv2(DINO):
         dino = swav_loss_func(out["z"], target.chunk(views), self.student_temperature)
         ibot = ibot_loss_func(torch.cat(out["patch_z"]), patches, self.student_temperature)
         return dino + self.ibot_weight * ibot + self.koleo_weight * koleo()  # type: ignore[no-any-return]
-
-
-def hidden_patches(rows: int, side: int, ratio: float, device: torch.device) -> Tensor:
-    """Places (rows, k) of patches to hide, of grids of side x side, one at least, where blurred noise is highest."""
-    noise = torch.rand(rows * distributed.world_size(), 1, side, side, device=device)  # seeded alike, all draw for all
-    noise = F.avg_pool2d(noise, 3, stride=1, padding=1, count_include_pad=False) if side > 3 else noise
-    count = max(1, int(ratio * side**2))
-    return distributed.own_rows(noise).flatten(1).topk(count, dim=1).indices

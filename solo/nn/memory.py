@@ -44,9 +44,11 @@ class QueueMixin(nn.Module):
     def dequeue_and_enqueue(self, z: Tensor, y: Tensor | None = None, idx: Tensor | None = None) -> None:
         """Put the rows z of all processes into the queue, in rank order.
 
-        Rows are (N, D), or (V, N, D), the same N on every process; `y` (N,) goes into `queue_y`, `idx` (N,) into
-        `queue_index`. Raises a `SizeError` if the queue is no multiple of the batch of all processes.
+        Rows are (N, D), or (V, N, D), the same N on every process; `y` (N,) goes into `queue_y`, -1 by default, `idx`
+        (N,) into `queue_index`. Raises a `SizeError` if the queue is no multiple of the batch of all processes.
         """
+        if y is None and hasattr(self, "queue_y"):
+            y = torch.full(z.shape[-2:-1], -1, device=z.device)
         labels = {name: values for name, values in (("queue_y", y), ("queue_index", idx)) if values is not None}
         first = at_least_float32(z.transpose(0, -2))  # rows first, for gathering
         found, *numbers = distributed.gather_each(first, *labels.values())

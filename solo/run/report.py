@@ -6,6 +6,7 @@ import re
 import shlex
 import textwrap
 import traceback
+import warnings
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -138,7 +139,7 @@ def _with_interval(level: Mapping[str, Any], name: str) -> str:
 
 def next_command(cfg: PretrainCfg, checkpoint: Path, images: int) -> str:
     """What evaluates `checkpoint`, trained on so many images, to be pasted; without labels what looks at its run."""
-    look = shlex.join(["solo", "analyze", as_word("checkpoint", _short(checkpoint.parent))])
+    look = shlex.join(["solo", "analyze", as_word("checkpoint", short(checkpoint.parent))])
     data = to_plain(cfg)["data"]
     spec = DATASETS.get(data["dataset"])
     own = spec is None or spec.folders or data["format"] != "image_folder"
@@ -150,15 +151,11 @@ def next_command(cfg: PretrainCfg, checkpoint: Path, images: int) -> str:
         return look
     small = own and images < compose(recipe, [])[0]["optimizer"]["batch_size"]
     words = [f"optimizer.batch_size={images}"] if small else []
-    return shlex.join(["solo", "linear", as_word("pretrained_feature_extractor", _short(checkpoint)), *words])
+    return shlex.join(["solo", "linear", as_word("pretrained_feature_extractor", short(checkpoint)), *words])
 
 
-def resume_command(checkpoint: Path) -> str:
-    """How to go on with a run that stopped."""
-    return f"the same command and {shlex.quote(f'resume_from_checkpoint={_short(checkpoint)}')}"
-
-
-def _short(path: Path) -> str:
+def short(path: Path) -> str:
+    """A path as it may be typed here."""
     path = path.resolve()
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
 
@@ -189,8 +186,11 @@ def explained() -> Iterator[None]:
         raise UserError(text) from error
 
 
-def watch_children() -> None:
-    """Say which process was lost: Lightning ends the first one by SIGKILL then, and says so where nobody looks."""
+def hush(workers: bool) -> None:
+    """Silence Lightning's advertisements and advice that doesn't apply; its warnings stay.
+
+    It ends the first process by SIGKILL when another one is lost, and says so where nobody looks; here a line says it.
+    """
 
     def say_lost(record: logging.LogRecord) -> bool:
         if ended := re.search(r"PID (\d+) terminated with code (-?\d+)", record.getMessage()):
@@ -198,9 +198,25 @@ def watch_children() -> None:
             say_error(f"error: {what}, and resume_from_checkpoint=FOLDER_OF_THE_RUN goes on from what was saved last")
         return False
 
-    logger = logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script")
-    logger.setLevel(logging.INFO)
-    logger.filters = [say_lost]
+    for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    if not workers:  # asked for, and right for small images
+        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
+    for message in (
+        ".*LeafSpec.*is deprecated.*",  # between Lightning and newer versions of torch; nothing a user could do
+        "Grad strides do not match bucket view strides.*",  # of channels_last under DDP: turning it off costs more
+        ".*is smaller than the logging interval.*",  # epochs may be short; metrics.csv has every one
+        ".*checkpoint that ended before the epoch ended and your dataloader.*",  # the sampler continues their order
+        ".*It is recommended to use `self.log.*sync_dist=True.*",  # all processes have the same numbers
+        "`broadcast_buffers` is deprecated.*",  # between Lightning and newer versions of torch
+        "FSDP2-wrapped module .* returned a view tensor.*",  # nobody here writes into what a network returns
+        ".*You defined a `validation_step` but have no `val_dataloader`.*",  # as was asked for
+        r".*module\(s\) in eval mode at the start of training.*",  # a frozen backbone
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    launcher = logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script")
+    launcher.setLevel(logging.INFO)
+    launcher.filters = [say_lost]
 
 
 def explain(error: BaseException) -> str | None:

@@ -2,13 +2,12 @@
 
 import importlib.util
 import inspect
-import logging
 import os
 import re
+import shlex
 import signal
 import socket
 import threading
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,7 +41,7 @@ from solo.errors import UserError, explained
 from solo.files import file_name, write_text
 from solo.methods.catalogue import MethodFacts, facts_of
 from solo.run import machine
-from solo.run.report import announce, explain, resume_command, say, show_result, watch_children
+from solo.run.report import announce, explain, hush, say, short, show_result
 from solo.run.resume import ResumeOrder, SameData, find_resume, fingerprint
 
 _PATIENCE = 5.0  # seconds; W&B's own is two minutes
@@ -109,7 +108,7 @@ class Run:
         last, epochs = self.directory.path / "last.ckpt", len(self.recorder.rows)
         text = f"stopped{how}; {epochs} finished epoch{' is' if epochs == 1 else 's are'} kept in {self.directory.path}"
         if last.is_file():
-            text += f"\ngo on with {resume_command(last)}"
+            text += f"\ngo on with the same command and {shlex.quote(f'resume_from_checkpoint={short(last)}')}"
         elif epochs:
             text += ", as numbers only: nothing was saved"
         say(text)
@@ -127,9 +126,7 @@ def list_skipped(loaders: Sequence[DataLoader[Any] | BatchLoader | None], folder
 def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: LightningModule) -> Run:
     """Build the Trainer, with the run's folder in `checkpoint.dir/kind`; the model learns what is decided."""
     hush(workers=cfg.data.workers > 0)
-    watch_children()
-    kind = file_name(kind)
-    root = Path(cfg.checkpoint.dir).expanduser() / kind
+    root = Path(cfg.checkpoint.dir).expanduser() / file_name(kind)
     resume, wandb_id, stored = find_resume(cfg, root)
     before = resume.parent if resume else None
     device = machine.compute_device(cfg)
@@ -141,8 +138,7 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: Lightn
     events = cfg.tensorboard.enabled and importlib.util.find_spec("tensorboard") is not None
     if cfg.tensorboard.enabled and not events:
         say("TensorBoard isn't installed (pip install tensorboard); metrics.csv holds the same numbers")
-    history = before / "metrics.csv" if before else None
-    recorder = Recorder(cfg, directory, meter, facts, history, tensorboard=events)
+    recorder = Recorder(cfg, directory, meter, facts, before and before / "metrics.csv", tensorboard=events)
     order, data = ResumeOrder(), SameData(directory, before, cfg.resume_allow)
     callbacks: list[Callback] = [order, data, meter, *watching, machine.Starving(meter, cfg.data.workers)]
     if cfg.progress != "off":
@@ -155,7 +151,7 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: Lightn
     if isinstance(cfg, PretrainCfg) and cfg.data.resolution_schedule:
         callbacks.append(ResolutionSchedule(cfg.data.resolution_schedule, side_of_patch(model.backbone)))
     if isinstance(cfg, PretrainCfg) and cfg.auto_umap.enabled:
-        pictures, how = Path(cfg.auto_umap.dir).expanduser() / kind, cfg.auto_umap
+        pictures, how = Path(cfg.auto_umap.dir).expanduser() / root.name, cfg.auto_umap
         drawn: dict[str, Any] = {"keep_previous": True, "embedding": how.embedding, "run": directory}
         callbacks.append(AutoUMAP(file_name(str(cfg.name)), pictures, how.frequency, **drawn))
     callbacks += [*([StepProfile(directory)] if cfg.performance.profile else []), recorder]
@@ -197,26 +193,6 @@ def trainer_options(cfg: RunCfg) -> dict[str, Any]:
     if machine.compute_device(cfg).type == "cuda" and not options.get("deterministic"):
         options.setdefault("benchmark", True)  # views have one size or two: cuDNN's search for the fastest pays
     return {"enable_model_summary": False, **options}
-
-
-def hush(workers: bool) -> None:
-    """Silence Lightning's advertisements and advice that doesn't apply; its warnings stay."""
-    for name in ("lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    if not workers:  # asked for, and right for small images
-        warnings.filterwarnings("ignore", message=".*does not have many workers.*")
-    for message in (
-        ".*LeafSpec.*is deprecated.*",  # between Lightning and newer versions of torch; nothing a user could do
-        "Grad strides do not match bucket view strides.*",  # of channels_last under DDP: turning it off costs more
-        ".*is smaller than the logging interval.*",  # epochs may be short; metrics.csv has every one
-        ".*checkpoint that ended before the epoch ended and your dataloader.*",  # the sampler continues their order
-        ".*It is recommended to use `self.log.*sync_dist=True.*",  # all processes have the same numbers
-        "`broadcast_buffers` is deprecated.*",  # between Lightning and newer versions of torch
-        "FSDP2-wrapped module .* returned a view tensor.*",  # nobody here writes into what a network returns
-        ".*You defined a `validation_step` but have no `val_dataloader`.*",  # as was asked for
-        r".*module\(s\) in eval mode at the start of training.*",  # a frozen backbone
-    ):
-        warnings.filterwarnings("ignore", message=message)
 
 
 def watchers(cfg: RunCfg, run: RunDirectory, meter: Meter, facts: Facts) -> tuple[list[Callback], Facts]:

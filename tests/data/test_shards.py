@@ -13,7 +13,7 @@ from PIL import Image
 
 from solo.data.catalogue.registry import resolve_spec
 from solo.data.sources.images import load, skipped_files
-from solo.data.storage.containers import read_shards, shard_files
+from solo.data.storage.containers import read_shards
 from solo.errors import BrokenImageError, UserError
 
 ENTRY = {"crop_size": 8, "num_crops": 2, "rrc": {"enabled": True, "crop_min_scale": 0.5, "crop_max_scale": 1.0}}
@@ -115,7 +115,7 @@ def test_refusals(tmp_path: Path) -> None:
             spec_of(tmp_path / name)
     (tmp_path / "none" / "x.tar.gz").touch()
     with pytest.raises(UserError, match="is compressed"):
-        shard_files(tmp_path / "none")
+        read_shards(tmp_path / "none")
     shards(tmp_path / "fields")
     with pytest.raises(UserError, match=r"has no column 'genus'; it has group, kind, cls"):
         spec_of(tmp_path / "fields", label_columns=["genus"])
@@ -163,7 +163,7 @@ def test_absurd_headers(tmp_path: Path) -> None:
         with pytest.raises(UserError, match="can't be read to its end"):
             read_shards(evil)
     with pytest.raises(UserError, match="means 10,000,000,001 shards"):
-        shard_files(tmp_path / "x-{0..10000000000}.tar")
+        read_shards(tmp_path / "x-{0..10000000000}.tar")
     deep = shard(tmp_path / "deep.tar", {"0.png": picture(0), "0.json": b"[" * 100_000})
     with pytest.raises(UserError, match=r"deep.tar:0.json is no JSON \(it is nested too deeply"):
         spec_of(deep)

@@ -132,8 +132,9 @@ def test_coarse_accuracy_adds_the_leaves_probabilities(make_cfg: Any) -> None:
     probabilities = torch.full((10,), 1e-6)
     probabilities[other] = 0.4  # the best leaf, but the group has more together
     probabilities[members[:2]] = 0.3
-    accuracies = model.level_accuracies(probabilities.log()[None], torch.tensor([members[0]]))
-    assert accuracies["val_acc1/group"] == 100 and accuracies["val_acc1/class"] == 0
+    logits, targets = probabilities.log()[None], torch.tensor([members[0]])
+    record = model.validation_record({"logits": logits, **model.classification_metrics(logits, targets)}, targets)
+    assert record["val_acc1/group"] == 100 and record["val_acc1/class"] == record["val_acc1"] == 0
 
 
 def test_optimizers_and_schedulers_without_a_trainer(make_cfg: Any) -> None:

@@ -19,7 +19,7 @@ import solo
 import solo.files
 from solo.cli import main
 from solo.data.sources.images import ArrayDataset
-from solo.run.report import explain, watch_children
+from solo.run.report import explain, hush
 
 ROOT = Path(solo.__file__).parents[1]
 DIGITS = "pretrain scripts/pretrain/digits simclr.yaml backbone.name=test_resnet ~backbone.kwargs"
@@ -104,7 +104,7 @@ def test_a_lost_process(lost, tmp_path):
 
 
 def test_the_observer_of_processes_is_heard(capsys):
-    watch_children()
+    hush(workers=True)
     launcher = logging.getLogger("lightning.fabric.strategies.launchers.subprocess_script")
     launcher.info("[rank: 1] Child process with PID 77 terminated with code -9. Forcefully ...")
     err = capsys.readouterr().err

@@ -126,7 +126,19 @@ def from_columns(
                     rows_ = f"{known!r} (row {first}) and {upper!r} (row {number})"
                     raise UserError(f"{what}: {rows_}; correct one of the rows, or give the labels two names")
     if tree is None:
-        tree = _column_tree(rows, columns, parents)
+        names, links = list[Names](), []
+        for level, column in enumerate(columns):
+            found = {row[level] for row in rows if row[level]}
+            if not found:
+                raise UserError(f"column {column} holds no label; choose other data.label_columns")
+            numbers = all(name.lstrip("-").isdigit() for name in found)
+            names.append(tuple(sorted(found, key=int) if numbers else sorted(found)))
+        for level, above in enumerate(parents):
+            column, place = columns[level], {name: index for index, name in enumerate(names[level])}
+            if orphans := [name for name in names[level + 1] if name not in above]:
+                raise UserError(f"{columns[level + 1]} {orphans[0]!r} never stands beside a {column}; fill that in")
+            links.append(tuple(place[above[name][0]] for name in names[level + 1]))
+        tree = Taxonomy(tuple(columns), tuple(names), tuple(links))
     index = [{name: node for node, name in enumerate(names)} for names in tree.names]
     labels = []
     for number, row in enumerate(rows, start=1):
@@ -139,24 +151,6 @@ def from_columns(
                 raise UserError(f"{what}, but the row says {name!r}; correct one of them")
         labels.append(path)
     return tree, labels
-
-
-def _column_tree(
-    rows: Sequence[Sequence[str]], columns: Sequence[str], parents: Sequence[Mapping[str, tuple[str, int]]]
-) -> Taxonomy:
-    names, links = list[Names](), []
-    for level, column in enumerate(columns):
-        found = {row[level] for row in rows if row[level]}
-        if not found:
-            raise UserError(f"column {column} holds no label; choose other data.label_columns")
-        numbers = all(name.lstrip("-").isdigit() for name in found)
-        names.append(tuple(sorted(found, key=int) if numbers else sorted(found)))
-    for level, above in enumerate(parents):
-        if orphans := [name for name in names[level + 1] if name not in above]:
-            raise UserError(f"{columns[level + 1]} {orphans[0]!r} never stands beside a {columns[level]}; fill that in")
-        place = {name: index for index, name in enumerate(names[level])}
-        links.append(tuple(place[above[name][0]] for name in names[level + 1]))
-    return Taxonomy(tuple(columns), tuple(names), tuple(links))
 
 
 def from_parents(

@@ -53,16 +53,19 @@ class StrictInfo(tarfile.TarInfo):
         return info
 
 
-def shard_files(path: str | Path) -> list[str]:
-    """The shards, not compressed, of a tar file, a folder of them, or a name with a range: `train-{000..146}.tar`."""
+def read_shards(path: str | Path, problems: Problems | None = None) -> dict[str, ShardSample]:
+    """The samples with an image, by shard and key; `problems` is told of shards that can't be read to their end.
+
+    Shards are tar files, not compressed: one, a folder of them, or a name with a range, `train-{000..146}.tar`.
+    """
     text = str(Path(path).expanduser())
-    found = re.search(r"\{(\d+)\.\.(\d+)\}", text)
-    if found and not os.path.exists(text):  # a name may hold braces of its own
-        first, last = found.groups()
+    braces = re.search(r"\{(\d+)\.\.(\d+)\}", text)
+    if braces and not os.path.exists(text):  # a name may hold braces of its own
+        first, last = braces.groups()
         numbers = range(int(first), int(last) + 1)
         if len(numbers) > 1_000_000:
             raise UserError(f"{text} means {len(numbers):,} shards; at most 1,000,000 can be read")
-        files = [f"{text[: found.start()]}{n:0{len(first)}}{text[found.end() :]}" for n in numbers]
+        files = [f"{text[: braces.start()]}{n:0{len(first)}}{text[braces.end() :]}" for n in numbers]
     elif os.path.isdir(text):
         files = sorted(str(file) for file in Path(text).rglob("*") if file.name.endswith((".tar", *_COMPRESSED)))
     else:
@@ -73,13 +76,8 @@ def shard_files(path: str | Path) -> list[str]:
         raise UserError(f"{what}; data.format=webdataset needs a tar file, a folder of them, or name-{{000..099}}.tar")
     if compressed := [file for file in files if file.endswith(_COMPRESSED)]:
         raise UserError(f"{compressed[0]} is compressed, and its images can't be read in any order; unpack it to .tar")
-    return files
-
-
-def read_shards(path: str | Path, problems: Problems | None = None) -> dict[str, ShardSample]:
-    """The samples with an image, by shard and key; `problems` is told of shards that can't be read to their end."""
     samples, problems = dict[str, ShardSample](), problems or Problems()
-    for shard in shard_files(path):
+    for shard in files:
         found, problem = _members(shard, os.path.getsize(shard), os.stat(shard).st_mtime_ns)
         if problem:
             problems.add(shard, problem)
