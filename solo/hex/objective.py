@@ -53,6 +53,7 @@ class Hex:
     ) -> None:
         facts = policy_facts(settings.policy)
         self.settings, self.fused = settings, fused
+        self.positives: Positives = settings.positives  # how several of one anchor count
         self.temperature = (settings.temperature if facts.path else None) or temperature or 0.1
         self.scale = scale if settings.scale is None else settings.scale
         own = RELEASE if (facts.variant or settings.variant) == "release" else Action(facts.action, facts.denominator)
@@ -80,10 +81,6 @@ class Hex:
     @property
     def stats(self) -> Stats:
         return means(self.seen)
-
-    @property
-    def positives(self) -> Positives:
-        return self.settings.positives
 
     def replace(
         self,

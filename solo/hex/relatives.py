@@ -102,7 +102,11 @@ class Neighbours(FromTable):
 
     def table(self, eye: Eye) -> Tensor:
         found = eye.nearest(self.skip + self.among)
-        return (reciprocal(found) if self.mutual else found)[:, self.skip :]
+        if self.mutual:
+            own = torch.arange(len(found), device=found.device)[:, None]
+            kept = torch.stack([(found[column] == own).any(dim=1) for column in found.T], dim=1)
+            found = found.masked_fill(~kept, -1)
+        return found[:, self.skip :]
 
 
 @dataclass(frozen=True)
@@ -181,13 +185,6 @@ def drawn_alike(labels: Tensor, number: int, generator: torch.Generator, purity:
 def both(table: Tensor, other: Tensor) -> Tensor:
     """Those of a table (n, K) that another one (n, K') has in the same row, -1 for the rest."""
     kept = torch.stack([(column[:, None] == other).any(dim=1) for column in table.T], dim=1)
-    return table.masked_fill(~kept, -1)
-
-
-def reciprocal(table: Tensor) -> Tensor:
-    """Neighbours (n, K) without those, -1 instead, that don't have the image among theirs."""
-    own = torch.arange(len(table), device=table.device)[:, None]
-    kept = torch.stack([(table[column] == own).any(dim=1) for column in table.T], dim=1)
     return table.masked_fill(~kept, -1)
 
 

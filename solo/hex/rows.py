@@ -196,10 +196,9 @@ class HexRows(InfoNCERows):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The loss of terms whose denominator has hierarchy negatives, a rest and, ``own``, the term; its gradients."""
         local = LocalTerm(block.x, hierarchy, self.beta, block.negative if self.relative else None, self.whole)
-        log_size = terms.of(local.log_size)
-        positive = (terms.mean, self.tau_plus, self.inverse_temperature)
-        log_debiased, active = debias(terms.of(local.log), log_size, *positive)
-        log_denominator = torch.logaddexp(terms.of(rest.lse), log_debiased)
+        log_rest, log_local, log_size = (terms.of(part) for part in (rest.lse, local.log, local.log_size))
+        log_debiased, active = debias(log_local, log_size, terms.mean, self.tau_plus, self.inverse_temperature)
+        log_denominator = torch.logaddexp(log_rest, log_debiased)
         if own:
             log_denominator = torch.logaddexp(terms.x, log_denominator)
         else:  # a row that has lost all of its negatives has no denominator
@@ -209,9 +208,9 @@ class HexRows(InfoNCERows):
         # Shares of the denominator: each is the derivative of its log with respect to a part's log.
         log_norm = log_denominator + math.log1p(-self.tau_plus)
         local_share = (log_debiased - log_denominator).exp()
-        d_rest = terms.weight * (terms.of(rest.lse) - log_denominator).exp()
+        d_rest = terms.weight * (log_rest - log_denominator).exp()
         d_positive = -d_rest - terms.weight * local_share if own else -terms.weight
-        d_local = torch.where(active, terms.weight * (terms.of(local.log) - log_norm).exp(), 0.0)
+        d_local = torch.where(active, terms.weight * (log_local - log_norm).exp(), 0.0)
         if self.tau_plus > 0:
             taken = math.log(self.tau_plus) + log_size + terms.mean - log_norm
             d_positive = d_positive - torch.where(active, terms.weight * taken.exp(), 0.0)
@@ -224,9 +223,7 @@ class HexRows(InfoNCERows):
             self._record(terms, size, rest.lse, local.log, local_share, bounded)
         return loss, d_positive, grad
 
-    def _with_relatives(
-        self, block: Block, terms: Terms, chosen: Tensor
-    ) -> tuple[Terms, tuple[Tensor, Tensor, Tensor]]:
+    def _with_relatives(self, block: Block, terms: Terms, chosen: Tensor) -> tuple[Terms, tuple[Tensor, ...]]:
         """The terms and those of relatives, with their share; row and column of these, and places in ``own``."""
         assert terms.row is not None
         row, column = chosen.nonzero(as_tuple=True)

@@ -206,10 +206,7 @@ class HierarchicalLayers(RowLoss):
         return total, grad.mul_(self.inverse_temperature)
 
     def _layers(self, rows: slice) -> list[tuple[Tensor, Tensor, Tensor]]:
-        """Of each layer the loss, summed over those rows of a block that it keeps, its gradient, and these rows.
-
-        The gradient is with respect to the logits of the rows and columns that the layer keeps.
-        """
+        """Of each layer the loss of the rows of a block that it keeps, its gradient of kept logits, and these rows."""
         similarity, layers = self.pairs.similarity(rows), []
         assert self.pairs.offset is not None
         places = torch.arange(rows.start, rows.stop, device=similarity.device) + self.pairs.offset

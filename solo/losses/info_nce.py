@@ -133,8 +133,8 @@ class _Blockwise(torch.autograd.Function):
 def blockwise(row_loss: RowLoss) -> Tensor:
     """The loss of all rows, a scalar with gradient to the anchors and keys of its pairs (first order only).
 
-    In a ring, and by kernels, the gradient of rows that are keys elsewhere is made in the forward pass, so the loss has
-    to have the same weight on all processes.
+    In a ring, and by kernels, the gradient of rows that are keys elsewhere is made in the forward pass: the loss has to
+    have the same weight on all processes.
     """
     pairs = row_loss.pairs
     return _Blockwise.apply(pairs.anchors, pairs.keys, row_loss.own, row_loss)  # type: ignore[no-any-return]

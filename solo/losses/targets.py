@@ -16,6 +16,8 @@ from solo import distributed
 from solo.losses.pairs import off_diagonal, unit
 from solo.precision import full_precision
 
+Tensors = Sequence[Tensor] | Tensor  # of several views, or sets of prototypes: a list, or stacked
+
 
 def mean_cosine(a: Tensor, b: Tensor) -> Tensor:
     """Mean over the rows of the cosine of ``a`` and ``b``, (..., D) each; a zero row has cosine 0."""
@@ -122,7 +124,7 @@ def vibcreg_loss_func(
 
 
 @full_precision
-def frossl_loss_func(z: Sequence[Tensor] | Tensor, invariance_weight: float = 1.0) -> Tensor:
+def frossl_loss_func(z: Tensors, invariance_weight: float = 1.0) -> Tensor:
     """FroSSL's loss (Skean et al., 2024): views agree, and the entropy of their features' covariance is large.
 
     ``sum_v [ log ||C_v||_F^2 + invariance_weight * V * D * mean (u_v - u)^2 ]``: ``u_v`` are a view's embeddings with
@@ -159,9 +161,7 @@ def sigreg(z: Tensor, directions: Tensor, t_max: float = 3.0, points: int = 17) 
 
 
 @full_precision
-def lejepa_loss_func(
-    z: Sequence[Tensor] | Tensor, directions: Tensor, lamb: float = 0.05, num_large_crops: int = 2
-) -> Tensor:
+def lejepa_loss_func(z: Tensors, directions: Tensor, lamb: float = 0.05, num_large_crops: int = 2) -> Tensor:
     """LeJEPA's loss (Balestriero and LeCun, 2025): views agree, and embeddings look Gaussian from every side.
 
     ``(1 - lamb) * mean (z_v - c)^2 + lamb * SIGReg(z)``, where ``c`` is an image's mean over its large views, the first
@@ -186,9 +186,7 @@ def cross_entropy_loss_func(logits: Tensor, targets: Tensor, label_smoothing: fl
 
 
 @full_precision
-def deepclusterv2_loss_func(
-    outputs: Sequence[Tensor] | Tensor, assignments: Tensor, temperature: float = 0.1
-) -> Tensor:
+def deepclusterv2_loss_func(outputs: Tensors, assignments: Tensor, temperature: float = 0.1) -> Tensor:
     """DeepCluster v2's loss (Caron et al., 2020): classify every view into the cluster of its image.
 
     Mean over the P sets of prototypes; one without any assigned image counts as 0 (solo-learn: NaN). Of logits
@@ -204,9 +202,7 @@ def deepclusterv2_loss_func(
 
 
 @full_precision
-def swav_loss_func(
-    preds: Sequence[Tensor] | Tensor, assignments: Sequence[Tensor] | Tensor, temperature: float = 0.1
-) -> Tensor:
+def swav_loss_func(preds: Tensors, assignments: Tensors, temperature: float = 0.1) -> Tensor:
     """SwAV's loss (Caron et al., 2020): predict the cluster assignment of a view from the other views.
 
     Mean over the pairs of different views of the cross-entropy of prediction b under assignment a; a ``ValueError``
