@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from solo.errors import UserError, explained
-from solo.untrusted import check_zip, is_zip, parse_json, plain_values
+from solo.files import check_zip, is_zip, parse_json, plain_values
 from solo.weights import STAND_INS, flat, some
 
 FORMAT = 1  # of `checkpoint["solo"]`

@@ -10,13 +10,12 @@ import pytest
 TESTS = Path(__file__).parent
 SOLO = TESTS.parent / "solo"
 # Room -> rooms it may import from (beside itself). Torch-free ground floor: errors, taxonomy.
-GROUND = {"cores", "errors", "files", "plugin", "screen", "taxonomy", "untrusted"}
+GROUND = {"cores", "errors", "files", "plugin", "screen", "taxonomy"}
 ALLOWED = {
     "errors": set(),
     "cores": set(),
     "screen": {"errors"},
     "files": {"errors"},
-    "untrusted": {"errors"},
     "taxonomy": {"errors"},
     "plugin": {"errors"},
     "distributed": set(),

@@ -16,7 +16,7 @@ from omegaconf.errors import OmegaConfBaseException
 from solo.args.config import flat
 from solo.args.fields import MOST_SHOWN, Problem, short
 from solo.errors import ConfigError, reason
-from solo.untrusted import regular
+from solo.files import regular
 
 # Far more than any recipe has; what is larger is refused before it is built.
 MOST_VALUES, DEEPEST, MOST_BYTES = 5_000, 30, 1_000_000

@@ -21,8 +21,7 @@ from solo.args.config import Difference, differences, fill_defaults, may_change,
 from solo.args.fields import get
 from solo.args.schema import PretrainCfg
 from solo.errors import UserError, explained
-from solo.files import clean
-from solo.untrusted import parse_json, plain_values
+from solo.files import clean, parse_json, plain_values
 
 if sys.platform != "win32":
     import fcntl

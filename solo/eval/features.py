@@ -21,10 +21,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from solo.errors import UserError, reason
-from solo.files import replacing
+from solo.files import check_zip, is_zip, parse_json, replacing
 from solo.precision import at_least_float32
 from solo.taxonomy import Taxonomy
-from solo.untrusted import check_zip, is_zip, parse_json
 
 Array = np.ndarray[Any, np.dtype[Any]]
 ELEMENTS = 5_000_000  # numbers that are held at once, beside the features

@@ -19,7 +19,7 @@ import torch
 
 from solo import api
 from solo.errors import UserError
-from solo.untrusted import parse_json
+from solo.files import parse_json
 
 Row = dict[str, Any]
 Choice = dict[str, Any]  # key -> value

@@ -14,9 +14,8 @@ from jinja2 import Template
 from torch import Tensor, nn
 
 from solo.errors import UserError
-from solo.files import write_text
+from solo.files import parse_json, write_text
 from solo.taxonomy import Taxonomy
-from solo.untrusted import parse_json
 
 DESCRIPTION = "solo.json"
 _FORMAT = 1

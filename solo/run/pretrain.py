@@ -38,7 +38,7 @@ from solo.errors import UserError
 from solo.eval.features import FeatureTable, draw, read_features
 from solo.eval.knn import nearest_by_cells, nearest_others
 from solo.eval.suite import Protocol, Tables, verdict
-from solo.files import file_name, replacing, user_cache
+from solo.files import check_zip, file_name, replacing, user_cache
 from solo.hex.relatives import EYES, VERSION, Eye, FromTable, both, whom
 from solo.methods import METHODS
 from solo.methods.base import BaseMethod
@@ -48,7 +48,6 @@ from solo.run.pretrained import load_pretrained
 from solo.run.report import next_command, say
 from solo.run.source import adapt, start_from
 from solo.run.trainer import prepare
-from solo.untrusted import check_zip
 
 
 @dataclass(frozen=True)

@@ -27,11 +27,10 @@ from solo.data.storage.facts import Problems
 from solo.data.storage.reading import ImageReading, as_picture
 from solo.errors import BrokenImageError, UserError, reason
 from solo.eval.knn import nearest
-from solo.files import cell, clean, csv_text, output_file, replacing
+from solo.files import cell, check_zip, clean, csv_text, output_file, replacing
 from solo.run.pretrained import Predictions, PretrainedModel, image_files, load_pretrained
 from solo.run.report import say, show_table
 from solo.screen import progress
-from solo.untrusted import check_zip
 
 Row = dict[str, Any]
 _THREADS = 8  # that decode images; Pillow lets go of Python's lock meanwhile

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from solo.errors import UserError, explained, reason, some
+from solo.files import parse_json, regular
 from solo.taxonomy import UNKNOWN, Taxonomy
-from solo.untrusted import parse_json, regular
 
 Names = tuple[str, ...]
 Labels = tuple[int, ...]

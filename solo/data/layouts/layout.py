@@ -12,8 +12,8 @@ from solo.data.labels.trees import Names, from_paths, numbered
 from solo.data.storage.containers import guarded
 from solo.data.storage.facts import Problems, class_folders, image_folders, is_image_name
 from solo.errors import UserError, explained
+from solo.files import parse_json, regular
 from solo.taxonomy import Taxonomy
-from solo.untrusted import parse_json, regular
 
 Classes = Mapping[Any, Names]
 Images = Callable[[Path, bool], Iterable[tuple[str | Path, Any]]]

@@ -15,7 +15,7 @@ import numpy as np
 from solo.data.labels.trees import Names
 from solo.data.layouts.layout import About, Layout, beside, images_in, lines, listed, read_json
 from solo.data.storage.facts import class_folders
-from solo.untrusted import regular
+from solo.files import regular
 
 _GLYPHS = "glyphs.npz"
 

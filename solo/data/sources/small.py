@@ -14,7 +14,7 @@ from solo.data.labels.subsets import Pairs
 from solo.data.sources.images import ArrayDataset, Request, from_torchvision, image_folder
 from solo.data.storage.facts import class_folders
 from solo.errors import UserError, explained, reason
-from solo.untrusted import regular
+from solo.files import regular
 
 # Debian's and Ubuntu's package dataset-fashion-mnist installs its files here.
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")

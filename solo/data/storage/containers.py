@@ -22,8 +22,7 @@ from typing import Any
 
 from solo.data.storage.facts import Problems, Stored, is_image_name
 from solo.errors import BrokenImageError, UserError, explained, reason, some
-from solo.files import write_text
-from solo.untrusted import parse_json
+from solo.files import parse_json, write_text
 
 _COMPRESSED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
 _LOADED: set[str] = set()  # data sets of the hub

@@ -12,7 +12,7 @@ from typing import Any
 from solo.data.storage import containers
 from solo.data.storage.facts import Parts, Problems, Stored, image_folders, is_image_name
 from solo.errors import UserError, did_you_mean, explained, some
-from solo.untrusted import parse_json
+from solo.files import parse_json
 
 Table = dict[str, list[str]]
 

@@ -24,7 +24,7 @@ from PIL.Image import Transpose
 
 from solo.data.storage.facts import Problems, ReadingKeys, Stored, is_ignored, is_image_name
 from solo.errors import BrokenImageError, printable, reason
-from solo.untrusted import regular
+from solo.files import regular
 
 File = str | Path | BytesIO | Stored
 Values = np.ndarray[Any, Any]
