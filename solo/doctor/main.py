@@ -93,11 +93,7 @@ Cells = dict[tuple[Case, str], Outcome]  # (case, column's name) -> outcome
 
 
 def main(words: Sequence[str]) -> int:
-    """Look, check, print; 0, or 1 if a check fails. Without `--full` a few methods stand for the rest.
-
-    Raises:
-        UserError: a folder that can't be written or read.
-    """
+    """Look, check, print; 0, or 1 if a check fails. Without `--full` a few methods stand for the rest."""
     parser = LineParser(prog="solo doctor", description=__doc__)
     parser.add_argument("--full", action="store_true", help=f"check every method and write {PAGE}")
     parser.add_argument("--page", default=PAGE, help="where --full writes its table")
