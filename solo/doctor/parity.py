@@ -140,14 +140,8 @@ def _train(case: Case) -> Record:
     own = [start + i for start in range(rank * size, len(images), BATCH) for i in range(size)]
     train: DataLoader[Any] = DataLoader(images, batch_size=size, sampler=own)
     steps = _Steps()
-    trainer = toy_trainer(
-        max_epochs=2,
-        plugins=[SyncedNorms(gpu=False)],
-        precision="64-true",
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-        callbacks=[steps],
-    )
+    options: Any = {"precision": "64-true", "use_distributed_sampler": False, "num_sanity_val_steps": 0}
+    trainer = toy_trainer(max_epochs=2, plugins=[SyncedNorms(gpu=False)], callbacks=[steps], **options)
     torch.manual_seed(1)
     trainer.fit(model, train, eval_loader(validation, 4, 0))
     late = getattr(model, "late", ())  # a process's own share, which shows in the next loss
@@ -169,8 +163,6 @@ class _Steps(Callback):
             if parameter.grad is not None:
                 self.gradients[f"step {step} {name}"] = parameter.grad.clone()
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         total = distributed.all_reduce_sum(outputs["loss"].double()) / distributed.world_size()
         self.losses[f"step {trainer.global_step - 1}"] = total
