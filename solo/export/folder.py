@@ -13,7 +13,7 @@ import torch
 from jinja2 import Template
 from torch import Tensor, nn
 
-from solo.errors import UserError
+from solo.errors import UserError, explained
 from solo.files import parse_json, write_text
 from solo.taxonomy import Taxonomy
 
@@ -76,7 +76,8 @@ def read_exported(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     from safetensors.torch import load_file
 
     file, weights = folder / DESCRIPTION, folder / "model.safetensors"
-    try:
+    cure = "export the run again"
+    with explained(f"{file} can't be read", cure, OSError, ValueError, KeyError, TypeError, AttributeError):
         told = parse_json(file.read_bytes())
         if told["format"] != _FORMAT:
             raise UserError(f"{file} has format {told['format']}, this version reads {_FORMAT}; update solo")
@@ -87,14 +88,10 @@ def read_exported(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             "taxonomy": Taxonomy.from_dict(told["taxonomy"]) if told["taxonomy"] else None,
             "facts": told["facts"],
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{file} can't be read ({type(error).__name__}: {error}); export the run again") from error
     if not weights.is_file():
         raise UserError(f"{folder} has no {weights.name}; export the run with to=safetensors, timm or hf")
-    try:
+    with explained(f"{weights} can't be read", cure, SafetensorError, OSError, ValueError):
         state = load_file(weights)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{weights} can't be read ({error}); export the run again") from error
     classifier = {k.removeprefix("classifier."): state.pop(k) for k in list(state) if k.startswith("classifier.")}
     return {**found, "classifier": classifier}, {k.removeprefix("backbone."): value for k, value in state.items()}
 
