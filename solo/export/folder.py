@@ -57,16 +57,12 @@ class Bundle:
 
 def write_description(bundle: Bundle, folder: Path, card: str) -> None:
     """Write `solo.json`, `taxonomy.json` (where there is a tree) and `README.md`."""
-    told = {
-        "format": _FORMAT,
-        "network": dataclasses.asdict(bundle.network),
-        "features_dim": bundle.features_dim,
-        "taxonomy": bundle.taxonomy.to_dict() if bundle.taxonomy else None,
-        "facts": dict(bundle.facts),
-    }
+    tree = None if bundle.taxonomy is None else bundle.taxonomy.to_dict()
+    told: dict[str, Any] = {"format": _FORMAT, "network": dataclasses.asdict(bundle.network)}
+    told |= {"features_dim": bundle.features_dim, "taxonomy": tree, "facts": dict(bundle.facts)}
     write_text(folder / DESCRIPTION, json.dumps(told, indent=2, ensure_ascii=False) + "\n")
-    if bundle.taxonomy is not None:
-        write_text(folder / "taxonomy.json", json.dumps(bundle.taxonomy.to_dict(), indent=1, ensure_ascii=False) + "\n")
+    if tree is not None:
+        write_text(folder / "taxonomy.json", json.dumps(tree, indent=1, ensure_ascii=False) + "\n")
     write_text(folder / "README.md", card)
 
 

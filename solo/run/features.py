@@ -123,10 +123,10 @@ def load_features(cfg: Cfg, kinds: Sequence[str], device: torch.device) -> tuple
         if cfg.data.unseen_classes:
             if not found.levels:
                 raise UserError(f"data.unseen_classes needs labels, and {found.name} has none")
-            tree = found.tree or Taxonomy.flat(found.class_names(len(found.levels) - 1))
-            spec, wanted = replace(get_spec("custom"), taxonomy=tree), cfg.data.unseen_classes
-            names = unseen_classes(spec, tree.num_classes, wanted, cfg.data.split_seed)
-            found = replace(found, unseen=tuple(names.values()))
+            known = found.tree or Taxonomy.flat(found.class_names(len(found.levels) - 1))
+            spec, wanted = replace(get_spec("custom"), taxonomy=known), cfg.data.unseen_classes
+            drawn = unseen_classes(spec, known.num_classes, wanted, cfg.data.split_seed)
+            found = replace(found, unseen=tuple(drawn.values()))
         say(f"{cfg.features}: {found.val.features.shape[0]:,} features of {found.val.features.shape[1]} numbers")
         return {found.kind: found}, cfg
     network, cfg = find_network(cfg, kinds)
@@ -224,11 +224,8 @@ def _paths(images: Any) -> tuple[str, ...]:
 def _tree(cfg: FeatureCfg, images: Any) -> Taxonomy | None:
     """The data set's label tree; flat with the classes' names, or their numbers, where it has none."""
     data = cfg.data
-    if data.no_labels:
-        return None
-    spec = data.spec
-    if spec.taxonomy is not None:
-        return spec.taxonomy
+    if data.no_labels or data.spec.taxonomy is not None:
+        return None if data.no_labels else data.spec.taxonomy
     names = getattr(images, "classes", None) or [str(number) for number in range(data.num_classes or 0)]
     return Taxonomy.flat([str(name) for name in names]) if max(images.targets) >= 0 else None
 

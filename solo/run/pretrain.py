@@ -302,8 +302,7 @@ def _facts(cfg: PretrainCfg) -> Facts:
         f"online kNN of backbone features: k={cfg.knn_eval.k}, {cfg.knn_eval.distance_func} distance, bank: augmented "
         f"training views of {'its epoch' if whole else 'the epoch since the one before'}; all validation images"
     )
-    withheld: dict[str, Any] = {}  # what training had to do without
-    text = ""
+    withheld, text = dict[str, Any](), ""  # what training had to do without
     if data.unseen_classes:
         withheld["unseen_classes"] = to_plain(data)["unseen_classes"]
         text += f"; {len(withheld['unseen_classes'])} of {data.num_classes} classes unseen in training"
