@@ -317,8 +317,7 @@ def _detectron2(bundle: Bundle, folder: Path) -> Reading:
     with replacing(folder / "model.pkl") as temporary:
         # detectron2's own form of weights; it is written here, and never read.
         temporary.write_bytes(pickle.dumps({"model": named, "__author__": "solo", "matching_heuristics": True}))
-    usage = f'cfg.MODEL.WEIGHTS = "{folder.name}/model.pkl"  # and MODEL.PIXEL_MEAN, PIXEL_STD of the card'
-    return [usage], None
+    return [f'cfg.MODEL.WEIGHTS = "{folder.name}/model.pkl"  # and MODEL.PIXEL_MEAN, PIXEL_STD of the card'], None
 
 
 TARGETS: dict[str, Callable[[Bundle, Path], Reading]] = {
