@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from solo.errors import UserError, explained
-from solo.files import check_zip, is_zip, parse_json, plain_values
+from solo.files import check_zip, is_zip, plain_values, read_facts
 from solo.weights import STAND_INS, flat, some
 
 FORMAT = 1  # of `checkpoint["solo"]`
@@ -142,12 +142,7 @@ def saved_settings(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str,
     """
     record = checkpoint.get("solo")
     if not isinstance(record, Mapping):
-        args = checkpoint_file(path).parent / "args.json"
-        try:
-            found = parse_json(args.read_bytes())
-        except (OSError, ValueError):  # optional help, and not ours
-            found = {}
-        record = {"cfg": found if isinstance(found, dict) else {}}
+        record = {"cfg": read_facts(checkpoint_file(path).parent / "args.json")}
     try:
         return {part: plain_values(record.get(part) or {}, mapping=True) for part in ("cfg", "data")}
     except ValueError as error:

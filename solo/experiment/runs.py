@@ -19,7 +19,7 @@ import torch
 
 from solo import api
 from solo.errors import UserError, explained
-from solo.files import parse_json
+from solo.files import parse_json, read_facts
 
 Row = dict[str, Any]
 Choice = dict[str, Any]  # key -> value
@@ -108,10 +108,9 @@ def perform(task: Task, folder: Path, keep: bool) -> Row:
 def _train(task: Task, place: Path) -> Path:
     """The folder of the finished run, done now or before."""
     for file in sorted(place.glob("*/*/summary.json")):
-        with contextlib.suppress(ValueError, AttributeError):  # a damaged one is of a run that is done again
-            summary = parse_json(file.read_bytes())
-            if summary.get("kind") == "pretrain" and summary.get("status") == "finished" and "versions" in summary:
-                return file.parent
+        summary = read_facts(file)  # of a damaged one the run is done again
+        if summary.get("kind") == "pretrain" and summary.get("status") == "finished" and "versions" in summary:
+            return file.parent
     return api.pretrain(*task.recipe, overrides=[*task.words, *_QUIET, f"checkpoint.dir={place}"]).folder
 
 
