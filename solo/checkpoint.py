@@ -143,12 +143,8 @@ def saved_settings(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str,
     record = checkpoint.get("solo")
     if not isinstance(record, Mapping):
         record = {"cfg": read_facts(checkpoint_file(path).parent / "args.json")}
-    try:
+    with explained(f"the settings stored in {path} can't be used", "train anew, or take them out", ValueError):
         return {part: plain_values(record.get(part) or {}, mapping=True) for part in ("cfg", "data")}
-    except ValueError as error:
-        raise UserError(
-            f"the settings stored in {path} can't be used ({error}); train anew, or take them out"
-        ) from None
 
 
 def misfit(saved: Any, own: Any, where: str) -> str | None:
