@@ -214,7 +214,7 @@ def probe(features: Features, protocol: str, settings: Settings, device: torch.d
 
 def some_of_each(labels: Tensor, amount: int | float, seed: int, least: int = 1) -> Tensor:
     """Row numbers of an amount (int), or of a share (float) but `least`, of random images of each class (n,), >= 0."""
-    generator, found = torch.Generator().manual_seed(seed), [torch.empty(0, dtype=torch.long)]
+    generator, found = torch.Generator().manual_seed(seed), [labels.new_empty(0, dtype=torch.long)]
     for label in torch.unique(labels[labels >= 0]).tolist():
         rows = (labels == label).nonzero()[:, 0]
         most = amount if isinstance(amount, int) else max(least, round(amount * len(rows)))
