@@ -144,7 +144,7 @@ def to_fetch(values: Values) -> list[str | None]:
     """What a checked config's run has to fetch first, by the disk: folders (`None`: the package's own) or hub names."""
     spec, data = spec_of(values), values["data"]
     if data["format"] == "hf":
-        return [] if is_here(data["train_path"]) else [data["train_path"]]
+        return [data["train_path"]] if data["train_path"] and not is_here(data["train_path"]) else []
     if spec is None or not spec.layout or data["format"] != "image_folder":
         return []
     places = dict.fromkeys((data["train_path"], data["val_path"] or data["train_path"]))

@@ -8,6 +8,7 @@ from collections.abc import Container, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from solo.args.data_schema import AugmentationCfg
 from solo.args.fields import Problem, get, keys_of, unknown
 from solo.hex.catalogue import POLICIES
 from solo.methods.catalogue import CATALOGUE
@@ -73,10 +74,11 @@ def modernise(values: Mapping[str, Any], own: Container[str] = ()) -> Modern:
     """Rename, translate and drop; pure, and twice is once. Keys in `own` already mean what they say."""
     modern = Modern(copy.deepcopy(dict(values)))
     _drop_dead(modern, own)
-    for old, new in MOVED.items():
-        if old not in own:
-            _move(modern, old, new)
-    _translate_policy(modern)
+    if not own or "hex" in own:  # else these words are a program's own: solo linear has no hex
+        for old, new in MOVED.items():
+            if old not in own:
+                _move(modern, old, new)
+        _translate_policy(modern)
     if get(modern.values, "data.format") == "dali":
         modern.values["data"]["format"] = "image_folder"
         modern.notes.append(("data.format", "='dali' is read as image_folder: images are read without DALI"))
@@ -139,7 +141,7 @@ def _clean_augmentations(modern: Modern) -> None:
     entries = modern.values.get("augmentations")
     for i, entry in enumerate(entries if isinstance(entries, list) else []):
         for name, operation in entry.items() if isinstance(entry, dict) else ():
-            if not isinstance(operation, dict) or name == "rrc":
+            if not isinstance(operation, dict) or name == "rrc" or name not in keys_of(AugmentationCfg):
                 continue
             if operation.pop("enabled", True) in (False, "False", "false") and operation.get("prob"):
                 modern.notes.append((f"augmentations[{i}].{name}.enabled", " is ignored: set prob to 0 instead"))

@@ -215,8 +215,8 @@ def search(cfg: SearchCfg, model: PretrainedModel | None = None) -> list[Found]:
     similarity, places = nearest(asked.to(model.device), keys.to(model.device), min(cfg.k, len(keys)))
     near = [[paths[place] for place in row] for row in places.tolist()]
     found = [Found(*one) for one in zip(queries, near, similarity.tolist(), strict=True)]
-    first = enumerate(_pairs(found[0])[:_SHOWN], start=1)
-    rows = [{"rank": rank, "cosine": cosine, "image": str(path)} for rank, (path, cosine) in first]
+    first = enumerate(zip(found[0].paths[:_SHOWN], found[0].cosines, strict=False), start=1)
+    rows = [{"rank": rank, "cosine": f"{cosine:.4f}", "image": str(path)} for rank, (path, cosine) in first]
     show_table(f"most alike to {found[0].query}, of {len(paths):,} images", rows)
     if out is not None:
         with replacing(out) as temporary:

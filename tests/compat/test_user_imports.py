@@ -282,6 +282,17 @@ def test_a_loaded_pretraining_recipe_with_own_keys(caplog):
     assert all(key in caplog.text for key in ("distill", "data.task", "optimizer.sam_rho", "method_kwargs.queue"))
 
 
+def test_own_keys_with_names_that_the_library_knows_stay_as_they_are():
+    from solo.args.linear import parse_cfg as linear
+    from solo.args.pretrain import parse_cfg
+
+    cfg = OmegaConf.merge(loaded(RECIPE + SIMCLR))
+    cfg.augmentations[0].rotation = {"prob": 0.5, "enabled": False}
+    assert parse_cfg(cfg).augmentations[0].rotation == {"prob": 0.5, "enabled": False}
+    cfg = linear(loaded(RECIPE + "temperature: 0.5\ntype: distilled\nhex: {policy: mine}\n"))
+    assert (cfg.temperature, cfg.type, cfg.hex) == (0.5, "distilled", {"policy": "mine"})
+
+
 @pytest.mark.parametrize(
     "extra",
     [

@@ -147,3 +147,8 @@ def test_columns_are_read_where_they_are_given(tmp_path: Path, capsys: pytest.Ca
     assert cli.main([*words, "data.label_columns=[group,label]", "data.path_column=picture", "--cfg", "resolved"]) == 0
     assert cli.main([*words, "data.levels=flat", "data.per_class=3", "--cfg", "resolved"]) == 2
     assert "data.per_class does nothing here" in capsys.readouterr().err
+
+
+def test_without_a_name_one_line_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["pretrain", "custom", "hex", "data.format=hf", "--cfg", "resolved"]) == 2
+    assert "data.train_path is not set" in capsys.readouterr().err

@@ -46,6 +46,15 @@ def test_without_a_network_it_goes_on_offline(
         assert room.wandb_logger(cfg, tmp_path, None) is not None and asked["offline"] is False
 
 
+def test_no_run_is_opened_elsewhere_for_settings_that_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(room, "wandb_logger", lambda *_: pytest.fail("a run was opened"))
+    words = ["devices=9999", "accelerator=cpu", "wandb.enabled=true"]
+    assert main(["pretrain", "digits", "simclr", f"checkpoint.dir={tmp_path}", *words]) == 1
+    assert "9999 processes are too many" in capsys.readouterr().err
+
+
 @pytest.fixture
 def mlflow(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, Any]]:
     """A stand-in for MLflow's package below Lightning's own logger; what reaches it."""
