@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cached_property
 from io import BytesIO
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -46,7 +47,12 @@ class FileFeatures:
 
     def __init__(self, cfg: EmbedCfg | SearchCfg | PredictCfg, model: PretrainedModel | None = None) -> None:
         self.problems, self.batch_size = Problems(cfg.on_error == "skip", "on_error"), cfg.batch_size
-        self.model = model or load_pretrained(cfg.run, cfg.device)
+        self._cfg, self._model = cfg, model
+
+    @cached_property
+    def model(self) -> PretrainedModel:
+        """Loaded when it is first asked for, which may fetch it: what is wrong with the images is said before."""
+        return self._model or load_pretrained(self._cfg.run, self._cfg.device)
 
     def features(self, files: Sequence[Path], what: str) -> tuple[list[Path], Tensor]:
         """Those of the files that can be read, and their features (n, F); the others are `problems`."""
@@ -205,8 +211,9 @@ def search(cfg: SearchCfg, model: PretrainedModel | None = None) -> list[Found]:
     if cfg.index is not None:
         _need("faiss", "index=", "faiss-cpu, or leave index out")
     engine = FileFeatures(cfg, model)
+    files = image_files(cfg.query, engine.problems)
     model = engine.model
-    queries, asked = engine.features(image_files(cfg.query, engine.problems), "queries")
+    queries, asked = engine.features(files, "queries")
     if cfg.features is not None:
         paths, keys = _saved(Path(cfg.features).expanduser(), model)
     else:
