@@ -129,8 +129,8 @@ def frossl_loss_func(z: Tensors, invariance_weight: float = 1.0) -> Tensor:
 
     ``sum_v [ log ||C_v||_F^2 + invariance_weight * V * D * mean (u_v - u)^2 ]``: ``u_v`` are a view's embeddings with
     columns of unit length, ``u`` their mean over the views, and ``C_v`` is ``u_v^T u_v`` divided by its trace. The
-    logarithm is minus the matrix-based Renyi entropy of order 2. Embeddings ``z`` (N, D) of V >= 2 views are gathered
-    over processes with gradient; ``invariance_weight`` >= 0.
+    logarithm is minus the matrix-based Renyi entropy of order 2. Embeddings ``z`` (N, D) of V >= 2 views, a list or
+    stacked, are gathered over processes with gradient; ``invariance_weight`` >= 0.
     """
     u = torch.stack([unit(view.T) for view in distributed.gather_each(*z)])  # (V, D, N)
     views, width, rows = u.shape
@@ -165,7 +165,8 @@ def lejepa_loss_func(z: Tensors, directions: Tensor, lamb: float = 0.05, num_lar
     """LeJEPA's loss (Balestriero and LeCun, 2025): views agree, and embeddings look Gaussian from every side.
 
     ``(1 - lamb) * mean (z_v - c)^2 + lamb * SIGReg(z)``, where ``c`` is an image's mean over its large views, the first
-    ``num_large_crops`` of the embeddings ``z`` (N, D) of V views; ``directions`` are those of `sigreg`, lamb is 0 to 1.
+    ``num_large_crops`` of the embeddings ``z`` (N, D) of V views, a list or stacked; ``directions`` are those of
+    `sigreg`, lamb is 0 to 1.
     """
     views = z if isinstance(z, Tensor) else torch.stack(tuple(z))
     centre = views[:num_large_crops].mean(dim=0)
@@ -205,7 +206,8 @@ def swav_loss_func(preds: Tensors, assignments: Tensors, temperature: float = 0.
     """SwAV's loss (Caron et al., 2020): predict the cluster assignment of a view from the other views.
 
     Mean over the pairs of different views of the cross-entropy of prediction b under assignment a; a ``ValueError``
-    where there is none. Predictions are logits (N, C) of every view, assignments distributions (N, C) of the first.
+    where there is none. Predictions are logits (N, C) of every view, assignments distributions (N, C) of the first;
+    both a list or stacked.
     """
     pairs = [(logits, own) for a, own in enumerate(assignments) for b, logits in enumerate(preds) if a != b]
     if not pairs:

@@ -37,6 +37,7 @@ class BYOL(MlpHeads, BaseMomentumMethod):
     """
 
     trainable = ("projector", "predictor")
+    averaged = ("projector",)
     metric = "train_neg_cos_sim"
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
@@ -221,6 +222,7 @@ class Lightly(MlpHeads, BaseMomentumMethod):
     """
 
     trainable = ("projector", "predictor")
+    averaged = ("projector",)
     metric = "train_lightly_loss"
 
     def build(self, kw: lightly_losses.LightlyKwargs) -> None:

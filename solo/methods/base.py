@@ -303,7 +303,6 @@ class MlpHeads:
     """Mixin of the methods whose outputs are projections `z` and, where they train a predictor, predictions `p`."""
 
     trainable: ClassVar[tuple[str, ...]] = ("projector",)
-    averaged: ClassVar[tuple[str, ...]] = ("projector",)
     projector_form: ClassVar[dict[str, Any]] = {}  # options of `mlp`
     predictor_form: ClassVar[dict[str, Any]] = {}
     unit_outputs: ClassVar[bool] = False  # z has length 1; p is of z as it was

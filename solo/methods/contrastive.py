@@ -123,6 +123,7 @@ class MoCoV2Plus(QueueHeads, BaseMomentumMethod):
     There is one queue a view, from which HEX has its hierarchy negatives; `queue_y` holds labels at `hex.level`.
     """
 
+    averaged = ("projector",)
     unit_outputs = unit_targets = True
     metric = "train_nce_loss"
     projector_form = {"norm": False}
@@ -185,6 +186,7 @@ class ReSSL(QueueHeads, BaseMomentumMethod):
     The first view is the strong one, for the trained network, the second the weak one, for its slow copy.
     """
 
+    averaged = ("projector",)
     unit_outputs = unit_targets = True
     metric = "train_ressl_loss"
     projector_form = {"norm": False}
@@ -233,6 +235,7 @@ class All4One(QueueMixin, MlpHeads, BaseMomentumMethod):
 
     trainable = ("projector", "predictor", "predictor2", "transformer_encoder")
     group_options = {"transformer_encoder": {"lr": 0.1}}
+    averaged = ("projector",)
     unit_targets = True
     metric = "train_comb_loss"
     projector_form = {"depth": 3, "last_norm": "affine"}

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from solo.methods.base import TrainStep
+from solo.methods.contrastive import SimCLR
 from solo.methods.momentum import BaseMomentumMethod
 from solo.nn.networks import mlp
 
@@ -51,6 +52,14 @@ def toy(make_cfg: Any) -> Any:
         return _Toy(make_cfg("toy", **changes))
 
     return make
+
+
+def test_a_mixin_of_a_slow_copy_and_a_method_without_one_copies_no_head(make_cfg: Any) -> None:
+    class Mine(SimCLR, BaseMomentumMethod):
+        Kwargs = SimCLR.Kwargs
+
+    model = Mine(make_cfg("simclr"))
+    assert not [name for name in model.state_dict() if name.startswith("momentum_projector")]
 
 
 def test_the_copy_starts_equal_and_gets_no_gradient(toy: Any, make_batch: Any) -> None:
