@@ -69,7 +69,8 @@ def refusal(error: OSError) -> str | None:
 
 def reason(error: BaseException) -> str:
     """What somebody else's error says, on one line; its type where it says nothing."""
-    said = f"no {error}" if isinstance(error, KeyError) else getattr(error, "strerror", None) or str(error)
+    said = str(getattr(error, "strerror", None) or error)
+    said = f"no {said}" if isinstance(error, KeyError) and len(said.split()) < 5 else said  # a key, not h5py's sentence
     return printable(" ".join(said.split())[:300]) or type(error).__name__
 
 

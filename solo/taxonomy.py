@@ -194,6 +194,9 @@ class Taxonomy:
 
         Classes are arrays of any shape that broadcast: `lca_depth(r[:, None], r)`, r all classes, is the matrix.
         """
+        import numpy as np
+
+        a, b = np.asarray(a), np.asarray(b)
         # A level at a time keeps the matrix of many classes small.
         shared: Any = sum((column[a] == column[b]) & (column[a] >= 0) for column in self.tables[0].T)
         return shared  # type: ignore[no-any-return]

@@ -114,6 +114,7 @@ def test_distances_agree_with_loops(seed: int) -> None:
     rows = np.arange(tree.num_classes)
     shared, edges = tree.lca_depth(rows[:, None], rows), tree.distance(rows[:, None], rows)
     heights = tree.lca_height(rows[:, None], rows)
+    assert tree.lca_depth((0, 1), [1, 0]).tolist() == 2 * [shared[0, 1]]  # whatever NumPy takes for an array
     for a, first in enumerate(paths):
         for b, second in enumerate(paths):
             depth = 0

@@ -321,8 +321,7 @@ def write_report(analysis: Analysis, figures: Sequence[Figure], image: Images | 
         colours={run.name: run.colour for run in analysis.runs},
         topics={topic: [one for one in found if one.topic == topic] for topic in dict.fromkeys(f.topic for f in found)},
         sections=sections,
-        legend_of=lambda one: one.legend or legend_of(one.panels),
-        switches=lambda one: bool(legend_of(one.panels)),
+        legend_of=legend_of,
         plot=lambda panel: places[id(panel)],
         panels=htmlsafe_json_dumps(panels, separators=(",", ":"), allow_nan=False),
         columns=columns,
@@ -367,11 +366,9 @@ def _overview(analysis: Analysis) -> tuple[list[tuple[Any, ...]], list[list[dict
         cells.append({"mark": "text", "key": called, "shown": called})
         rivals = zip(*(values for _, other, values in held if other == space), strict=True)
         for (*_, digits, better), value, values in zip(columns, own, rivals, strict=True):
-            if not math.isfinite(value):
-                cells.append({"mark": "", "key": "", "shown": "–"})
-                continue
             known = {other for other in values if math.isfinite(other)}
             is_best = len(known) > 1 and value == {"high": max(known), "low": min(known)}.get(better)
-            cells.append({"mark": "best" if is_best else "", "key": str(value), "shown": f"{value:,.{digits}f}"})
+            key, shown = (str(value), f"{value:,.{digits}f}") if math.isfinite(value) else ("", "–")
+            cells.append({"mark": "best" if is_best else "", "key": key, "shown": shown})
         rows.append(cells)
     return [("run", "", None), ("space", "", None), *(column[:3] for column in columns)], rows

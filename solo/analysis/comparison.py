@@ -100,15 +100,12 @@ def table_of_arms(report: Report, budget: str) -> list[list[str]]:
     heading = ["arm", "seeds"]
     for measure in report.measures:
         heading += [measure, f"difference to {report.baseline} [95 %], p by t (Holm) and sign test"]
-    arms: dict[str, dict[str, Cell]] = {}
-    for cell in report.cells:
-        if cell.budget == budget:
-            arms.setdefault(cell.arm, {})[cell.measure] = cell
+    cells = {(cell.arm, cell.measure): cell for cell in report.cells if cell.budget == budget}
+    firsts = [cell for cell in cells.values() if cell.measure == report.measures[0]]
     rows = []
-    firsts = {arm: of[report.measures[0]] for arm, of in arms.items()}
-    for arm, first in sorted(firsts.items(), key=lambda one: -one[1].difference.mean if one[1].difference else 0.0):
-        row = [arm + (" (placebo)" if arm in report.placebos else ""), str(first.seeds)]
-        for cell in (arms[arm][measure] for measure in report.measures):
+    for first in sorted(firsts, key=lambda cell: -cell.difference.mean if cell.difference else 0.0):
+        row = [first.arm + (" (placebo)" if first.arm in report.placebos else ""), str(first.seeds)]
+        for cell in (cells[first.arm, measure] for measure in report.measures):
             found = cell.difference
             spread = "" if math.isnan(cell.deviation) else f" ± {cell.deviation:.2f}"
             tested = f", {cell.p_holm:.2g}, {found.sign_p:.2g}" if found and found.pairs > 1 else ""

@@ -310,9 +310,7 @@ class NonFiniteGuard(Callback):
         look: Any = getattr(pl_module, "require_finite", None)  # which doesn't wait for a device
         if look is not None:
             look({"loss": loss})
-            return
-        value = loss.detach()
-        if not bool(value.isfinite().all()):
+        elif not bool((value := loss.detach()).isfinite().all()):
             where = f"epoch {trainer.current_epoch}, step {trainer.global_step}"
             raise NonFiniteError(f"the loss is not finite in {where}: {float(value)}", {"loss": float(value)})
 

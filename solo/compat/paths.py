@@ -75,6 +75,7 @@ MODULES: dict[str, Moved | None] = {  # None: a package without names of its own
     ),
     "solo.data.h5_dataset": Moved("solo.data.sources.images"),
     "solo.eval.feature_file": Moved("solo.eval.features"),
+    "solo.eval.tree": Moved("solo.eval.classes"),
     "solo.utils": None,
     "solo.utils.auto_resumer": Moved("solo.callbacks.run_directory"),
     "solo.utils.auto_umap": Moved("solo.callbacks.optional"),

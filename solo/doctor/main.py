@@ -93,11 +93,7 @@ Cells = dict[tuple[Case, str], Outcome]  # (case, column's name) -> outcome
 
 
 def main(words: Sequence[str]) -> int:
-    """Look, check, print; 0, or 1 if a check fails. Without `--full` a few methods stand for the rest.
-
-    Raises:
-        UserError: a folder that can't be written or read.
-    """
+    """Look, check, print; 0, or 1 if a check fails. Without `--full` a few methods stand for the rest."""
     parser = LineParser(prog="solo doctor", description=__doc__)
     parser.add_argument("--full", action="store_true", help=f"check every method and write {PAGE}")
     parser.add_argument("--page", default=PAGE, help="where --full writes its table")
@@ -125,9 +121,8 @@ def main(words: Sequence[str]) -> int:
 
     found = guarantees(say, cases, columns, keep)
     heads = [column.name for column in columns]
-    rows: list[list[str | Text]] = [[case.method, case.type] for case in cases]
-    for case, row in zip(cases, rows, strict=True):
-        row += [_mark(found[case, name]) for name in heads]
+    marks: dict[bool, str | Text] = {True: Text("ok", style="green"), False: Text("FAILED", style="bold red")}
+    rows = ([case.method, case.type, *(marks[found[case, name].ok] for name in heads)] for case in cases)
     screen.print(grid("guarantees", ("method", "type", *heads), rows))
     failed = [f"{name}, {case}: {outcome.detail}" for (case, name), outcome in found.items() if not outcome.ok]
     for line in failed:
@@ -159,7 +154,7 @@ def page(found: Cells, columns: Sequence[Column], facts: Sequence[Fact]) -> str:
     """The whole text of `docs/guarantees.md`."""
     rows = []
     for case in dict.fromkeys(case for case, _ in found):
-        cells = [_mark(found.get((case, column.name), _NOT_RUN), whole=True).plain for column in columns]
+        cells = [_cell(found.get((case, column.name))) for column in columns]
         rows.append(f"| `{case.method}` | `{case.type}` | {' | '.join(cells)} |")
     told = resources.files("solo.doctor").joinpath("guarantees.md").read_text(encoding="utf-8")
     return told.format(
@@ -171,13 +166,8 @@ def page(found: Cells, columns: Sequence[Column], facts: Sequence[Fact]) -> str:
     )
 
 
-_NOT_RUN = Outcome(True, "not run")
-
-
-def _mark(outcome: Outcome, whole: bool = False) -> Text:
-    """A cell, on the screen or (`whole`, with the figure that failed) in the page."""
-    if outcome is _NOT_RUN:
-        return Text(outcome.detail)
-    if whole and not outcome.ok:
-        return Text(f"**{' '.join(outcome.detail.split())}**".replace("|", "\\|").replace("<", "&lt;"))
-    return Text("ok", style="green") if outcome.ok else Text("FAILED", style="bold red")
+def _cell(outcome: Outcome | None) -> str:
+    """A cell of the page, with the figure that failed."""
+    if outcome is None or outcome.ok:
+        return "ok" if outcome else "not run"
+    return f"**{' '.join(outcome.detail.split())}**".replace("|", "\\|").replace("<", "&lt;")

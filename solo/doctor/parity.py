@@ -13,7 +13,6 @@ import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from multiprocessing.connection import wait
-from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -29,24 +28,24 @@ from solo.errors import UserError
 from solo.run.machine import SyncedNorms
 
 Work = Callable[[Any], Any]
-_PRELOADED = ["solo.doctor.parity"]
-_SECONDS = 600
 
 
 def on_processes(work: Work, count: int, argument: Any) -> list[Any]:
     """What `work(argument)` returns in each of `count` processes that belong to one group (gloo, CPU).
 
-    `work` is a function of a module and returns plain values and tensors; one process has no group.
-
-    Raises:
-        UserError: with the last line of the first process that failed.
+    `work` is a function of a module and returns plain values and tensors; one process has no group. A `UserError` tells
+    of the first process that failed.
     """
     return on_groups(work, [count], argument)[0]
 
 
-def on_groups(work: Work, counts: list[int], argument: Any, seconds: float = _SECONDS) -> list[list[Any]]:
+def on_groups(work: Work, counts: list[int], argument: Any, seconds: float = 600) -> list[list[Any]]:
     """`on_processes` for groups of several sizes at the same time; who needs more than `seconds` is stopped."""
-    context: Any = _context()
+    # Processes are copies of one which has imported everything, where the system has them.
+    copies = "forkserver" in multiprocessing.get_all_start_methods()
+    context: Any = multiprocessing.get_context("forkserver" if copies else "spawn")
+    if copies:
+        context.set_forkserver_preload(["solo.doctor.parity"])
     with tempfile.TemporaryDirectory() as folder:
         places = [(group, index, count) for group, count in enumerate(counts) for index in range(count)]
         processes = [
@@ -72,15 +71,6 @@ def on_groups(work: Work, counts: list[int], argument: Any, seconds: float = _SE
         results = [_result(file) for file in (*dead, *files)]
     found = iter(results)
     return [[next(found) for _ in range(count)] for count in counts]
-
-
-def _context() -> BaseContext:
-    """Processes that are copies of one which has imported everything, where the system has them."""
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(_PRELOADED)
-    return context
 
 
 def _in_group(work: Work, index: int, count: int, name: str, argument: Any) -> None:
@@ -111,17 +101,14 @@ BATCH = 16  # of all processes together
 STEPS = 2  # of an epoch; two epochs, for what clusters or warms up between them
 VALIDATION = 13  # no multiple of any number of processes
 
-
 Fault = Callable[[], AbstractContextManager[Any]]
 
 
 def parities(cases: Sequence[Case], processes: int = 2, fault: Fault = nullcontext) -> list[Outcome]:
     """Whether 2 or 4 processes train as one does; one start of them, which costs more than a case, for all cases.
 
-    `fault` is entered in every process, for a test to break something; a function of a module.
-
-    Raises:
-        UserError: a number of processes that doesn't divide the batch.
+    `fault` is entered in every process, for a test to break something; a function of a module. A `UserError` where the
+    number of processes doesn't divide the batch.
     """
     if processes < 2 or BATCH % (4 * processes):
         raise UserError(f"processes={processes} can't share batches of {BATCH}; choose 2 or 4")
@@ -153,14 +140,8 @@ def _train(case: Case) -> Record:
     own = [start + i for start in range(rank * size, len(images), BATCH) for i in range(size)]
     train: DataLoader[Any] = DataLoader(images, batch_size=size, sampler=own)
     steps = _Steps()
-    trainer = toy_trainer(
-        max_epochs=2,
-        plugins=[SyncedNorms(gpu=False)],
-        precision="64-true",
-        use_distributed_sampler=False,
-        num_sanity_val_steps=0,
-        callbacks=[steps],
-    )
+    options: Any = {"precision": "64-true", "use_distributed_sampler": False, "num_sanity_val_steps": 0}
+    trainer = toy_trainer(max_epochs=2, plugins=[SyncedNorms(gpu=False)], callbacks=[steps], **options)
     torch.manual_seed(1)
     trainer.fit(model, train, eval_loader(validation, 4, 0))
     late = getattr(model, "late", ())  # a process's own share, which shows in the next loss
@@ -182,8 +163,6 @@ class _Steps(Callback):
             if parameter.grad is not None:
                 self.gradients[f"step {step} {name}"] = parameter.grad.clone()
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Any, outputs: Any, batch: Any, batch_idx: int) -> None:
         total = distributed.all_reduce_sum(outputs["loss"].double()) / distributed.world_size()
         self.losses[f"step {trainer.global_step - 1}"] = total

@@ -6,13 +6,14 @@ Two epochs of four steps on tiny images, with the pipeline, the sampler and the 
 
 import contextlib
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from solo import distributed
@@ -21,6 +22,7 @@ from solo.args.fields import check
 from solo.callbacks import Checkpointer, Meter
 from solo.checkpoint import load_checkpoint
 from solo.data.batches.loaders import BatchLoader
+from solo.data.cache import ArrayImages
 from solo.data.views.batched import BatchAugment
 from solo.doctor.parity import on_processes
 from solo.doctor.toy import SIDE, Case, Outcome, ToyImages, failure, quietly, toy_cfg, toy_trainer
@@ -39,26 +41,6 @@ class _Kill(Callback):
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Any) -> None:
         if trainer.global_step == KILLED_AT:
             raise _KilledError
-
-
-class _Pictures:
-    """Decoded images in memory, as `BatchLoader` wants them."""
-
-    def __init__(self) -> None:
-        generator = torch.Generator().manual_seed(0)
-        shape = ((BATCH * STEPS + 3) * distributed.world_size(), 1, SIDE, SIDE)
-        self.images = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
-        self.targets = torch.arange(len(self.images)) % 10
-        self.size_text = f"{len(self.images)} images"
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def fetch(self, rows: Sequence[int]) -> Tensor:
-        return self.images[list(rows)]
-
-    def labels(self, rows: Tensor) -> Tensor:
-        return self.targets[rows]
 
 
 def resume(case: Case, processes: int = 1) -> Outcome:
@@ -117,8 +99,10 @@ def _train(case: Case, root: Path, seed: int, kill: bool = False, ckpt_path: Pat
     jitter = {"prob": 0.8, "brightness": 0.4, "contrast": 0.4}
     views = {"num_crops": 2, "crop_size": SIDE, "color_jitter": jitter, "gaussian_blur": {"prob": 0.5}}
     augment = BatchAugment([check(views, AugmentationCfg)[0]], [0.5], [0.25])
-    pictures: Any = _Pictures()
-    order.loader = BatchLoader(pictures, augment, BATCH, seed=3)
+    count, generator = (BATCH * STEPS + 3) * distributed.world_size(), torch.Generator().manual_seed(0)
+    pixels = torch.randint(0, 256, (count, SIDE, SIDE), generator=generator, dtype=torch.uint8).numpy()
+    images = ArrayImages(pixels, np.arange(count), torch.arange(count) % 10, convert=nn.Identity())
+    order.loader = BatchLoader(images, augment, BATCH, seed=3)
     saver = Checkpointer(cfg, root, every_steps=1)
     callbacks = [order, Meter(), saver, *([_Kill()] if kill else [])]
     trainer = toy_trainer(max_epochs=EPOCHS, callbacks=callbacks)

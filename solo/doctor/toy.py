@@ -89,12 +89,7 @@ def _difference(a: Tensor, b: Tensor, small: float) -> float:
 SIDE = 12
 _VIT = {"name": "vit_tiny", "kwargs": {"patch_size": 4, "img_size": SIDE, "embed_dim": 24, "num_heads": 2, "depth": 1}}
 _RESNET: dict[str, Any] = {"name": "resnet10", "kwargs": {"width": 8}}
-_BASE: dict[str, Any] = {
-    "max_epochs": 2,
-    "data": {"dataset": "fashion_mnist"},
-    "scheduler": {"name": "none"},
-    "knn_eval": {"enabled": True, "k": 3},
-}
+_BASE = {"max_epochs": 2, "data": {"dataset": "fashion_mnist"}, "scheduler": {"name": "none"}}
 # For whichever of these keys a method has: value -> keys.
 _GIVEN: tuple[tuple[Any, str], ...] = (
     (32, "queue_size"),
@@ -122,18 +117,20 @@ def toy_cfg(case: Case, batch_size: int, **changes: Any) -> DictConfig:
     facts = CATALOGUE[case.method]
     keys = keys_of(facts.kwargs) if facts.kwargs else {}
     known = {key: [3, 3] if keys[key].type == list[int] else value for key, value in _KWARGS.items() if key in keys}
-    words = {} if case.type == "standard" else {"type": case.type, "warm_epoch": 0, "distance_thresh": 0.5}
     cfg = OmegaConf.create(
         {
             **_BASE,
+            "knn_eval": {"enabled": True, "k": 3},
             "method": case.method,
             "backbone": _VIT if facts.masked else _RESNET,
             "optimizer": {"name": "sgd", "batch_size": batch_size, "lr": 0.05, "classifier_lr": 0.1},
             "method_kwargs": known,
-            # A quantile that leaves the rows of a small batch some hierarchy negatives beside a row's own entry.
-            **({"hex": {"quantile": 0.7}, **words} if words else {}),
         }
     )
+    if case.type != "standard":
+        # A quantile that leaves the rows of a small batch some hierarchy negatives beside a row's own entry.
+        words = {"hex": {"quantile": 0.7}, "type": case.type, "warm_epoch": 0, "distance_thresh": 0.5}
+        changes = words | changes
     for key, value in changes.items():
         OmegaConf.update(cfg, key.replace("__", "."), value, merge=False, force_add=True)
     return cfg
@@ -169,9 +166,8 @@ def toy_model(case: Case, batch_size: int, **changes: Any) -> LightningModule:
     if case.method != "linear":
         model: LightningModule = METHODS[case.method](toy_cfg(case, batch_size, **changes))
         return model
-    shared = {key: value for key, value in _BASE.items() if key != "knn_eval"}
     optimizer = {"name": "sgd", "batch_size": batch_size, "lr": 0.05}
-    cfg = OmegaConf.create({**shared, "backbone": _RESNET, "optimizer": optimizer, "finetune": True})
+    cfg = OmegaConf.create({**_BASE, "backbone": _RESNET, "optimizer": optimizer, "finetune": True})
     return LinearModel(build_backbone(_RESNET["name"], channels=1, small=True, kwargs=_RESNET["kwargs"]), cfg)
 
 

@@ -275,7 +275,10 @@ class EmergentTree:
 
     def cut(self, clusters: int) -> Array:
         """(m,) cluster of each leaf when all but the last `clusters` - 1 merges are done, numbered by first leaf."""
-        return np.asarray(hierarchy.cut_tree(self.merges, clusters)[:, 0])
+        step = np.arange(len(self.merges), dtype=float)
+        found = hierarchy.fcluster(self.merges, len(self.merges) - clusters, "monocrit", monocrit=step)
+        _, first, number = np.unique(found, return_index=True, return_inverse=True)
+        return np.argsort(np.argsort(first))[number]
 
 
 @dataclass(frozen=True)

@@ -117,8 +117,7 @@ def lidar(features: Tensor, delta: float = 1e-4, epsilon: float = 1e-7) -> float
     Of q views of n images (n, q, D), both at least 2 (else a `ValueError`): about 1 to min(n - 1, D), 0 if all images
     have the same mean, NaN if an entry is not finite. Thilak et al. (ICLR 2024), equations 2 to 4,
     https://arxiv.org/abs/2312.04000: the effective rank of S_w^-1/2 S_b S_w^-1/2, of the covariances between images,
-    S_b, and within, S_w + delta I. The paper takes 1,000 images with 50 views each, of the projector; with fewer views
-    the value is another.
+    S_b, and within, S_w + delta I. The paper takes 1,000 images with 50 views each, of the projector; fewer say less.
     """
     if features.ndim != 3 or features.shape[0] < 2 or features.shape[1] < 2 or features.shape[2] < 1:
         raise ValueError(f"LiDAR compares views (n, q, D) of n >= 2 images, q >= 2; got {tuple(features.shape)}")
@@ -180,8 +179,7 @@ def alignment(a: Tensor, b: Tensor, power: float = 2.0) -> float:
 def embedding_std(features: Tensor) -> float:
     """Mean over the dimensions of the standard deviation of unit rows (N, D), times sqrt(D).
 
-    Chen, He: SimSiam (CVPR 2021), section 4.1; the factor makes rows that are spread evenly 1 for every width. A
-    `ValueError` without rows.
+    Chen, He: SimSiam (CVPR 2021), section 4.1; by the factor, evenly spread rows give 1. A `ValueError` without rows.
     """
     if features.ndim != 2 or len(features) == 0:
         raise ValueError(f"expected features (N, D) with at least one row, got {tuple(features.shape)}")

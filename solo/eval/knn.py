@@ -1,7 +1,6 @@
 """Weighted k-nearest-neighbour classification, in chunks, on any device.
 
-Wu, Xiong, Yu, Lin: Unsupervised feature learning via non-parametric instance discrimination,
-https://arxiv.org/abs/1805.01978.
+Wu et al.: Unsupervised feature learning via non-parametric instance discrimination, https://arxiv.org/abs/1805.01978.
 """
 
 from collections.abc import Iterator, Sequence
@@ -89,8 +88,7 @@ def spherical_kmeans(rows: Tensor, centres: Tensor, iterations: int) -> Tensor:
 def nearest_by_cells(features: Tensor, k: int, probes: int = 16) -> Tensor:
     """Nearly the k nearest others, by cosine, of rows (N, D), N > k: (N, k), in time that grows with N^1.5 and not N^2.
 
-    Spherical k-means of a part of the rows makes about sqrt(N) / 2 cells, and a row is compared with those in the
-    `probes` cells that are nearest to its own.
+    Spherical k-means of some rows makes about sqrt(N) / 2 cells; a row is compared with the `probes` nearest its own.
     """
     rows, count = unit_rows(features), max(1, round(len(features) ** 0.5 / 2))
     chosen = torch.randperm(len(rows), generator=torch.Generator().manual_seed(0))[: 64 * count]

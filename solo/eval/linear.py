@@ -1,12 +1,10 @@
 """Linear classifiers on frozen features: solved to their optimum, all of a grid by SGD, or from few labels.
 
-`fit_linear`: standardised features, cross-entropy plus an L2 penalty, minimised by L-BFGS for each level by itself. The
-problem is strongly convex: the result depends on no learning rate, order or seed, and the gradient that is left bounds
-how far the objective is above its optimum: by |gradient|^2 / (2 l2). `choose`: one pass over the features serves all
-classifiers of a grid. `probe`: what a few or all labels are enough for, with the grid of the suite of eleven transfer
-data sets: 45 strengths of the L2 penalty, evenly spaced in their logarithm from 1e-6 to 1e5 (Kornblith, Shlens, Le,
-CVPR 2019, appendix; Chen et al., SimCLR, ICML 2020, appendix B.8). Here each level has a strength of its own, chosen on
-a fifth of the training images and fitted to all of them, and features are standardised.
+`fit_linear`: standardised features, cross-entropy plus an L2 penalty, by L-BFGS. The problem is strongly convex: the
+result depends on no learning rate, order or seed, and is |gradient|^2 / (2 l2) above its optimum at most. `choose`: one
+pass over the features serves all classifiers of a grid. `probe`: what a few or all labels are enough for, with the
+penalties of the suite of eleven transfer data sets, 45 from 1e-6 to 1e5 (Kornblith, Shlens, Le, CVPR 2019, appendix;
+Chen et al., SimCLR, ICML 2020, appendix B.8). Here each level has its own, chosen on a fifth of the training images.
 """
 
 import functools
@@ -216,7 +214,7 @@ def probe(features: Features, protocol: str, settings: Settings, device: torch.d
 
 def some_of_each(labels: Tensor, amount: int | float, seed: int, least: int = 1) -> Tensor:
     """Row numbers of an amount (int), or of a share (float) but `least`, of random images of each class (n,), >= 0."""
-    generator, found = torch.Generator().manual_seed(seed), [torch.empty(0, dtype=torch.long)]
+    generator, found = torch.Generator().manual_seed(seed), [labels.new_empty(0, dtype=torch.long)]
     for label in torch.unique(labels[labels >= 0]).tolist():
         rows = (labels == label).nonzero()[:, 0]
         most = amount if isinstance(amount, int) else max(least, round(amount * len(rows)))

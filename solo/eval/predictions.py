@@ -222,8 +222,7 @@ def average_precision(scores: Array, right: Array, points: int | None = None) ->
     """How far right images (n,) come before the others by their scores (n,), 0 to 1; NaN without right ones.
 
     Equal scores are one step. Without `points` it is the area below the steps of precision over recall; else the mean
-    over so many recalls from 0 to 1 of the best precision at that recall or a higher one: VOC2007 has 11 (Everingham et
-    al., IJCV 2010, section 4.2).
+    over so many recalls, 0 to 1, of the best precision from there on: VOC2007 has 11 (Everingham et al., IJCV 2010).
     """
     if not right.any():
         return math.nan

@@ -84,8 +84,7 @@ def retrieve_graded(
 ) -> Retrieval:
     """The graded measures; arguments are those of `retrieve`.
 
-    Images whose coarsest label is unknown are neither queries nor in the gallery; below that, an unknown label ends the
-    path that two images can share.
+    Images of unknown coarsest label are neither queries nor in the gallery; below that, an unknown label ends the path.
     """
     labels, queries, gallery = _placed(features, labels, queries, is_gallery)
     known = labels[:, 0] >= 0
@@ -100,9 +99,7 @@ def retrieve_graded(
     return Retrieval(measured, asked[use].cpu(), len(queries) - len(asked), int((~use).sum()))
 
 
-def _placed(
-    features: Tensor, labels: Tensor, queries: Tensor | None, is_gallery: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
+def _placed(features: Tensor, labels: Tensor, queries: Tensor | None, is_gallery: Tensor | None) -> tuple[Tensor, ...]:
     """Labels, row numbers of the queries and of the gallery, where the features are."""
     device = features.device
     everyone = torch.arange(len(features), device=device)

@@ -46,8 +46,7 @@ def evaluate(features: Features, protocol: Protocol, device: torch.device) -> li
     """Measure `features`: one entry for all classes, and if there are unseen ones, one each for seen and unseen.
 
     Plain values: `classes`, `images`, `levels` (coarse first, a dict of numbers each; `<name>_ci` is the interval).
-    Accuracies, top-k, R-precision and MAP@R are in percent, NMI and AMI in 0..1; None is what is not defined. A
-    `UserError` without labels, or of fewer than two images.
+    Shares are in percent, NMI and AMI in 0..1, None undefined. A `UserError` without labels, or of one image.
     """
     if not features.levels:
         raise UserError(f"{features.name} has no labels to measure features by; solo analyze works without")

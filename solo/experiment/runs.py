@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from solo import api
-from solo.errors import UserError
+from solo.errors import UserError, explained
 from solo.files import parse_json
 
 Row = dict[str, Any]
@@ -52,15 +52,13 @@ def read_rows(folder: Path, needs: Sequence[str] = ()) -> dict[str, Row]:
     if not content.endswith(b"\n") and content:
         content = content[: content.rfind(b"\n") + 1]
         os.truncate(file, len(content))
-    rows: dict[str, Row] = {}
+    rows, cure = dict[str, Row](), "take it out, and its run is done again"
     for number, line in enumerate(content.splitlines(), start=1):
-        try:
+        with explained(f"{file}, line {number} is damaged", cure, ValueError, KeyError, TypeError, AttributeError):
             row = parse_json(line)
             if row.pop("crc", None) not in (None, _checksum(row)) or not {"id", *needs} <= row.keys():
                 raise ValueError("another row was written here")
             rows[row["id"]] = row
-        except (ValueError, KeyError, TypeError, AttributeError) as error:
-            raise UserError(f"{file}, line {number} is damaged; take it out, and its run is done again") from error
     return rows
 
 

@@ -13,7 +13,7 @@ import torch
 from jinja2 import Template
 from torch import Tensor, nn
 
-from solo.errors import UserError
+from solo.errors import UserError, explained
 from solo.files import parse_json, write_text
 from solo.taxonomy import Taxonomy
 
@@ -57,16 +57,12 @@ class Bundle:
 
 def write_description(bundle: Bundle, folder: Path, card: str) -> None:
     """Write `solo.json`, `taxonomy.json` (where there is a tree) and `README.md`."""
-    told = {
-        "format": _FORMAT,
-        "network": dataclasses.asdict(bundle.network),
-        "features_dim": bundle.features_dim,
-        "taxonomy": bundle.taxonomy.to_dict() if bundle.taxonomy else None,
-        "facts": dict(bundle.facts),
-    }
+    tree = None if bundle.taxonomy is None else bundle.taxonomy.to_dict()
+    told: dict[str, Any] = {"format": _FORMAT, "network": dataclasses.asdict(bundle.network)}
+    told |= {"features_dim": bundle.features_dim, "taxonomy": tree, "facts": dict(bundle.facts)}
     write_text(folder / DESCRIPTION, json.dumps(told, indent=2, ensure_ascii=False) + "\n")
-    if bundle.taxonomy is not None:
-        write_text(folder / "taxonomy.json", json.dumps(bundle.taxonomy.to_dict(), indent=1, ensure_ascii=False) + "\n")
+    if tree is not None:
+        write_text(folder / "taxonomy.json", json.dumps(tree, indent=1, ensure_ascii=False) + "\n")
     write_text(folder / "README.md", card)
 
 
@@ -76,7 +72,8 @@ def read_exported(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     from safetensors.torch import load_file
 
     file, weights = folder / DESCRIPTION, folder / "model.safetensors"
-    try:
+    cure = "export the run again"
+    with explained(f"{file} can't be read", cure, OSError, ValueError, KeyError, TypeError, AttributeError):
         told = parse_json(file.read_bytes())
         if told["format"] != _FORMAT:
             raise UserError(f"{file} has format {told['format']}, this version reads {_FORMAT}; update solo")
@@ -87,14 +84,10 @@ def read_exported(folder: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             "taxonomy": Taxonomy.from_dict(told["taxonomy"]) if told["taxonomy"] else None,
             "facts": told["facts"],
         }
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"{file} can't be read ({type(error).__name__}: {error}); export the run again") from error
     if not weights.is_file():
         raise UserError(f"{folder} has no {weights.name}; export the run with to=safetensors, timm or hf")
-    try:
+    with explained(f"{weights} can't be read", cure, SafetensorError, OSError, ValueError):
         state = load_file(weights)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(f"{weights} can't be read ({error}); export the run again") from error
     classifier = {k.removeprefix("classifier."): state.pop(k) for k in list(state) if k.startswith("classifier.")}
     return {**found, "classifier": classifier}, {k.removeprefix("backbone."): value for k, value in state.items()}
 

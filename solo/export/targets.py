@@ -74,10 +74,11 @@ def _write_weights(folder: Path, state: Mapping[str, Tensor]) -> None:
         save_file({key: value.detach().cpu().contiguous().clone() for key, value in state.items()}, temporary)
 
 
-def _described(bundle: Bundle) -> str:
+def _no_network(program: str, bundle: Bundle, cure: str) -> UserError:
     kwargs = f" {dict(bundle.network.kwargs)}" if bundle.network.kwargs else ""
     stem = " with the stem for small images" if bundle.network.small_stem else ""
-    return f"{bundle.network.name}{kwargs}{stem} for {bundle.network.channels} channels"
+    network = f"{bundle.network.name}{kwargs}{stem} for {bundle.network.channels} channels"
+    return UserError(f"{program} has no network like {network}; {cure}")
 
 
 def _safetensors(bundle: Bundle, folder: Path) -> Reading:
@@ -139,10 +140,7 @@ def _timm(bundle: Bundle, folder: Path) -> Reading:
 
     form = _timm_form(bundle)
     if form is None:
-        raise UserError(
-            f"timm has no network like {_described(bundle)}; to=hf brings its code along, to=onnx, torch_export and "
-            "safetensors need none"
-        )
+        raise _no_network("timm", bundle, "to=hf brings its code; to=onnx, torch_export and safetensors need none")
     _write_timm(bundle, form, folder)
     usage = ["import timm", "", f'model = timm.create_model("local-dir:{folder.name}", pretrained=True).eval()']
     usage.append("transform = timm.data.create_transform(**timm.data.resolve_data_config({}, model=model))")
@@ -155,24 +153,23 @@ def _write_timm(bundle: Bundle, form: TimmForm, folder: Path) -> None:
 
     network, (architecture, arguments) = bundle.network, form
     known: Any = timm.create_model(architecture, **arguments).pretrained_cfg
-    pretrained = {
-        "input_size": [network.channels, network.size, network.size],
-        "fixed_input_size": bool(known.get("fixed_input_size")),
-        "interpolation": "bilinear",
-        "crop_pct": network.size / network.resize if network.resize else 1.0,
-        "crop_mode": "center" if network.resize else "squash",
-        "mean": list(network.mean),
-        "std": list(network.std),
-        "num_classes": 0,
-        "first_conv": known.get("first_conv"),
-        "classifier": known.get("classifier"),
-    }
     config = {
         "architecture": architecture,
         "num_classes": 0,
         "num_features": bundle.features_dim,
         "model_args": {key: value for key, value in arguments.items() if key != "num_classes"},
-        "pretrained_cfg": pretrained,
+        "pretrained_cfg": {
+            "input_size": [network.channels, network.size, network.size],
+            "fixed_input_size": bool(known.get("fixed_input_size")),
+            "interpolation": "bilinear",
+            "crop_pct": network.size / network.resize if network.resize else 1.0,
+            "crop_mode": "center" if network.resize else "squash",
+            "mean": list(network.mean),
+            "std": list(network.std),
+            "num_classes": 0,
+            "first_conv": known.get("first_conv"),
+            "classifier": known.get("classifier"),
+        },
     }
     write_text(folder / "config.json", json.dumps(config, indent=2) + "\n")
     _write_weights(folder, bundle.backbone.state_dict())
@@ -185,15 +182,9 @@ def _hf(bundle: Bundle, folder: Path) -> Reading:
     elif _write_code(bundle, folder):
         trust = ", trust_remote_code=True"
     else:
-        raise UserError(
-            f"transformers has no network like {_described(bundle)}; take to=onnx, torch_export, safetensors"
-        )
-    usage = [
-        "from transformers import AutoModel",
-        "",
-        f'model = AutoModel.from_pretrained("{folder.name}"{trust}).eval()',
-        "features = model(pixel_values=images).pooler_output",
-    ]
+        raise _no_network("transformers", bundle, "take to=onnx, torch_export, safetensors")
+    load_line = f'model = AutoModel.from_pretrained("{folder.name}"{trust}).eval()'
+    usage = ["from transformers import AutoModel", "", load_line, "features = model(pixel_values=images).pooler_output"]
     if importlib.util.find_spec("transformers") is None:
         return usage, None
 
@@ -243,10 +234,8 @@ def _torchvision(bundle: Bundle, folder: Path) -> Reading:
     name, width = bundle.network.name, bundle.network.kwargs.get("width", 64)
     plain = name in ("resnet18", "resnet50") or (name == "resnet10" and width == 64)
     if not plain or bundle.network.small_stem or bundle.network.channels != 3:
-        raise UserError(
-            f"torchvision has no network like {_described(bundle)}; it has resnet18, resnet50 and resnet10 of width 64 "
-            "with three channels and the stem for large images; to=hf brings the code along"
-        )
+        has = "it has resnet18, resnet50 and resnet10 of width 64 with three channels and the stem for large images"
+        raise _no_network("torchvision", bundle, f"{has}; to=hf brings the code along")
     with replacing(folder / "model.pth") as temporary:
         torch.save(bundle.backbone.state_dict(), temporary)
     where, build = f"torchvision.models import {name}", f"{name}()"
@@ -313,10 +302,8 @@ def _any_batch(bundle: Bundle) -> dict[str, Any]:
 
 def _detectron2(bundle: Bundle, folder: Path) -> Reading:
     if bundle.network.name not in ("resnet18", "resnet50") or bundle.network.small_stem or bundle.network.channels != 3:
-        raise UserError(
-            f"detectron2 reads resnet18 and resnet50 with three channels and the stem for large images, not "
-            f"{_described(bundle)}"
-        )
+        has = "it has resnet18 and resnet50 with three channels and the stem for large images"
+        raise _no_network("detectron2", bundle, has)
     # `layer1.0.bn1.weight` of torchvision is `res2.0.conv1.norm.weight` there.
     renamed = {f"layer{stage}": f"res{stage + 1}" for stage in range(1, 5)}
     renamed |= {f"bn{place}": f"conv{place}.norm" for place in range(1, 4)}
@@ -330,8 +317,7 @@ def _detectron2(bundle: Bundle, folder: Path) -> Reading:
     with replacing(folder / "model.pkl") as temporary:
         # detectron2's own form of weights; it is written here, and never read.
         temporary.write_bytes(pickle.dumps({"model": named, "__author__": "solo", "matching_heuristics": True}))
-    usage = f'cfg.MODEL.WEIGHTS = "{folder.name}/model.pkl"  # and MODEL.PIXEL_MEAN, PIXEL_STD of the card'
-    return [usage], None
+    return [f'cfg.MODEL.WEIGHTS = "{folder.name}/model.pkl"  # and MODEL.PIXEL_MEAN, PIXEL_STD of the card'], None
 
 
 TARGETS: dict[str, Callable[[Bundle, Path], Reading]] = {

@@ -1,7 +1,6 @@
 """HEX, Hierarchical Emergence Exploitation: the loss, its policies and schedules.
 
-`objective` puts them into methods. The others need nothing but torch and work in any training loop; names are imported
-when they are asked for.
+`objective` puts them into methods. The others need nothing but torch, for any training loop; names are imported late.
 """
 
 from importlib import import_module

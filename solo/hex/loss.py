@@ -100,11 +100,8 @@ class HEXLoss(nn.Module):
     """The HEX loss of two views, for any training loop; ``stats`` are what the last call saw, see ``hex_nce``.
 
     Args:
-        temperature: > 0.
+        temperature, beta, tau_plus, variant: as in ``hex_nce``; a ``UserError`` out of their ranges.
         policy: which negatives are hierarchy negatives; default ``AdaptivePercentile()``.
-        beta: >= 0.
-        tau_plus: in [0, 1).
-        variant: ``reweight`` (the paper) or ``release`` (the public code), see ``hex_nce``.
         gather_distributed: use the rows of all processes as negatives.
         fused: on a GPU, by kernels that keep no similarities in memory (`solo.losses.fused`).
 
@@ -138,8 +135,7 @@ class HEXLoss(nn.Module):
     ) -> Tensor:
         """Loss of two views, (B, D) each, of any length, a scalar in float32 or better.
 
-        Warm-up and schedules read the epoch, 0-based, and their number. ``groups`` (B,) are coarse labels for
-        ``Superclass``, -1 for unknown.
+        Warm-up and schedules read the epoch, 0-based; ``Superclass`` reads coarse labels, ``groups`` (B,), -1 unknown.
         """
         pairs = Pairs.from_views((z0, z1), groups=groups, gather=self.gather_distributed)
         words: dict[str, Any] = {name: getattr(self, name) for name in ("temperature", "beta", "tau_plus", "variant")}
@@ -161,13 +157,11 @@ class HexDenominator:
         if selector.threshold is not None:
             self.stats["threshold"] = selector.threshold
 
-    def __call__(
-        self, similarity: Tensor, x: Tensor, rows: Rows, self_columns: Tensor, levels: LabelLevels
-    ) -> RowSoftmax:
+    def __call__(self, similarity: Tensor, x: Tensor, rows: Rows, own: Tensor, levels: LabelLevels) -> RowSoftmax:
         leaf = levels.anchors[rows, None, -1] == levels.keys[:, -1]
         # Indices of anchors work as slices do.
         hierarchy = self.selector(similarity, rows) & ~leaf  # type: ignore[arg-type]
-        other = torch.ones_like(leaf).scatter_(1, self_columns[:, None], False)
+        other = torch.ones_like(leaf).scatter_(1, own[:, None], False)
         softmax = _HexSoftmax(x, leaf & other, hierarchy, other & ~hierarchy, self)
         if isinstance(rows, slice):
             self._rows += len(x)

@@ -1,7 +1,7 @@
 """Where HEX enters a method: one object with three sockets, made once from the settings.
 
 `replace` stands where a contrastive loss does (SimCLR, NNCLR, All4One, MoCo v2+); `blend` adds HEX to a method that has
-no negatives (VICReg, Barlow Twins, BYOL, SimSiam); `denominator` gives one to the multi-label losses. No method asks
+no negatives (VICReg, Barlow Twins, BYOL, SimSiam); `denominator` is for the multi-label losses. No method asks
 which of them is on.
 """
 
@@ -25,9 +25,6 @@ from solo.hex.rows import RELEASE, Action, Elsewhere, HexRows, Stats, means
 from solo.losses.hierarchical_rows import Denominator
 from solo.losses.info_nce import MaskedSoftmax, Positives, blockwise, info_nce
 from solo.losses.pairs import Pairs
-
-Base = Tensor | Callable[[], Tensor]
-Compared = Sequence[Tensor] | Callable[[], Pairs]
 
 
 @dataclass(frozen=True)
@@ -98,7 +95,9 @@ class Hex:
         pairs = dataclasses.replace(pairs, fused=self.fused)
         return plain(pairs) if self.policy is None else self._loss(pairs, step, embeddings, fixed)
 
-    def blend(self, base: Base, views: Compared, step: Step) -> Tensor:
+    def blend(
+        self, base: Tensor | Callable[[], Tensor], views: Sequence[Tensor] | Callable[[], Pairs], step: Step
+    ) -> Tensor:
         """`(1 - alpha) * base + alpha * scale * HEX`.
 
         `base`, the method's own loss, is a function where it gathers rows, so that those of HEX travel with them;
@@ -216,9 +215,7 @@ def gradient_cosine(one: Callable[[Pairs], Tensor], other: Callable[[Pairs], Ten
     return products[0] / (products[1] * products[2]).sqrt().clamp_min(torch.finfo(a.dtype).tiny)
 
 
-def whom_it_found(
-    pairs: Pairs, selector: Selector, temperature: float, labels: tuple[Tensor, Tensor] | None
-) -> dict[str, Tensor]:
+def whom_it_found(pairs: Pairs, selector: Selector, temperature: float, labels: tuple[Tensor, Tensor] | None) -> Stats:
     """Means over the anchors of all processes of what a selector finds among the negatives.
 
     ``with_relatives``: share of anchors that have any; ``mass``: their share in the anchor's sum over all others; with

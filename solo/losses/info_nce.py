@@ -307,8 +307,7 @@ def simclr_loss_func(z: Tensor, indexes: Tensor, temperature: float = 0.1) -> Te
 def nnclr_loss_func(nn: Tensor, p: Tensor, temperature: float = 0.1) -> Tensor:
     """NNCLR's loss (Dwibedi et al., 2021): cross-entropy of ``cos(nn_i, p_j) / temperature`` over all j, with target i.
 
-    Of nearest neighbours ``nn`` (N, D) and predictions ``p`` (N, D) of the other view, of any length; the latter are
-    gathered over processes with gradient.
+    Of neighbours ``nn`` and the other view's predictions ``p``, (N, D) of any length; ``p`` is gathered with gradient.
     """
     ids = torch.arange(len(p), device=p.device) + distributed.rank() * len(p)
     return info_nce(Pairs.between(nn, p, ids), temperature)
@@ -317,8 +316,7 @@ def nnclr_loss_func(nn: Tensor, p: Tensor, temperature: float = 0.1) -> Tensor:
 def mocov3_loss_func(query: Tensor, key: Tensor, temperature: float = 0.2) -> Tensor:
     """MoCo v3's loss (Chen et al., 2021): ``2 * temperature`` times NNCLR's, of predictions and momentum projections.
 
-    (N, D) each, of any length; keys are gathered over processes, where they get no gradient (on one process they do, as
-    in solo-learn).
+    (N, D) each, of any length; keys are gathered over processes, without gradient (on one process with, as solo-learn).
     """
     key = key.detach() if distributed.world_size() > 1 else key
     return 2 * temperature * nnclr_loss_func(query, key, temperature)

@@ -176,8 +176,7 @@ def lejepa_loss_func(z: Tensors, directions: Tensor, lamb: float = 0.05, num_lar
 def cross_entropy_loss_func(logits: Tensor, targets: Tensor, label_smoothing: float = 0.0) -> Tensor:
     """Mean cross-entropy of the rows with a label; its mean over processes is that of one process with all rows.
 
-    Logits are (N, C); targets classes (N,), -1 for unknown, or soft (N, C). ``label_smoothing`` is in [0, 1). 0 if no
-    process has a label.
+    Of logits (N, C); targets (N,), -1 for unknown, or soft (N, C). ``label_smoothing`` is in [0, 1). 0 without labels.
     """
     if targets.is_floating_point():
         return F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
@@ -217,8 +216,7 @@ def swav_loss_func(preds: Tensors, assignments: Tensors, temperature: float = 0.
 class DINOLoss(nn.Module):
     """DINO's loss (Caron et al., 2021): cross-entropy of the student's views under the teacher's other views.
 
-    The teacher is centred and sharpened: ``epoch``, set from outside, picks its temperature; ``center`` (1, P) is the
-    moving mean of its outputs.
+    The teacher is centred by its moving mean, ``center`` (1, P); ``epoch``, set from outside, picks its temperature.
 
     Args:
         num_prototypes: P, the width of the outputs.
@@ -245,9 +243,8 @@ class DINOLoss(nn.Module):
         self.epoch, self.num_large_crops = 0, num_large_crops
         self.student_temp, self.center_momentum = student_temp, center_momentum
         self.register_buffer("center", torch.zeros(1, num_prototypes))
-        self.teacher_temp_schedule = self.temperatures(
-            warmup_teacher_temp, teacher_temp, warmup_teacher_temp_epochs, num_epochs
-        )
+        warm_up = warmup_teacher_temp, teacher_temp, warmup_teacher_temp_epochs
+        self.teacher_temp_schedule = self.temperatures(*warm_up, num_epochs)
 
     @staticmethod
     def temperatures(first: float, last: float, warmup: int, epochs: int) -> NDArray[np.float64]:
@@ -278,8 +275,7 @@ class DINOLoss(nn.Module):
 def ibot_loss_func(scores: Tensor, assignments: Tensor, temperature: float = 0.1) -> Tensor:
     """Let the trained network say of a hidden patch what the slow one says, who sees it: iBOT (Zhou et al., 2021).
 
-    Mean over the hidden patches of -sum_p a_p log softmax(s / temperature)_p, of scores s and assignments a, (M, P)
-    each; rows of a sum to 1.
+    Mean over M hidden patches of -sum_p a_p log softmax(s / temperature)_p, of scores s and distributions a, (M, P).
     """
     return F.cross_entropy(scores / temperature, assignments)
 

@@ -88,17 +88,10 @@ class HypStructure(TreeLoss):
         return loss + self.centre * root(means[-1].square().sum()) if self.hyperbolic else loss
 
 
-def lorentz_point(v: Tensor) -> tuple[Tensor, Tensor]:
-    """Points, in space (N, D) and time (N, 1), of the hyperboloid of curvature -1 for tangent vectors, cut at 3."""
-    direction, length = clipped(v, 3.0)
-    return direction * length.sinh(), length.cosh()
-
-
 def outside_cone(parent: tuple[Tensor, Tensor], child: tuple[Tensor, Tensor]) -> Tensor:
     """By how much, as an angle (N,), children lie outside of the cones that open from their parents, outwards.
 
-    The half-aperture is ``asin(0.2 / |parent|)``: Desai et al., Hyperbolic image-text representations (ICML 2023),
-    equations 8 to 10.
+    The half-aperture is ``asin(0.2 / |parent|)``: Desai et al., MERU (ICML 2023), equations 8 to 10.
     """
     (space, time), (far, later) = parent, child
     product = (space * far).sum(dim=1) - (time * later)[:, 0]
@@ -131,7 +124,9 @@ class LorentzHeads(TreeLoss):
     @full_precision
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         node, known = self.nodes(labels)
-        image, (space, time) = (lorentz_point(x / self.width**0.5) for x in (z, at_least_float32(self.points)))
+        # Points, in space and time, of the hyperboloid of curvature -1: of tangent vectors, cut at 3.
+        tangents = (clipped(x / self.width**0.5, 3.0) for x in (z, at_least_float32(self.points)))
+        image, (space, time) = ((direction * length.sinh(), length.cosh()) for direction, length in tangents)
         product = image[0] @ space.T - image[1] * time.T
         distances = 2 * (root(-2 * (1 + product)) / 2).asinh()  # acosh(-product), in a form that is exact near 0
         loss = self.each_level(-distances / self.temperature, labels)

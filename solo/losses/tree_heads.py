@@ -247,12 +247,10 @@ class LevelContrast(TreeLoss):
 
 
 class HierarchicalAP(RowLoss):
-    """1 - H-AP of each anchor among all keys, with an upper bound of the ranks.
+    """1 - H-AP, see `solo.eval.retrieval`, of each anchor among all keys, with an upper bound of the ranks.
 
-    ``H-AP = sum_k Hrank(k) / rank(k) / sum_k rel(k)``, where ``Hrank(k) = sum_{j up to k} min(rel(k), rel(j))`` and
-    ``rel(j) = (l / L) / |those who share l levels|``, see `solo.eval.retrieval`. A key j that is less relevant than k
-    enters rank(k) by a smooth step of ``t = s_j - s_k``: ``sigma(t / tau)`` below 0, a half more up to delta, then a
-    line of slope rho; all others, and Hrank, by the plain step, without a gradient.
+    A key j that is less relevant than k enters rank(k) by a smooth step of ``t = s_j - s_k``: ``sigma(t / tau)`` below
+    0, a half more up to delta, then a line of slope rho; all others, and Hrank, by the plain step, without a gradient.
     """
 
     def __init__(self, pairs: Pairs, levels: Tensor, key_levels: Tensor) -> None:

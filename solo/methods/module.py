@@ -283,7 +283,8 @@ class SoloModule(pl.LightningModule):
             if stepped:  # loggers know it by this name, beside that of the steps
                 self.log_dict({f"{name}_epoch": value for name, value in mean.items()}, on_step=False, on_epoch=True)
 
-    on_train_epoch_end = hand_on  # if no callback has asked for it
+    def on_train_epoch_end(self) -> None:
+        self.hand_on()  # if no callback has asked for it
 
     def process_state(self) -> dict[str, Any]:
         return {"sums": [[list(names), *held] for names, held in self._sums.items()]}
@@ -314,7 +315,8 @@ class SoloModule(pl.LightningModule):
                 cure = "try a smaller optimizer.lr or a longer warm-up, a higher temperature, or precision=32 or"
                 raise NonFiniteError(f"{where}: {what}; {cure} bf16-mixed instead of 16-mixed", found)
 
-    on_after_backward = read_terms  # before the optimizer's step
+    def on_after_backward(self) -> None:
+        self.read_terms()  # before the optimizer's step
 
     # ---- the rest ----
 

@@ -38,10 +38,7 @@ from solo.screen import progress
 from solo.taxonomy import Taxonomy
 
 Cfg = TypeVar("Cfg", bound=FeatureCfg)
-_DATA = (
-    *("dataset", "format", "image_size", "channels", "mean", "std", "no_labels", "on_error", "unknown_classes"),
-    *("range", "exif", "background"),
-)
+_DATA = "dataset format image_size channels mean std no_labels on_error unknown_classes range exif background".split()
 
 
 def plain_images(cfg: LinearCfg | FeatureCfg) -> tuple[Dataset[Any], Dataset[Any]]:
@@ -124,7 +121,12 @@ def load_features(cfg: Cfg, kinds: Sequence[str], device: torch.device) -> tuple
             what = f"features={cfg.features} are of the {found.kind} only, not of {' and '.join(kinds)}"
             raise UserError(f"{what}; set feature_type={found.kind}")
         if cfg.data.unseen_classes:
-            found = replace(found, unseen=_drawn(cfg, found))
+            if not found.levels:
+                raise UserError(f"data.unseen_classes needs labels, and {found.name} has none")
+            known = found.tree or Taxonomy.flat(found.class_names(len(found.levels) - 1))
+            spec, wanted = replace(get_spec("custom"), taxonomy=known), cfg.data.unseen_classes
+            drawn = unseen_classes(spec, known.num_classes, wanted, cfg.data.split_seed)
+            found = replace(found, unseen=tuple(drawn.values()))
         say(f"{cfg.features}: {found.val.features.shape[0]:,} features of {found.val.features.shape[1]} numbers")
         return {found.kind: found}, cfg
     network, cfg = find_network(cfg, kinds)
@@ -213,32 +215,19 @@ def _tables(
 
 
 def _paths(images: Any) -> tuple[str, ...]:
-    rows = None
-    while isinstance(images, Subset):
-        rows = images.indices if rows is None else [images.indices[row] for row in rows]
-        images = images.dataset
-    files = list(map(str, image_sources(images) or ()))
-    return tuple(files) if rows is None or not files else tuple(files[row] for row in rows)
+    if isinstance(images, Subset):
+        files = _paths(images.dataset)
+        return tuple(files[row] for row in images.indices) if files else ()
+    return tuple(map(str, image_sources(images) or ()))
 
 
 def _tree(cfg: FeatureCfg, images: Any) -> Taxonomy | None:
     """The data set's label tree; flat with the classes' names, or their numbers, where it has none."""
     data = cfg.data
-    if data.no_labels:
-        return None
-    spec = data.spec
-    if spec.taxonomy is not None:
-        return spec.taxonomy
+    if data.no_labels or data.spec.taxonomy is not None:
+        return None if data.no_labels else data.spec.taxonomy
     names = getattr(images, "classes", None) or [str(number) for number in range(data.num_classes or 0)]
     return Taxonomy.flat([str(name) for name in names]) if max(images.targets) >= 0 else None
-
-
-def _drawn(cfg: FeatureCfg, features: Features) -> tuple[str, ...]:
-    if not features.levels:
-        raise UserError(f"data.unseen_classes needs labels, and {features.name} has none")
-    tree = features.tree or Taxonomy.flat(features.class_names(len(features.levels) - 1))
-    spec, wanted = replace(get_spec("custom"), taxonomy=tree), cfg.data.unseen_classes
-    return tuple(unseen_classes(spec, tree.num_classes, wanted, cfg.data.split_seed).values())
 
 
 def _name(cfg: FeatureCfg) -> str:

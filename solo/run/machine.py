@@ -211,8 +211,7 @@ class SyncedNorms(LayerSync):
             return synchronise(model)
         from timm.layers.norm_act import convert_sync_batchnorm
 
-        converted: nn.Module = convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-        return converted
+        return convert_sync_batchnorm(model)  # type: ignore[no-untyped-call, no-any-return]
 
     def revert(self, model: nn.Module) -> nn.Module:
         return model  # outside of training these are BatchNorms

@@ -302,8 +302,7 @@ def _facts(cfg: PretrainCfg) -> Facts:
         f"online kNN of backbone features: k={cfg.knn_eval.k}, {cfg.knn_eval.distance_func} distance, bank: augmented "
         f"training views of {'its epoch' if whole else 'the epoch since the one before'}; all validation images"
     )
-    withheld: dict[str, Any] = {}  # what training had to do without
-    text = ""
+    withheld, text = dict[str, Any](), ""  # what training had to do without
     if data.unseen_classes:
         withheld["unseen_classes"] = to_plain(data)["unseen_classes"]
         text += f"; {len(withheld['unseen_classes'])} of {data.num_classes} classes unseen in training"
@@ -361,8 +360,7 @@ def grid(views: Sequence[Tensor], mean: Sequence[float], std: Sequence[float]) -
     shown = []
     for view in views:
         margin = side - view.shape[-1]
-        around = (margin // 2, margin - margin // 2) * 2
-        shown.append(F.pad((view * s + m).clamp(0, 1), around, value=1.0))
+        shown.append(F.pad((view * s + m).clamp(0, 1), (margin // 2, margin - margin // 2) * 2, value=1.0))
     rows = torch.stack(shown, dim=1).flatten(0, 1)
     rows = rows[:, :3] if rows.shape[1] > 2 else rows[:, :1]
     rows = F.interpolate(rows, scale_factor=max(1, _PIXELS // side))  # whole pixels of small images, to be seen

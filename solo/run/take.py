@@ -48,10 +48,6 @@ class FileFeatures:
         self.problems, self.batch_size = Problems(cfg.on_error == "skip", "on_error"), cfg.batch_size
         self.model = model or load_pretrained(cfg.run, cfg.device)
 
-    def files(self, place: str) -> list[Path]:
-        """The images below a folder, or one image."""
-        return image_files(place, self.problems)
-
     def features(self, files: Sequence[Path], what: str) -> tuple[list[Path], Tensor]:
         """Those of the files that can be read, and their features (n, F); the others are `problems`."""
         read: list[Path] = []
@@ -79,9 +75,8 @@ class FileFeatures:
         """Name what was left out: the first ones, and how many; a `UserError` if that is everything."""
         skipped = self.problems.found
         if skipped:
-            shown = "\n".join(f"  {line}" for line in skipped[:5])
-            more = f"\n  and {len(skipped) - 5} more" if len(skipped) > 5 else ""
-            say(f"{len(skipped)} files or folders were skipped:\n{shown}{more}")
+            more = [f"and {len(skipped) - 5} more"] if len(skipped) > 5 else []
+            say("\n  ".join([f"{len(skipped)} files or folders were skipped:", *skipped[:5], *more]))
         if not read:
             raise UserError("; ".join(["none of the images can be read", *skipped[:1]]))
 
@@ -103,7 +98,7 @@ def embed(cfg: EmbedCfg) -> Path:
     if out.suffix == ".parquet":
         _need("pyarrow", ".parquet", "'solo-hex[parquet]'")
     engine = FileFeatures(cfg)
-    files = engine.files(cfg.images)
+    files = image_files(cfg.images, engine.problems)
     parts = out.with_name(f".{out.name}.parts") if out.suffix else out
     if out.suffix:
         output_file(out)
@@ -211,11 +206,11 @@ def search(cfg: SearchCfg, model: PretrainedModel | None = None) -> list[Found]:
         _need("faiss", "index=", "faiss-cpu, or leave index out")
     engine = FileFeatures(cfg, model)
     model = engine.model
-    queries, asked = engine.features(engine.files(cfg.query), "queries")
+    queries, asked = engine.features(image_files(cfg.query, engine.problems), "queries")
     if cfg.features is not None:
         paths, keys = _saved(Path(cfg.features).expanduser(), model)
     else:
-        paths, keys = engine.features(engine.files(str(cfg.among)), "images")
+        paths, keys = engine.features(image_files(str(cfg.among), engine.problems), "images")
     engine.say_skipped(min(len(queries), len(paths)))
     similarity, places = nearest(asked.to(model.device), keys.to(model.device), min(cfg.k, len(keys)))
     near = [[paths[place] for place in row] for row in places.tolist()]
@@ -229,7 +224,16 @@ def search(cfg: SearchCfg, model: PretrainedModel | None = None) -> list[Found]:
         asked_for = "1 query" if len(found) == 1 else f"{len(found):,} queries"
         say(f"{asked_for}, {len(found[0].paths)} images each: {out}")
     if index is not None:
-        _write_index(keys, paths, index)
+        import faiss
+
+        vectors: Any = faiss.IndexFlatIP(keys.shape[1])
+        vectors.add(F.normalize(keys, dim=1).numpy())
+        with replacing(index) as temporary:
+            faiss.write_index(vectors, str(temporary))
+        names = index.with_name(f"{index.name}.txt")
+        with replacing(names) as temporary:
+            temporary.write_text("".join(f"{path}\n" for path in paths), encoding="utf-8", errors="surrogateescape")
+        say(f"FAISS index of unit vectors (inner product = cosine): {index}; the images of its rows: {names}")
     return found
 
 
@@ -250,19 +254,6 @@ def _saved(file: Path, model: PretrainedModel) -> tuple[list[Path], Tensor]:
     if made_by and made_by[0] != fingerprint(model):
         raise UserError(f"features={file} are of another model, or of other sizes; embed the images with this one")
     return paths, torch.from_numpy(features.astype(np.float32, copy=False))
-
-
-def _write_index(keys: Tensor, paths: Sequence[Path], file: Path) -> None:
-    import faiss
-
-    index: Any = faiss.IndexFlatIP(keys.shape[1])
-    index.add(F.normalize(keys, dim=1).numpy())
-    with replacing(file) as temporary:
-        faiss.write_index(index, str(temporary))
-    names = file.with_name(f"{file.name}.txt")
-    with replacing(names) as temporary:
-        temporary.write_text("".join(f"{path}\n" for path in paths), encoding="utf-8", errors="surrogateescape")
-    say(f"FAISS index of unit vectors (inner product = cosine): {file}; the images of its rows: {names}")
 
 
 def _csv(found: Sequence[Found], file: Path, _: ImageReading) -> None:
@@ -332,7 +323,7 @@ def predict(cfg: PredictCfg) -> list[Row]:
     if cfg.decision == "crm" and cfg.level is not None:
         raise UserError(f"level={cfg.level!r} has no use with decision=crm: it chooses classes; leave one of them out")
     engine = FileFeatures(cfg)
-    files, out = engine.files(cfg.images), output_file(cfg.out)
+    files, out = image_files(cfg.images, engine.problems), output_file(cfg.out)
     rows: list[Row] = []
     for start in range(0, len(files), _TOGETHER):
         paths, features = engine.features(files[start : start + _TOGETHER], "predictions")

@@ -259,7 +259,7 @@ def test_nothing_of_another_file_is_read(tmp_path):
         group.create_dataset("6.png", data=[1.5, 2.5])
         group.create_group("7.png")
     for image in list_images("h5", tmp_path / "x.h5").images:
-        with pytest.raises(BrokenImageError, match=rf"{image.part} can't be read as an image \([^\n]+\); write"):
+        with pytest.raises(BrokenImageError, match=rf"{image.part} can't be read as an image \((?!no )[^\n]+\); write"):
             image.read()
     with h5py.File(tmp_path / "y.h5", "w") as file:
         file["a"] = h5py.ExternalLink(str(secret), "a")
