@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from solo.errors import UserError, explained
-from solo.files import check_zip, is_zip, parse_json, plain_values
+from solo.files import check_zip, is_zip, plain_values, read_facts
 from solo.weights import STAND_INS, flat, some
 
 FORMAT = 1  # of `checkpoint["solo"]`
@@ -142,18 +142,9 @@ def saved_settings(checkpoint: Mapping[str, Any], path: str | Path) -> dict[str,
     """
     record = checkpoint.get("solo")
     if not isinstance(record, Mapping):
-        args = checkpoint_file(path).parent / "args.json"
-        try:
-            found = parse_json(args.read_bytes())
-        except (OSError, ValueError):  # optional help, and not ours
-            found = {}
-        record = {"cfg": found if isinstance(found, dict) else {}}
-    try:
+        record = {"cfg": read_facts(checkpoint_file(path).parent / "args.json")}
+    with explained(f"the settings stored in {path} can't be used", "train anew, or take them out", ValueError):
         return {part: plain_values(record.get(part) or {}, mapping=True) for part in ("cfg", "data")}
-    except ValueError as error:
-        raise UserError(
-            f"the settings stored in {path} can't be used ({error}); train anew, or take them out"
-        ) from None
 
 
 def misfit(saved: Any, own: Any, where: str) -> str | None:

@@ -169,6 +169,14 @@ def parse_json(text: str | bytes) -> Any:
         raise ValueError("it is nested too deeply") from None
 
 
+def read_facts(file: Path) -> dict[str, Any]:
+    """What a JSON file says that is a help, not a need: a mapping, empty where there is none, or a damaged one."""
+    with suppress(OSError, ValueError):
+        if isinstance(found := parse_json(file.read_bytes()), dict):
+            return found
+    return {}
+
+
 def plain_values(value: Any, mapping: bool = False, depth: int = 32) -> Any:
     """A copy of plain values that somebody else stored: numbers, texts, lists and mappings, of a sensible size.
 

@@ -89,14 +89,13 @@ def _tree_over_time(analysis: Analysis, trend: Callable[..., fig.Plot]) -> list[
 
 def _batch_sizes(analysis: Analysis) -> list[fig.Plot]:
     """Figure 7: accuracy against batch size, where the runs differ in it."""
-    sizes = {run.name: float(run.last.facts.get("batch_size") or 0) for run in analysis.runs}
-    ticks = tuple(sorted({size for size in sizes.values() if size}))
+    sizes = {run.name: float(run.last.facts["batch_size"]) for run in analysis.runs if run.last.facts.get("batch_size")}
+    ticks = tuple(sorted({*sizes.values()}))
     if len(ticks) < 2:
         return []
     objectives: dict[str, list[Run]] = {}
-    for run in sorted(analysis.runs, key=lambda run: sizes[run.name]):
-        if sizes[run.name]:
-            objectives.setdefault(str(run.last.facts.get("objective", "all runs")), []).append(run)
+    for run in sorted((run for run in analysis.runs if run.name in sizes), key=lambda run: sizes[run.name]):
+        objectives.setdefault(str(run.last.facts.get("objective", "all runs")), []).append(run)
     panels = []
     for level in analysis.labelling.levels[-2:]:
         series = []

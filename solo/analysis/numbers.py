@@ -156,8 +156,7 @@ class Numbers:
     @property
     def local_rank(self) -> tuple[float, float, float]:
         """Lowest, mean and highest effective rank inside the superclasses."""
-        ranks = [node.effective_rank for node in self.profile if node.level == 0]
-        found = [rank for rank in ranks if math.isfinite(rank)]
+        found = [n.effective_rank for n in self.profile if n.level == 0 and math.isfinite(n.effective_rank)]
         return (min(found), sum(found) / len(found), max(found)) if found else (math.nan,) * 3
 
     @property

@@ -42,8 +42,8 @@ class Part:
 
 def display(path: Path) -> str:
     """Relative to the working directory if it lies below, else absolute."""
-    here = os.path.relpath(path)
-    return str(path) if here.startswith("..") else here
+    place, here = Path(os.path.abspath(path)), Path.cwd()
+    return str(place.relative_to(here) if place.is_relative_to(here) else path)
 
 
 def refuse_resolvers(values: DictConfig | list[Any], shown: str) -> None:

@@ -76,9 +76,8 @@ class StopRequests:
 
     def pending(self) -> int:
         """The exit code to stop with, 0 to go on."""
-        if time.monotonic() >= self._end:
-            return self.code or TIME_LIMIT
-        return self.code or (PIPE_CLOSED if reader_is_gone() else 0)
+        late = time.monotonic() >= self._end
+        return self.code or (TIME_LIMIT if late else PIPE_CLOSED if reader_is_gone() else 0)
 
 
 def requeue(trainer: Trainer, run: Callable[[list[str]], Any] = subprocess.check_call) -> bool:

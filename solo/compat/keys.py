@@ -87,10 +87,10 @@ def modernise(values: Mapping[str, Any], own: Container[str] = ()) -> Modern:
 def _drop_dead(modern: Modern, own: Container[str]) -> None:
     method = modern.values.get("method")
     facts = CATALOGUE.get(str(method))
-    read = keys_of(facts.kwargs) if facts and facts.kwargs and "method_kwargs" in own else DEAD_METHOD_KWARGS
+    evaluates = "optimizer" in own and "method" not in own
+    read = keys_of(facts.kwargs) if facts and facts.kwargs and not evaluates else DEAD_METHOD_KWARGS
     dead = [name for name in DEAD_METHOD_KWARGS if name not in read]
     kwargs = {f"method_kwargs.{name}": f"{method} doesn't read it" for name in dead}
-    evaluates = "optimizer" in own and "method" not in own
     for name, why in {**DEAD, **kwargs, **(DEAD_IN_EVALUATION if evaluates else {})}.items():
         around, _, last = name.rpartition(".")
         section = get(modern.values, around) if around else modern.values

@@ -60,9 +60,8 @@ def on_groups(work: Work, counts: list[int], argument: Any, seconds: float = 600
         while left and (rest := start + seconds - time.monotonic()) > 0:
             wait([process.sentinel for process in left], rest)
             left = [process for process in left if process.is_alive()]
-            dead = [file for process, file in zip(processes, files, strict=True) if process.exitcode]
-            dead = [file for file in dead if not file.is_file()]
-            if dead:  # the others would wait for it
+            failed = (file for process, file in zip(processes, files, strict=True) if process.exitcode)
+            if dead := [file for file in failed if not file.is_file()]:  # the others would wait for it
                 break
         for process in left:
             process.kill()

@@ -50,7 +50,6 @@ def failure(error: Exception) -> Outcome:
 Record = dict[str, dict[str, Tensor]]
 
 ALLOWED = 1e-6
-SMALL = 1e-7
 
 
 def compare(one: Record | str, other: Record | str) -> Outcome:
@@ -69,7 +68,7 @@ def compare(one: Record | str, other: Record | str) -> Outcome:
             return Outcome(False, f"{kind} of {sorted(differing)[0]} exists on one side only")
         largest = max((float(value.double().norm()) for value in values.values()), default=0.0)
         worst = max(
-            ((_difference(value, other[kind][name], SMALL * largest), name) for name, value in values.items()),
+            ((_difference(value, other[kind][name], 1e-7 * largest), name) for name, value in values.items()),
             default=(0.0, ""),
         )
         ok &= worst[0] <= ALLOWED
@@ -78,12 +77,10 @@ def compare(one: Record | str, other: Record | str) -> Outcome:
 
 
 def _difference(a: Tensor, b: Tensor, small: float) -> float:
-    if a.shape != b.shape:
+    if a.shape != b.shape or not torch.equal(a.isnan(), b.isnan()):
         return float("inf")
-    a, b = a.double(), b.double()
-    same = bool((a.isnan() == b.isnan()).all())
-    a, b = a.nan_to_num(), b.nan_to_num()
-    return float((a - b).norm() / (a.norm() + small + 1e-300)) if same else float("inf")
+    a, b = a.double().nan_to_num(), b.double().nan_to_num()
+    return float((a - b).norm() / (a.norm() + small + 1e-300))
 
 
 SIDE = 12

@@ -45,8 +45,7 @@ def of_independent(share: float, count: int, coin: bool) -> Interval:
 
     Of 100 images that are right in 99 % of cases a fixed interval covers 92.1 % if 97 right ones are taken for too few,
     else 98.2 %. These two agree but for parts of an image and err to different sides; drawn by `coin`, which gives the
-    same features the same interval, they cover 94.3 to 95.2 % (`benchmarks/intervals.py`). Stevens (Biometrika 1950);
-    Brown, Cai, DasGupta (Statistical Science 2001).
+    same features the same interval, they cover 94.3 to 95.2 %. Stevens (Biometrika 1950); Brown, Cai, DasGupta (2001).
     """
     if not coin or not count > 0 or math.isnan(share):
         return wilson(share, count)

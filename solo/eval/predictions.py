@@ -115,8 +115,7 @@ def hops(tree: Taxonomy, truth: Array, scores: Array) -> Array:
     the tree's own order, 0 for its reverse. The weights fall from rank to rank: from `2^-e` of one height (the truth
     itself has 1) linearly to that of the next, the last ones to 0.
 
-    Of true classes (n,) and scores (n, C), of which equal ones keep the order of the classes: (n,), NaN where all
-    classes are equally far from the truth.
+    Of true classes (n,) and scores (n, C), ties in the order of classes: (n,), NaN where all are equally far away.
     """
     classes = np.arange(tree.num_classes)
     found = np.full(len(truth), math.nan)
@@ -136,8 +135,7 @@ def hops(tree: Taxonomy, truth: Array, scores: Array) -> Array:
 def expected_heights(tree: Taxonomy, probabilities: Array) -> Array:
     """Of each class the expected height of its lowest common ancestor with the truth: probabilities (n, C) -> (n, C).
 
-    Where it is least decides conditional risk minimisation, CRM (Karthik, Prabhu, Dokania, Gandhi, ICLR 2021,
-    https://openreview.net/forum?id=193sEnKY1ij).
+    CRM, conditional risk minimisation, takes the least: Karthik et al., https://openreview.net/forum?id=193sEnKY1ij.
     """
     paths, depths = np.array(tree.path_table()), tree.depths()
     above = np.full(len(paths), depths.max())

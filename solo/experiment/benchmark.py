@@ -46,10 +46,7 @@ class Cell:
 
 
 def main(words: Sequence[str]) -> int:
-    """Run the command; 0, or 1 if features of a run or data set could not be had; other cells are measured anyway.
-
-    A `UserError` of wrong words, a wrong file of data sets, or a folder that is in use or can't be written.
-    """
+    """Run the command; 0, or 1 if some features can't be had, which stops no other cell; or a `UserError`."""
     keys, of_features = keys_of(BenchmarkCfg), keys_of(EvaluateCfg)
     named = [word for word in words if "=" not in word and not word.startswith("-")]
     others = [word for word in words if "=" in word and word.partition("=")[0] not in keys]

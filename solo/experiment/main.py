@@ -191,10 +191,7 @@ def measure_of(text: str) -> tuple[str, str, str]:
 
 
 def main(words: Sequence[str]) -> int:
-    """Run the command; 0, or 1 if a run has failed; the others are done all the same.
-
-    A `UserError` of wrong words, a wrong file, or a folder that is in use or can't be written.
-    """
+    """Run the command; 0, or 1 if a run has failed, which stops no other; a `UserError` of wrong words or files."""
     keys = keys_of(ExperimentCfg)
     given = [word for word in words if "=" in word and word.partition("=")[0] not in keys]
     cfg = read_words("experiment", ExperimentCfg, [word for word in words if word not in given])

@@ -19,7 +19,7 @@ import torch
 
 from solo import api
 from solo.errors import UserError, explained
-from solo.files import parse_json
+from solo.files import parse_json, read_facts
 
 Row = dict[str, Any]
 Choice = dict[str, Any]  # key -> value
@@ -43,13 +43,10 @@ class Task:
 
 
 def read_rows(folder: Path, needs: Sequence[str] = ()) -> dict[str, Row]:
-    """Rows by the id of their run; half a line at the end, of a process that was killed, is cut off.
-
-    A `UserError` if another line is damaged, or its row has none of the keys `needs`.
-    """
+    """Rows by the id of their run; a `UserError` if a line is damaged, or its row lacks a key of `needs`."""
     file = folder / NAME
     content = file.read_bytes() if file.is_file() else b""
-    if not content.endswith(b"\n") and content:
+    if not content.endswith(b"\n") and content:  # half a line, of a process that was killed
         content = content[: content.rfind(b"\n") + 1]
         os.truncate(file, len(content))
     rows, cure = dict[str, Row](), "take it out, and its run is done again"
@@ -75,10 +72,7 @@ def _checksum(row: Row) -> int:
 
 
 def perform(task: Task, folder: Path, keep: bool) -> Row:
-    """Train, measure, and say how it went; an error is a row, too.
-
-    What an earlier process left of this run in `folder/runs/<id>` is continued, from its last checkpoint.
-    """
+    """Train, or go on with what is left in `folder/runs/<id>`, measure, and say how it went; an error is a row, too."""
     place = folder / "runs" / task.id
     place.mkdir(parents=True, exist_ok=True)
     wall, cpu = time.perf_counter(), time.process_time()
@@ -114,10 +108,9 @@ def perform(task: Task, folder: Path, keep: bool) -> Row:
 def _train(task: Task, place: Path) -> Path:
     """The folder of the finished run, done now or before."""
     for file in sorted(place.glob("*/*/summary.json")):
-        with contextlib.suppress(ValueError, AttributeError):  # a damaged one is of a run that is done again
-            summary = parse_json(file.read_bytes())
-            if summary.get("kind") == "pretrain" and summary.get("status") == "finished" and "versions" in summary:
-                return file.parent
+        summary = read_facts(file)  # of a damaged one the run is done again
+        if summary.get("kind") == "pretrain" and summary.get("status") == "finished" and "versions" in summary:
+            return file.parent
     return api.pretrain(*task.recipe, overrides=[*task.words, *_QUIET, f"checkpoint.dir={place}"]).folder
 
 

@@ -14,7 +14,7 @@ from jinja2 import Template
 from torch import Tensor, nn
 
 from solo.errors import UserError, explained
-from solo.files import parse_json, write_text
+from solo.files import parse_json, read_facts, write_text
 from solo.taxonomy import Taxonomy
 
 DESCRIPTION = "solo.json"
@@ -120,7 +120,7 @@ def model_card(bundle: Bundle, usage: Sequence[str] = ()) -> str:
 
 def facts_of(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
     """What `summary.json` and `evaluate.json` in a run's folder say of it; percent, `_ci` are 95 % intervals."""
-    summary, evaluated = (_read(folder / name) for name in ("summary.json", "evaluate.json"))
+    summary, evaluated = read_facts(folder / "summary.json"), read_facts(folder / "evaluate.json")
     told = {key: summary.get(key) for key in ("name", "method", "dataset", "epochs", "seed", "versions", "protocol")}
     told["name"] = told["name"] or settings.get("name")
     told["method"] = told["method"] or settings.get("method") or settings.get("pretrain_method")
@@ -132,11 +132,3 @@ def facts_of(folder: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
             found = {key: x for key, x in level.items() if key.removesuffix("_ci").endswith(("_acc1", "map_at_r"))}
             numbers |= {f"{level['level']}: {key}": value for key, value in found.items()}
     return {**{key: value for key, value in told.items() if value is not None}, "numbers": numbers}
-
-
-def _read(file: Path) -> dict[str, Any]:
-    try:
-        found = parse_json(file.read_bytes())
-    except (OSError, ValueError):  # a help, not a need
-        found = {}
-    return found if isinstance(found, dict) else {}

@@ -64,8 +64,7 @@ class Hex:
         self.kin = _policy(settings, settings.kin) if facts.path and settings.kin else None
         # Of embeddings, where relatives come from a table over the data set.
         self.bank = Bank(settings.drawn, settings.mix) if facts.table and what == "pull" else None
-        # Finds the relatives that second views are of, see `solo.data.views.batched`, of which no loss knows; None: all
-        # views are an image's own.
+        # Finds the relatives that second views are of, see `solo.data.views.batched`; None: views are an image's own.
         shown = settings.show or facts.show
         self.show = _policy(settings, shown) if shown else None
         # What the last step saw of this process's anchors, see `hex_nce`, as sums and numbers (2,), or means (); of all
@@ -207,10 +206,8 @@ def gradient_cosine(one: Callable[[Pairs], Tensor], other: Callable[[Pairs], Ten
         anchors, keys = (x.detach().requires_grad_() for x in (pairs.anchors, pairs.keys))
         copy = dataclasses.replace(pairs, anchors=anchors, keys=keys)
         found = [torch.autograd.grad(loss(copy), (anchors, keys)) for loss in (one, other)]
-    if pairs.offset is not None:  # the anchors are among the keys
-        a, b = (rows + distributed.own_rows(distributed.all_reduce_sum(d)) for rows, d in found)
-    else:
-        a, b = (rows for rows, _ in found)
+    among = pairs.offset is not None  # the anchors are among the keys
+    a, b = (rows + distributed.own_rows(distributed.all_reduce_sum(d)) if among else rows for rows, d in found)
     products = distributed.all_reduce_sum(torch.stack([(a * b).sum(), a.square().sum(), b.square().sum()]))
     return products[0] / (products[1] * products[2]).sqrt().clamp_min(torch.finfo(a.dtype).tiny)
 
@@ -225,8 +222,6 @@ def whom_it_found(pairs: Pairs, selector: Selector, temperature: float, labels: 
     sums = pairs.anchors.new_zeros(7)
     known = None if labels is None else torch.stack(labels, dim=1)
     columns = None if known is None else distributed.gather_no_grad(known)
-    if columns is not None and len(columns) != len(pairs.keys):
-        columns = None  # a queue, of whose classes nothing is kept
     for rows in pairs.blocks():
         similarity = pairs.similarity(rows)
         positive, negative = pairs.masks(rows)
@@ -234,7 +229,8 @@ def whom_it_found(pairs: Pairs, selector: Selector, temperature: float, labels: 
         x = similarity / temperature
         mass = (MaskedSoftmax(x, chosen).lse - MaskedSoftmax(x, positive | negative).lse).exp()
         sums[:3] += torch.stack([mass.new_tensor(len(mass)), chosen.any(dim=1).sum(), mass.nansum()])
-        if known is not None and columns is not None:
+        # Of the classes of a queue nothing is kept.
+        if known is not None and columns is not None and len(columns) == len(pairs.keys):
             sums[3:] += kinship(known[rows], columns, chosen.nonzero(as_tuple=True)).to(sums)
     number, having, mass, *of = distributed.all_reduce_sum(sums).unbind()
     return {"with_relatives": having / number, "mass": mass / number} | shares(torch.stack(of))

@@ -339,8 +339,7 @@ def siglip_loss_func(z1: Tensor, z2: Tensor, log_scale: Tensor, bias: Tensor) ->
 
     ``-mean_i sum_j log sigmoid( y_ij * (exp(log_scale) * cos(z1_i, z2_j) + bias) )``, y = 1 for i = j, else -1. j runs
     over the projections of all processes, gathered with gradient; (N, D) here, of any length. ``log_scale``, of the
-    inverse temperature, and ``bias`` are scalars or (1,); a bias of about minus the logarithm of the number of images
-    makes up for their being mostly different.
+    inverse temperature, and ``bias`` are scalars or (1,); a bias starts well at minus the log of the number of images.
     """
     z1, z2 = unit(z1), unit(z2)
     logits = log_scale.exp() * z1 @ distributed.gather(z2).T + bias  # (N, all N)

@@ -324,12 +324,9 @@ def load_pretrained(source: str | Path, device: str | torch.device | None = None
         raise UserError(f"{unknown[0]!r} can't be set; choose dataset, image_size, channels, mean, std")
     if problems := check({**given, "dataset": "custom"}, EvalDataCfg)[1]:
         raise UserError("; ".join(f"{key}{text}" for key, text in problems))
-    try:
+    with explained(f"device={device} can't be used", "leave it out, or give cpu"):
         where = torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         torch.zeros(1, device=where).cpu()  # `meta` has no numbers
-    except (RuntimeError, AssertionError, TypeError) as error:
-        why = str(error).splitlines()[0]
-        raise UserError(f"device={device} can't be used ({why}); leave it out, or give cpu") from error
     if str(source).startswith("hf://"):
         source = fetch(str(source).removeprefix("hf://"))
     published, folder = str(source).startswith(("timm/", "torchvision/")), Path(source).expanduser()
@@ -373,11 +370,9 @@ def mteb_encoder(model: PretrainedModel, name: str = "solo/backbone") -> Any:
 
     Raises a `UserError`: mteb isn't installed, or a task has texts.
     """
-    try:
+    with explained("mteb can't be imported", "`pip install mteb` (2.0 or newer)", ImportError):
         from mteb.models.abs_encoder import AbsEncoder
         from mteb.models.model_meta import ModelMeta, ScoringFunction
-    except ImportError as error:
-        raise UserError("mteb can't be imported: `pip install mteb` (2.0 or newer)") from error
 
     about = {"name": name, "framework": ["PyTorch"], "modalities": ["image"], "embed_dim": model.features_dim}
 

@@ -22,6 +22,7 @@ from rich.text import Text
 
 from solo.args.compose import as_word, compose
 from solo.args.config import to_plain
+from solo.args.origins import display
 from solo.args.recipes import find_recipe
 from solo.args.schema import PretrainCfg
 from solo.callbacks.meter import clock
@@ -139,7 +140,7 @@ def _with_interval(level: Mapping[str, Any], name: str) -> str:
 
 def next_command(cfg: PretrainCfg, checkpoint: Path, images: int) -> str:
     """What evaluates `checkpoint`, trained on so many images, to be pasted; without labels what looks at its run."""
-    look = shlex.join(["solo", "analyze", as_word("checkpoint", short(checkpoint.parent))])
+    look = shlex.join(["solo", "analyze", as_word("checkpoint", display(checkpoint.parent))])
     data = to_plain(cfg)["data"]
     spec = DATASETS.get(data["dataset"])
     own = spec is None or spec.folders or data["format"] != "image_folder"
@@ -151,13 +152,7 @@ def next_command(cfg: PretrainCfg, checkpoint: Path, images: int) -> str:
         return look
     small = own and images < compose(recipe, [])[0]["optimizer"]["batch_size"]
     words = [f"optimizer.batch_size={images}"] if small else []
-    return shlex.join(["solo", "linear", as_word("pretrained_feature_extractor", short(checkpoint)), *words])
-
-
-def short(path: Path) -> str:
-    """A path as it may be typed here."""
-    path = path.resolve()
-    return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
+    return shlex.join(["solo", "linear", as_word("pretrained_feature_extractor", display(checkpoint)), *words])
 
 
 _NO_MEMORY = re.compile(r"can't allocate memory|out of memory|Cannot allocate memory|CUDNN_STATUS_ALLOC_FAILED", re.I)

@@ -27,6 +27,7 @@ from torch.utils.data import DataLoader
 
 from solo import distributed
 from solo.args.config import to_plain
+from solo.args.origins import display
 from solo.args.schema import LinearCfg, PretrainCfg, RunCfg
 from solo.backbones.registry import side_of_patch
 from solo.callbacks import Checkpointer, Meter, Recorder, RunDirectory, RunProgress
@@ -37,11 +38,11 @@ from solo.callbacks.watchers import EmbeddingMonitor, NonFiniteGuard, TrainingDi
 from solo.checkpoint import load_checkpoint
 from solo.data.batches.loaders import BatchLoader, end_workers
 from solo.data.sources.images import skipped_files
-from solo.errors import UserError, explained
+from solo.errors import UserError, explained, reason
 from solo.files import file_name, write_text
 from solo.methods.catalogue import MethodFacts, facts_of
 from solo.run import machine
-from solo.run.report import announce, explain, hush, say, short, show_result
+from solo.run.report import announce, explain, hush, say, show_result
 from solo.run.resume import ResumeOrder, SameData, find_resume, fingerprint
 
 _PATIENCE = 5.0  # seconds; W&B's own is two minutes
@@ -108,7 +109,7 @@ class Run:
         last, epochs = self.directory.path / "last.ckpt", len(self.recorder.rows)
         text = f"stopped{how}; {epochs} finished epoch{' is' if epochs == 1 else 's are'} kept in {self.directory.path}"
         if last.is_file():
-            text += f"\ngo on with the same command and {shlex.quote(f'resume_from_checkpoint={short(last)}')}"
+            text += f"\ngo on with the same command and {shlex.quote(f'resume_from_checkpoint={display(last)}')}"
         elif epochs:
             text += ", as numbers only: nothing was saved"
         say(text)
@@ -284,7 +285,7 @@ def out_of_reach(url: str) -> str | None:
             socket.create_connection((place.hostname or "", port), timeout=_PATIENCE).close()
             found.append(None)
         except (OSError, ValueError) as error:
-            found.append(getattr(error, "strerror", None) or str(error))
+            found.append(reason(error))
 
     thread = threading.Thread(target=connect, daemon=True)  # looking up a name has no time limit of its own
     thread.start()

@@ -5,6 +5,7 @@ import os
 import pickle
 import runpy
 import sys
+import tracemalloc
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -240,6 +241,15 @@ def test_names_of_any_bytes(tmp_path: Path) -> None:
     for _ in range(2):  # the second time from the index beside it
         images = list_images("h5", tmp_path / "a.h5").images
         assert len(images) == 3 and {image.read() for image in images} == {stream.getvalue()}
+
+
+def test_a_place_in_a_file_takes_little_memory() -> None:
+    file = containers.H5File(Path("a.h5"))
+    tracemalloc.start()
+    images = [file.image("0.png") for _ in range(1000)]
+    memory = tracemalloc.get_traced_memory()[0]
+    tracemalloc.stop()
+    assert len(images) == 1000 and memory < 280_000  # there may be millions, in each process
 
 
 @pytest.mark.fault(5, "an HDF5 file with links to other files, a virtual or an endless array", "refused in one line")

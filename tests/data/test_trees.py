@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -109,6 +110,11 @@ def test_large_and_endless_trees(tmp_path: Path) -> None:
         from_parents({name: [str(int(name) + 1)] for name in names}, ["0"])
     with pytest.raises(UserError, match="100 levels is too deep"):
         from_paths([tuple(names[:100])])
+    tracemalloc.start()
+    with pytest.raises(UserError, match="400 levels is too deep"):  # at once: the paths of their nodes fill the memory
+        from_paths([(name, *names[1:400]) for name in names[:60]])
+    assert tracemalloc.get_traced_memory()[1] < 2**21
+    tracemalloc.stop()
     os.mkfifo(tmp_path / "pipe.csv")
     for name, content in (("long.csv", "a,b\n" + "x" * 200_000 + ",y\n"), ("pipe.csv", None), ("x.json", "[" * 10**5)):
         if content is not None:

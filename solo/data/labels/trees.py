@@ -10,7 +10,7 @@ from typing import Any
 
 from solo.errors import UserError, explained, reason, some
 from solo.files import parse_json, regular
-from solo.taxonomy import UNKNOWN, Taxonomy
+from solo.taxonomy import MOST_LEVELS, UNKNOWN, Taxonomy
 
 Names = tuple[str, ...]
 Labels = tuple[int, ...]
@@ -31,6 +31,8 @@ def from_paths(paths: Iterable[Names], levels: Sequence[str] | None = None) -> T
     depth = max(map(len, unique), default=0)
     if depth == 0:
         raise UserError("there is no class to make a label tree of")
+    if depth > MOST_LEVELS:  # said before the nodes are made, whose paths would fill the memory
+        raise UserError(f"a label tree of {depth} levels is too deep; at most {MOST_LEVELS} can be used")
     nodes, names = numbered(unique), []
     for found in nodes:
         shared = Counter(path[-1] for path in found)

@@ -3,7 +3,7 @@
 import functools
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -135,8 +135,13 @@ class Layout:
                     raise ValueError(f"class {name!r} has the names {names_of!r}")
             return root, classes
 
-    def _reading(self, folder: Path) -> AbstractContextManager[None]:
-        return explained(f"{self.about.title} in {folder} can't be read", "unpack its archives again")
+    @contextmanager
+    def _reading(self, folder: Path) -> Iterator[None]:
+        with explained(f"{self.about.title} in {folder} can't be read", "unpack its archives again"):
+            try:
+                yield
+            except KeyError as error:
+                raise ValueError(f"no class or image {error}") from error
 
 
 def lines(path: Path, columns: int = 1) -> Iterator[list[str]]:

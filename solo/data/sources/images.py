@@ -61,9 +61,8 @@ class LevelTargets:
     """Target transform: leaf class -> `(levels,)` LongTensor, coarse first; -1 gives -1 at all levels."""
 
     def __init__(self, taxonomy: Taxonomy) -> None:
-        self.table = torch.tensor(
-            [*taxonomy.path_table(), (UNKNOWN,) * taxonomy.num_levels]
-        )  # index -1 is the last row
+        # Index -1 is the last row.
+        self.table = torch.tensor([*taxonomy.path_table(), (UNKNOWN,) * taxonomy.num_levels])
 
     def __call__(self, target: int) -> torch.Tensor:
         """The path to the leaf `target`."""

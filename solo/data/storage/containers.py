@@ -106,8 +106,8 @@ def _members(shard: str, size: int, changed_ns: int) -> tuple[dict[str, ShardSam
                     continue  # x.JPG beside x.jpg: the first one counts
                 if extension in sample:
                     raise UserError(f"the shard {shard} holds {info.name} twice; keys must differ")
-                read = functools.partial(_member_bytes, shard, start, info.size)
-                sample[extension] = Stored(f"{shard}:{info.name}", shard, f"{info.name} {start}", read)
+                place, part = (shard, start, info.size), f"{info.name} {start}"
+                sample[extension] = Stored(f"{shard}:{info.name}", shard, part, _member_bytes, place)
         with open(shard, "rb") as file:
             file.seek(tar.offset)
             if file.read(2**16).strip(b"\0"):
@@ -181,7 +181,7 @@ class H5File:
 
     def image(self, part: str) -> Stored:
         """One image; reading it raises a BrokenImageError if it isn't there, lies in another file, or is no file."""
-        return Stored(f"{self.path}: {part}", str(self.path), part, functools.partial(self.read, part))
+        return Stored(f"{self.path}: {part}", str(self.path), part, H5File.read, (self, part))
 
     def read(self, part: str) -> bytes:
         """The bytes of an image file."""

@@ -149,10 +149,15 @@ class Stored:
     name: str  # for people
     container: str | None  # the file that it lies in; None where that has no single one
     part: str  # which part of it; without a container, a text that changes with the data
-    read: Callable[[], bytes] = field(compare=False)  # gives the bytes of the image file, as many as there are
+    reader: Callable[..., bytes] = field(compare=False)  # gives the bytes of the image file, as many as there are
+    place: tuple[Any, ...] = field(compare=False)  # what it is called with; a `partial` takes three times the memory
 
     def __str__(self) -> str:
         return self.name
+
+    def read(self) -> bytes:
+        """The bytes of the image file; raises what its reader raises."""
+        return self.reader(*self.place)
 
 
 Source = str | Stored

@@ -98,7 +98,7 @@ def _hub(path: Path, wanted: Wanted) -> Listing:
     encoded = data.cast_column(column, type(data.features[column])(decode=False)).select_columns([column])
     images = [
         # By its fingerprint the package knows data that are the same.
-        Stored(f"{name}#{row}", None, f"{encoded._fingerprint} {row}", functools.partial(_hub_bytes, encoded, row))
+        Stored(f"{name}#{row}", None, f"{encoded._fingerprint} {row}", _hub_bytes, (encoded, row))
         for row in range(len(encoded))
     ]
     return Listing(images, _rows(table, columns, len(images)), tuple(columns), column)
