@@ -160,13 +160,14 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: Lightn
     if strategy == "ddp":
         exact = isinstance(cfg, PretrainCfg) and cfg.accumulate == "exact"
         strategy = machine.ddp_strategy(exact, ours=type(model).__module__.startswith("solo."))
+    devices = machine.trainer_devices(cfg)  # refused before a logger begins a run
     loggers = [wandb_logger(cfg, root, wandb_id if continued else None)] if cfg.wandb.enabled else []
     loggers += [_mlflow_logger(cfg, root, directory.run_id)] if "mlflow" in (cfg.logger or ()) else []
     loggers += [TrackioLogger(cfg)] if "trackio" in (cfg.logger or ()) else []
     synced = [machine.SyncedNorms(gpu=device.type != "cpu")] if cfg.trainer.get("sync_batchnorm") else []
     options = {
         **trainer_options(cfg),
-        "devices": machine.trainer_devices(cfg),
+        "devices": devices,
         "strategy": strategy,
         "plugins": [SafeCheckpointIO(), *synced],
         "logger": loggers,
