@@ -67,12 +67,10 @@ def compare(one: Record | str, other: Record | str) -> Outcome:
         if differing:
             return Outcome(False, f"{kind} of {sorted(differing)[0]} exists on one side only")
         largest = max((float(value.double().norm()) for value in values.values()), default=0.0)
-        worst = max(
-            ((_difference(value, other[kind][name], 1e-7 * largest), name) for name, value in values.items()),
-            default=(0.0, ""),
-        )
-        ok &= worst[0] <= ALLOWED
-        parts.append(f"{kind} {worst[0]:.0e}" + (f" ({worst[1]})" if worst[0] > ALLOWED else ""))
+        apart = ((_difference(value, other[kind][name], 1e-7 * largest), name) for name, value in values.items())
+        worst, where = max(apart, default=(0.0, ""))
+        ok &= worst <= ALLOWED
+        parts.append(f"{kind} {worst:.0e}" + (f" ({where})" if worst > ALLOWED else ""))
     return Outcome(ok, f"differs by: {', '.join(parts)} (allowed: {ALLOWED:.0e})")
 
 

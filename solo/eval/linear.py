@@ -34,8 +34,7 @@ class LinearClassifier:
     weight: Tensor  # (d, classes of all levels), for standardised features
     bias: Tensor  # (classes of all levels,)
     counts: tuple[int, ...]  # classes of each level
-    # of each level how far the objective is above its optimum at most, and the size of the gradient
-    left: tuple[tuple[float, float], ...] = ()
+    left: tuple[tuple[float, float], ...] = ()  # of each level: most above its optimum, and size of the gradient
 
     @torch.no_grad()
     def ranking(self, features: Tensor, top: int = 5) -> list[Tensor]:

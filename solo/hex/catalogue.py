@@ -18,20 +18,15 @@ class PolicyFacts:
 
     path: str = ""  # where its dataclass is, `module:Class`; empty for `standard` and `HEX`, whose loss is the method's
     shown: str = ""  # how users write it, `type: HEX_adaptive`
-    # settings of `hex` that it reads and not every policy does; its fields, or what `from_settings` reads
-    reads: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()  # settings of `hex` that not every policy reads: its fields, or for `from_settings`
     warm_up: int = 10  # epochs of the plain loss, where `hex.warm_epoch` is null
     selects: bool = True  # it finds relatives among the negatives, so that there is something to weigh
     variant: Literal["reweight", "release"] | None = None  # of the loss, where it goes with one only
-    # what is done with relatives, where `hex.action` is null
-    action: Literal["weigh", "drop", "pull", "keep"] = "weigh"
-    # whom a positive is measured against, where `hex.denominator` is null
-    denominator: Literal["own", "negatives", "all", "inside"] = "own"
+    action: Literal["weigh", "drop", "pull", "keep"] = "weigh"  # on relatives, where `hex.action` is null
+    denominator: Literal["own", "negatives", "all", "inside"] = "own"  # where `hex.denominator` is null, see `Action`
     table: bool = False  # its relatives come from a table over the data set, see `solo.hex.relatives`
-    # whom second views are of, where `hex.show` is null: a policy with a table, as users write it
-    show: str | None = None
-    # it reads labels at `hex.level`; None: none. `tree`: there must be levels above the classes.
-    labels: Literal["any", "tree"] | None = None
+    show: str | None = None  # policy with a table, as users write it, that finds second views where `hex.show` is null
+    labels: Literal["any", "tree"] | None = None  # that it reads at `hex.level`; `tree`: with levels above the classes
     kwargs: bool = False  # it has fields that are no settings of `hex`: `hex.policy_kwargs` gives them
     rows: bool = False  # it joins the rows of a batch with each other, which not every method compares
     softness: float | None = None  # pull: temperature of the weights of relatives, where `hex.softness` is null

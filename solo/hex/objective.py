@@ -33,8 +33,7 @@ class Step:
 
     epoch: int  # 0-based
     max_epochs: int  # length of the run
-    # 0-based, of the step in its epoch; None without a trainer, where nothing is logged
-    index: int | None = field(default=None, kw_only=True)
+    index: int | None = field(default=None, kw_only=True)  # 0-based, in its epoch; None: no trainer, so no logs
 
 
 class Hex:

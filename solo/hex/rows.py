@@ -29,8 +29,7 @@ class Action:
     # or all negatives where there are none (class-conditional InfoNCE, Chen et al., ICML 2022, 2204.07596)
     denominator: Literal["own", "negatives", "all", "inside"] = "own"
     share: float | None = 0.5  # pull: of the target that relatives have together; None: every positive has the same
-    # pull: relatives have the weights of a softmax of their cosines with this temperature (SCE, 2111.14585)
-    softness: float | None = None
+    softness: float | None = None  # pull: temperature of a softmax that weighs relatives by cosine (SCE, 2111.14585)
     confident: bool = False  # pull: the share shrinks by the entropy of these weights, to 0 if even (ASCL, 2207.11163)
 
     def __post_init__(self) -> None:

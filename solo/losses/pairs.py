@@ -61,12 +61,10 @@ class Pairs:
     keys: Tensor  # (N, D) unit rows of all processes, gathered with gradient
     anchor_ids: Tensor  # (M,) integers; a key with the same id is a positive
     key_ids: Tensor  # (N,) integers
-    # column of anchor 0 among the keys (anchor i is key ``offset + i``), None if anchors are not keys
-    offset: int | None
+    offset: int | None  # anchor i is key ``offset + i``; None if anchors are not keys
     anchor_groups: Tensor | None = None  # (M,) coarse labels, -1 for unknown, or None
     key_groups: Tensor | None = None  # (N,) coarse labels, or None
-    # the first keys, that many, can be positives but never negatives (MoCo's keys of the batch, before its queue)
-    positives_only: int = 0
+    positives_only: int = 0  # so many first keys are never negatives (MoCo's keys of the batch, before its queue)
     complete: bool = False  # every anchor is known to have a positive, on all processes equally many
     fused: bool = False  # the loss is that of kernels, see `solo.losses.fused`
 
