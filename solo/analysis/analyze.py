@@ -96,7 +96,8 @@ def analyze(
             both = f"{sources[0].name} and {source.name}"
             raise UserError(f"the labels of {both} differ; give features of the same images in the same order")
         say(", ".join(filter(None, (source.name, time_of(point.epoch)))))
-        spaces, of = taken(found), point.views(count) if point.views else {}
+        spaces = taken(found)
+        of = point.views(count) if point.views else {}
         return spaces, {kind: measure(x.val.features, labelling, options, of.get(kind)) for kind, x in spaces.items()}
 
     names = labelling.names[labelling.superclass]

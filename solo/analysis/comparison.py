@@ -106,7 +106,8 @@ def table_of_arms(report: Report, budget: str) -> list[list[str]]:
     for first in sorted(firsts, key=lambda cell: -cell.difference.mean if cell.difference else 0.0):
         row = [first.arm + (" (placebo)" if first.arm in report.placebos else ""), str(first.seeds)]
         for cell in (cells[first.arm, measure] for measure in report.measures):
-            spread, found = "" if math.isnan(cell.deviation) else f" ± {cell.deviation:.2f}", cell.difference
+            found = cell.difference
+            spread = "" if math.isnan(cell.deviation) else f" ± {cell.deviation:.2f}"
             tested = f", {cell.p_holm:.2g}, {found.sign_p:.2g}" if found and found.pairs > 1 else ""
             row += [f"{cell.mean:.2f}{spread}", f"{found}{tested}" if found else ""]
         rows.append([*row, "" if math.isnan(first.cost) else f"{first.cost:.2f}"])

@@ -72,6 +72,8 @@ def find_labelling(reference: Features, options: AnalyzeCfg) -> Labelling:
     labels, levels, features = reference.val.labels.numpy(), reference.levels, reference.val.features.numpy()
     if not levels or (labels < 0).all():
         n = len(features)
+        if n < 8:
+            raise UserError(f"{reference.name}: {n} images are too few to look for clusters; give at least 8")
         members = by_class.cluster(features, min(options.clusters or max(10, min(60, n // 20)), n // 2), options.seed)
         _, numbers, sizes = np.unique(members, return_inverse=True, return_counts=True)
         fine, count = np.argsort(np.argsort(-sizes, kind="stable"))[numbers], len(sizes)  # the largest cluster first

@@ -158,8 +158,9 @@ class AutoUMAP(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, WandbLogger):
                 logger.log_image("validation_umap", [str(files[1])])
-        for old in {*self._files} - {*files} if not self.keep_previous else ():
-            old.unlink(missing_ok=True)
+        if not self.keep_previous:
+            for old in {*self._files} - {*files}:
+                old.unlink(missing_ok=True)
         self._files = files
 
 

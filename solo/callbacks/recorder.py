@@ -230,8 +230,9 @@ def read_rows(path: Path) -> list[Row]:
         return []
     cure = "remove it, and the run goes on without it"
     with explained(f"{path} is damaged", cure, ValueError, TypeError, csv.Error):
-        table = csv.DictReader(path.read_text(encoding="utf-8").splitlines())
-        rows = [{key: float(value) for key, value in row.items() if key and value} for row in table]
+        with path.open(encoding="utf-8", newline="") as stream:  # a name may hold what `splitlines` takes for an end
+            table = csv.DictReader(stream)
+            rows = [{key: float(value) for key, value in row.items() if key and value} for row in table]
         if any("epoch" not in row for row in rows):
             raise ValueError("a row has no epoch")
     return rows

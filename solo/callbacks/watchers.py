@@ -1,6 +1,7 @@
 """Who watches a run: vital signs of the embedding, who judges them, and a guard of what is not finite."""
 
 import contextlib
+import copy
 import dataclasses
 import functools
 import json
@@ -103,7 +104,7 @@ class TrainingDiagnosis:
 
     def state(self) -> dict[str, Any]:
         """What a checkpoint keeps of it, in plain values."""
-        return {one.name: getattr(self, one.name) for one in dataclasses.fields(self) if not one.init}
+        return {one.name: copy.copy(getattr(self, one.name)) for one in dataclasses.fields(self) if not one.init}
 
     def load(self, state: Mapping[str, Any]) -> None:
         """Take over what `state` gave; lists in place, so that whoever holds them sees it."""
@@ -112,7 +113,7 @@ class TrainingDiagnosis:
             if not (type(value) is type(own) or {type(value), type(own)} <= {int, float}):
                 raise TypeError(f"{name} is {value!r:.60}")
             if isinstance(value, list):
-                own[:] = value
+                getattr(self, name)[:] = value
             else:
                 setattr(self, name, value)
 

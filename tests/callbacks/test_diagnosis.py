@@ -86,3 +86,13 @@ def test_a_resumed_watch_goes_on():
     for epoch, row in enumerate(rows[6:], start=6):
         second.judge({"epoch": float(epoch), **row})
     assert second.state() == whole.state() and held is second.messages and len(held) == 1
+
+
+def test_a_state_stays_as_it_was_taken():
+    watch = TrainingDiagnosis(max_epochs=50)
+    _see(watch, _losses([5, 4, 3]))
+    state = watch.state()
+    _see(watch, _losses([2.0] * 12))
+    assert state["_losses"] == [5, 4, 3] and state["messages"] == [] and len(watch.messages) == 1
+    watch.load(state)
+    assert watch.state() == state and watch.messages == []

@@ -7,7 +7,7 @@ from omegaconf import OmegaConf
 
 from solo.callbacks import Checkpointer, Meter, Recorder, RunDirectory
 from solo.callbacks.recorder import Facts, config_hash, read_rows, summarize
-from solo.files import csv_text
+from solo.files import csv_text, write_text
 
 
 def make(cfg, root, history=None, run_id=None, **kwargs):
@@ -77,6 +77,13 @@ def test_tensorboard_writes_into_the_run_folder(cfg, fit, tmp_path):
 def test_csv_round_trip_with_columns_that_come_later():
     rows = [{"epoch": 0, "step": 3, "loss": 0.123}, {"epoch": 1, "step": 6, "hex/threshold": None}]
     assert csv_text(rows).splitlines() == ["epoch,step,loss,hex/threshold", "0,3,0.123,", "1,6,,"]
+
+
+@pytest.mark.parametrize("name", ["a\nb", "a\u2028b", "a\x0cb", "a\x85b", 'a,"b'])
+def test_names_of_columns_may_hold_ends_of_lines(tmp_path, name):
+    file = tmp_path / "metrics.csv"
+    write_text(file, csv_text([{"epoch": 0, f"val_acc1/{name}": 1.5, "loss": 2.0}]))
+    assert read_rows(file) == [{"epoch": 0.0, f"val_acc1/{name}": 1.5, "loss": 2.0}]
 
 
 def test_rows_that_are_not_there(tmp_path):

@@ -81,6 +81,14 @@ def test_cut_gives_as_many_clusters_as_asked_for():
     assert len(set(tree.cut(99))) == 12
 
 
+def test_a_cut_does_the_first_merges_of_several_at_one_height():
+    tree = emergent_tree(np.random.default_rng(0).integers(0, 2, (30, 4)) + 0.1)
+    for count in range(1, 31):
+        clusters = tree.cut(count)
+        assert len(set(clusters.tolist())) == count
+        assert all(len(set(clusters[[*clade]].tolist())) == 1 for clade in tree.clades[: 30 - count])
+
+
 def test_a_planted_tree_is_found():
     points, paths = planted()
     tree = emergent_tree(points)
