@@ -18,7 +18,6 @@ from solo.args.compose import expand
 from solo.args.schema import RunCfg
 from solo.cli import is_first_process, main
 from solo.errors import ConfigError, UserError
-from solo.run import trainer as room
 from solo.run.machine import check_launch, trainer_devices
 
 ROOT = Path(solo.__file__).parents[1]
@@ -51,14 +50,6 @@ def test_processes_on_a_cpu():
     for devices in (9999, "9999", tuple(range(9999))):
         with pytest.raises(UserError, match=r"9999 processes are too many for \d+ cores; give devices=\d+ or less"):
             trainer_devices(RunCfg(max_epochs=1, devices=devices, accelerator="cpu"))
-
-
-def test_too_many_processes_begin_no_run_at_wandb(monkeypatch, tmp_path, capsys):
-    begun: list[object] = []
-    monkeypatch.setattr(room, "wandb_logger", lambda *given: begun.append(given))
-    words = ["devices=9999", "wandb.enabled=true", f"checkpoint.dir={tmp_path}"]
-    assert main(["pretrain", *WORDS.split(), *words]) == 1
-    assert "too many" in capsys.readouterr().err and not begun
 
 
 @pytest.mark.parametrize(
