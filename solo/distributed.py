@@ -154,7 +154,8 @@ def sum_with_grad(x: Tensor) -> Tensor:
 
 def pass_on(tensors: Sequence[Tensor]) -> Callable[[], list[Tensor]]:
     """Send tensors to the next process; what is returned waits for those of the one before, of the same shapes."""
-    sent, found = [x.contiguous() for x in tensors], [torch.empty_like(x).contiguous() for x in tensors]
+    sent = [x.contiguous() for x in tensors]
+    found = [torch.empty_like(x).contiguous() for x in tensors]
     here, number = rank(), world_size()
     sends = [dist.P2POp(dist.isend, x, (here + 1) % number) for x in sent]
     receives = [dist.P2POp(dist.irecv, x, (here - 1) % number) for x in found]

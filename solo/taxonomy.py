@@ -177,7 +177,8 @@ class Taxonomy:
         """Paths (C, levels), depths (C,) of the classes; heights[d, n] of node n at level d - 1, row 0 is the root."""
         import numpy as np
 
-        paths, depths = np.array(self.path_table()), np.array([level + 1 for level, _ in self.leaves])
+        paths = np.array(self.path_table())
+        depths = np.array([level + 1 for level, _ in self.leaves])
         heights = np.zeros((self.num_levels + 1, max(map(len, self.names))), dtype=np.int64)
         heights[0, 0] = depths.max()
         for level in range(self.num_levels):

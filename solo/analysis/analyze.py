@@ -122,7 +122,8 @@ def analyze(
                 clouds[view.key] = points_of[key]
             snapshots.append(Snapshot(_main(spaces).name, point.epoch, measured, clouds, point.facts))
             if is_last and image is not None:
-                features, title = spaces.get("projector", _main(spaces)).val.features, source.name if several else ""
+                features = spaces.get("projector", _main(spaces)).val.features
+                title = source.name if several else ""
                 grids[source.name] = nearest_in_batch(features.numpy(), labelling.coarse, names, options.seed, title)
         runs.append(Run(source.name, tuple(snapshots), run_colour(place)))
     seen = [point.views is not None for source in sources for point in source.snapshots]
@@ -232,7 +233,10 @@ def record(analysis: Analysis) -> dict[str, Any]:
 
 
 def _space(numbers: Numbers) -> dict[str, Any]:
-    chosen, cosine, tree, agreement = numbers.selection, numbers.cosine, numbers.tree, numbers.agreement
+    chosen = numbers.selection
+    cosine = numbers.cosine
+    tree = numbers.tree
+    agreement = numbers.agreement
     names = ("images", "dim", "knn_acc1", "effective_rank", "rankme", "lidar", "uniformity", "alpha_req")
     found: dict[str, Any] = {
         **{name: getattr(numbers, name) for name in names},

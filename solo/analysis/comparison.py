@@ -147,7 +147,8 @@ def write_arms(report: Report, folder: Path) -> list[str]:
                     mark = (measure, found.mean, GREY if arm in report.placebos else run_colour(place))
                     rows.append(DotRow(f"{arm} ({found.pairs})", [mark], interval=ends))
             if rows:
-                title, step = f"{measure}{f', {budget}' if budget else ''}", f"difference to {report.baseline}"
+                title = f"{measure}{f', {budget}' if budget else ''}"
+                step = f"difference to {report.baseline}"
                 panels.append(dots(title, step, rows, from_zero=False, reference=0.0))
     caption = f"Paired differences to {report.baseline} with 95 % intervals; grey: placebos."
     drawn = Figure("experiment", "", report.title, caption, report.command, tuple(panels), {" ": GOOD})

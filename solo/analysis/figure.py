@@ -155,7 +155,9 @@ def dots(title: str, x: str, rows: Sequence[DotRow], from_zero: bool = True, ref
     mixed = len({row.depth for row in rows}) > 1
     names = tuple(Name(row.name, bold=mixed and not row.depth) for row in reversed(rows))
     right = 1.04 * max([reference or 0.0, *(x for one in marks for x in one.x)]) or 1.0
-    across, up, series = (0.0, right) if from_zero else None, (-0.7, len(rows) - 0.3), (between, *ends, *marks)
+    across = (0.0, right) if from_zero else None
+    up = (-0.7, len(rows) - 0.3)
+    series = (between, *ends, *marks)
     return Plot(title, x, "", series, x_range=across, y_range=up, rows=names, reference=reference)
 
 

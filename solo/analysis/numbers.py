@@ -69,7 +69,9 @@ class Labelling:
 def find_labelling(reference: Features, options: AnalyzeCfg) -> Labelling:
     """Labels, completed from the model that suggests what is missing; a `UserError` where there is no such level."""
     superclass = options.superclass
-    labels, levels, features = reference.val.labels.numpy(), reference.levels, reference.val.features.numpy()
+    labels = reference.val.labels.numpy()
+    levels = reference.levels
+    features = reference.val.features.numpy()
     if not levels or (labels < 0).all():
         n = len(features)
         if n < 8:

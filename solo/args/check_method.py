@@ -206,7 +206,9 @@ def _types(policies: Iterable[PolicyFacts]) -> str:
 
 
 def _of_hex(values: Values) -> Iterator[Row]:
-    method, policy, rows = facts_of(get(values, "method")), policy_facts(get(values, "hex.policy")), POLICIES.values()
+    method = facts_of(get(values, "method"))
+    policy = policy_facts(get(values, "hex.policy"))
+    rows = POLICIES.values()
     shown = whom_shown(get(values, "hex.policy"), get(values, "hex.show"))
     finding = [policy, *(facts for facts in rows if facts.shown == get(values, "hex.kin"))]
     asked = [*finding, *([shown] if shown else [])]

@@ -19,7 +19,10 @@ from solo.methods.catalogue import facts_of
 def _data(values: Values) -> Iterator[Problem]:
     """The data set's name, shares and statistics."""
     data, entries = values["data"], values.get("augmentations") or []
-    dataset, fraction, classes, spec = data["dataset"], data["fraction"], data["num_classes"], spec_of(values)
+    dataset = data["dataset"]
+    fraction = data["fraction"]
+    classes = data["num_classes"]
+    spec = spec_of(values)
     if dataset is not None and spec is None:
         yield "data.dataset", unknown(dataset, DATASETS)
     if fraction is not None and fraction != -1 and fraction <= 0:
@@ -128,7 +131,8 @@ def check_folders(values: Values) -> Iterator[Problem]:
         except UserError as error:
             yield f"data.{key}", f": {error}"
     elif spec is not None and data["format"] in ("image_folder", "h5"):
-        own, must_validate = spec.folders or data["format"] == "h5", "pretrained_feature_extractor" in values
+        own = spec.folders or data["format"] == "h5"
+        must_validate = "pretrained_feature_extractor" in values
         beside = val is None and data["format"] == "image_folder" and validation_path(spec, train)
         for key, needed in (("train_path", own), ("val_path", own and must_validate and not beside)):
             if data[key] is None and needed:

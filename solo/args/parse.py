@@ -304,7 +304,9 @@ def _notes(written: Mapping[str, Any], found: Mapping[str, Any], spec: DatasetSp
     row = spec_of(written)
     seen = found if row and row.folders else written  # what is found beside own images counts as given
     given = {**written, "data": {**written["data"], "val_path": seen["data"]["val_path"]}}
-    data, tree, batch = written["data"], spec.taxonomy, global_batch(given) if "optimizer" in given else 0
+    data = written["data"]
+    tree = spec.taxonomy
+    batch = global_batch(given) if "optimizer" in given else 0
     pretrains, size = "method" in written, found["data"].get("image_size")
     if pretrains and not given["optimizer"]["lr_scaled"] and keeps_classifier_lr(given) and batch != BASE_BATCH:
         yield f"optimizer.classifier_lr is not scaled to the global batch of {batch}: data.val_path is not set"

@@ -88,11 +88,14 @@ def _offered(words: list[str], last: str, commands: Mapping[str, type | None]) -
     """What may follow some words: a command, a data set, a recipe, a key, or behind `=` what it may be set to."""
     options = ["--help", "--version", "--install-completion"]
     if words[:1] == ["recipe"]:  # a command's recipes, as behind the command itself
-        words, options, commands = words[1:], [], {name: schema for name, schema in commands.items() if schema}
+        words = words[1:]
+        options = []
+        commands = {name: schema for name, schema in commands.items() if schema}
     if not words:
         yield from (f"{name} " for name in (*commands, *options))
         return
-    command, places = words[0], [word for word in words[1:] if "=" not in word and not word.startswith("-")]
+    command = words[0]
+    places = [word for word in words[1:] if "=" not in word and not word.startswith("-")]
     schema = commands.get(command) or _TAKE.get(command, Section)
     keys = dict(walk(schema)) | extra_keys_of(schema)
     if "method" in keys:
@@ -175,7 +178,9 @@ def describe(cfg: Mapping[str, Any]) -> list[str]:
     """Global batch, learning rate and negatives of a config that trains, one line each."""
     if "optimizer" not in cfg:
         return []
-    batch, lr, steps = cfg["optimizer"]["batch_size"], cfg["optimizer"]["lr"], cfg["accumulate_grad_batches"]
+    batch = cfg["optimizer"]["batch_size"]
+    lr = cfg["optimizer"]["lr"]
+    steps = cfg["accumulate_grad_batches"]
     total = global_batch(cfg)
     processes = f"{total // batch} process{'es' * (total > batch)}"
     rate = f"learning rate {lr:g} (scaled by {total} / {BASE_BATCH})"

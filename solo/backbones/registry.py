@@ -241,7 +241,8 @@ def check_sizes(backbone: nn.Module, name: str, sizes: Mapping[int, str], channe
                 near = " or ".join(str(count * side) for count in (size // side, size // side + 1) if count)
                 what = f"{key}={size} is no multiple of the {side} pixels of a patch of backbone.name={name!r}"
                 raise UserError(f"{what}; choose {near}, or another backbone.kwargs.patch_size")
-            what, kinds = f"{key}={size} doesn't fit backbone.name={name!r}", (ValueError, TypeError, IndexError)
+            what = f"{key}={size} doesn't fit backbone.name={name!r}"
+            kinds = (ValueError, TypeError, IndexError)
             with explained(what, "choose another size, or other backbone.kwargs", RuntimeError, AssertionError, *kinds):
                 features = backbone(torch.zeros(1, channels, size, size, device=device))
             if not isinstance(features, Tensor) or features.ndim != 2:

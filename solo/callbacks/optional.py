@@ -142,7 +142,8 @@ class AutoUMAP(Callback):
         """Draw the features of the validation images. Every process has to call this."""
         assert self.path is not None
         loaders: Any = trainer.val_dataloaders
-        loader, limit = loaders[0] if isinstance(loaders, (list, tuple)) else loaders, trainer.num_val_batches[0]
+        loader = loaders[0] if isinstance(loaders, (list, tuple)) else loaders
+        limit = trainer.num_val_batches[0]
         with torch.random.fork_rng(devices=[]):  # a loader without a generator of its own draws its seed from torch
             batches = loader if limit == float("inf") else islice(loader, int(limit))
             features, targets = _features(lambda X: pl_module(X)["feats"], batches, pl_module.device)

@@ -56,7 +56,8 @@ def known_sizes(path: Path, whose: bytes) -> Array | None:
         *head, count, digest, checksum = _HEAD.unpack_from(index)
     except (OSError, struct.error):
         return None
-    sizes, length = index[_HEAD.size : _HEAD.size + count * 8], _HEAD.size + count * (8 + _ENTRY.size)
+    sizes = index[_HEAD.size : _HEAD.size + count * 8]
+    length = _HEAD.size + count * (8 + _ENTRY.size)
     sound = [*head, digest, len(index), checksum] == [_NAME, VERSION, whose, length, zlib.crc32(sizes)]
     return np.frombuffer(sizes, "<i4").reshape(-1, 2).astype(np.int64) if sound else None
 

@@ -135,7 +135,8 @@ def _train(case: Case) -> Record:
     model = toy_model(case, size)
     without_dropout(model)
     views = 0 if case.method == "linear" else 2
-    images, validation = ToyImages(BATCH * STEPS, views, unknown=3), ToyImages(VALIDATION, views=0, unknown=4)
+    images = ToyImages(BATCH * STEPS, views, unknown=3)
+    validation = ToyImages(VALIDATION, views=0, unknown=4)
     own = [start + i for start in range(rank * size, len(images), BATCH) for i in range(size)]
     train: DataLoader[Any] = DataLoader(images, batch_size=size, sampler=own)
     steps = _Steps()

@@ -99,7 +99,8 @@ def _train(case: Case, root: Path, seed: int, kill: bool = False, ckpt_path: Pat
     jitter = {"prob": 0.8, "brightness": 0.4, "contrast": 0.4}
     views = {"num_crops": 2, "crop_size": SIDE, "color_jitter": jitter, "gaussian_blur": {"prob": 0.5}}
     augment = BatchAugment([check(views, AugmentationCfg)[0]], [0.5], [0.25])
-    count, generator = (BATCH * STEPS + 3) * distributed.world_size(), torch.Generator().manual_seed(0)
+    count = (BATCH * STEPS + 3) * distributed.world_size()
+    generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(0, 256, (count, SIDE, SIDE), generator=generator, dtype=torch.uint8).numpy()
     images = ArrayImages(pixels, np.arange(count), torch.arange(count) % 10, convert=nn.Identity())
     order.loader = BatchLoader(images, augment, BATCH, seed=3)

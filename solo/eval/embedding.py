@@ -293,7 +293,8 @@ def selection(
     threshold = float(torch.cat(kept).double().mean())
     counts = torch.zeros(4, dtype=torch.long, device=z.device)
     for rows, similarity, others in _cosines(z, anchors):
-        above, both = (similarity > threshold) & others, (labels[rows, None] >= 0) & (labels >= 0) & others
+        above = (similarity > threshold) & others
+        both = (labels[rows, None] >= 0) & (labels >= 0) & others
         alike = both & (labels[rows, None] == labels)
         counts += torch.stack([pairs.sum() for pairs in (above, above & both, above & alike, alike)])
     selected, judged, right, alike_pairs = counts.tolist()

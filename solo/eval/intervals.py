@@ -93,7 +93,9 @@ def of_statistic(statistic: Callable[[Array], float], count: int, unseen: float 
     of random halves: that of the halves, and half that of a pair's difference, the one too large and the other too
     small for calibration errors, are averaged; `unseen` is how much of an image's weight no half shows near 0 and 1.
     """
-    value, half, generator = statistic(np.arange(count)), count // 2, torch.Generator().manual_seed(0)
+    value = statistic(np.arange(count))
+    half = count // 2
+    generator = torch.Generator().manual_seed(0)
     orders = [torch.randperm(count, generator=generator).numpy() for _ in range(_CUTS)]
     pairs = np.array([[statistic(order[:half]), statistic(order[half : 2 * half])] for order in orders])
     pairs = pairs[np.isfinite(pairs).all(axis=1)]

@@ -40,7 +40,8 @@ def nearest(
             others = prepare(block)
             similarity = part @ others.T if distance == "cosine" else -torch.cdist(part, others)
             place = best_columns(similarity, min(k, len(block)))
-            top, index = torch.cat([top, similarity.gather(1, place)], dim=1), torch.cat([index, place + start], dim=1)
+            top = torch.cat([top, similarity.gather(1, place)], dim=1)
+            index = torch.cat([index, place + start], dim=1)
             if top.shape[1] > k:
                 top, place = top.topk(k, dim=1)
                 index = index.gather(1, place)

@@ -204,7 +204,8 @@ def probe(features: Features, protocol: str, settings: Settings, device: torch.d
         bank = train.rows(some_of_each(train.labels[:, -1], FEW[protocol], seed)) if protocol in FEW else train
         best = knn_ranking(bank, val, settings.k, settings.temperature, device) if protocol == "knn" else []
         for level in range(len(features.levels) if protocol != "knn" else 0):
-            one, truth = FeatureTable(bank.features, bank.labels[:, level, None]), val.labels[:, level, None]
+            one = FeatureTable(bank.features, bank.labels[:, level, None])
+            truth = val.labels[:, level, None]
             l2 = choose_strength(one, settings, seed, device)
             best += linear_ranking(one, val.features, truth, l2, settings.linear_steps, device)[0]
         found += torch.stack([top[:, 0] == truth for top, truth in zip(best, val.labels.T, strict=True)])

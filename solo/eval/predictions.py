@@ -142,7 +142,8 @@ def expected_heights(tree: Taxonomy, probabilities: Array) -> Array:
     expected = np.full(probabilities.shape, float(depths.max()))
     for level, column in enumerate(paths.T):  # whoever shares the node here has a lower ancestor than the one above
         known = column >= 0
-        heights, sums = np.zeros(column.max() + 1, dtype=int), np.zeros((column.max() + 1, len(probabilities)))
+        heights = np.zeros(column.max() + 1, dtype=int)
+        sums = np.zeros((column.max() + 1, len(probabilities)))
         np.maximum.at(heights, column[known], depths[known] - level - 1)
         np.add.at(sums, column[known], probabilities.T[known])
         here = np.where(known, heights[column], above)

@@ -248,7 +248,8 @@ def _tell(plan: Plan, rows: dict[str, Row], jobs: int) -> None:
                 continue
             like = [row for row in rows.values() if row["budget"] == budget and (row["choice"] is not None) == inner]
             if like:
-                each, how = sum(row["seconds"] for row in like) / len(like), f"as the {len(like)} that are done"
+                each = sum(row["seconds"] for row in like) / len(like)
+                how = f"as the {len(like)} that are done"
             else:
                 steps, step, around = probe(next((t for t in part if t.arm == plan.file.baseline), part[0]))
                 each = steps * step + around

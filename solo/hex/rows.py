@@ -274,7 +274,9 @@ class HexRows(InfoNCERows):
     def choice(self) -> Choice:
         if self.plain:
             return super().choice()
-        what, against, cut = self.action.name, self.action.denominator, getattr(self.selector, "cut", None)
+        what = self.action.name
+        against = self.action.denominator
+        cut = getattr(self.selector, "cut", None)
         others = self.kin is not None or self.own is not None or self.relative
         if cut is None or others or what not in ("weigh", "drop") or against not in ("own", "negatives"):
             raise UserError(f"performance.fused_loss=true {NOT_FUSED}")

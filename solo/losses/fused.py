@@ -88,7 +88,10 @@ class _Kernels:
 def fused_sum(loss: Any, d_anchors: Tensor | None, d_keys: Tensor | None) -> Tensor:
     """The summed loss of all rows of an ``InfoNCERows``; adds its gradients to those that are wanted."""
     pairs: Pairs = loss.pairs
-    choice, scale, anchors, of = loss.choice(), loss.inverse_temperature, pairs.anchors, _Kernels(pairs)
+    choice = loss.choice()
+    scale = loss.inverse_temperature
+    anchors = pairs.anchors
+    of = _Kernels(pairs)
     if choice.named:
         pairs.same_group(slice(0, 0))  # says so where there are no groups
     cut = anchors.new_zeros(len(anchors)) + choice.cut

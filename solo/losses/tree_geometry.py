@@ -68,7 +68,8 @@ class HypStructure(TreeLoss):
     @full_precision
     def _loss(self, z: Tensor, logits: Tensor, labels: Tensor) -> Tensor:
         node, known = self.nodes(labels)
-        path, rows = self.paths[node].masked_fill(~known[:, None], -1), torch.cat((z, torch.ones_like(z[:, :1])), 1)
+        path = self.paths[node].masked_fill(~known[:, None], -1)
+        rows = torch.cat((z, torch.ones_like(z[:, :1])), 1)
         sums = rows.new_zeros(len(self.paths) + 1, rows.shape[1])  # the last: of everybody
         for start, column in zip(self.starts, path.T, strict=True):
             at = (start + column.clamp(min=0)).masked_fill(column < 0, len(self.paths))

@@ -318,8 +318,11 @@ class Happier(TreeLoss):
     @full_precision
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         """Outputs (N, dim), or (V, N, dim) of views that are ranked one by one, and labels (N, L) -> scalar."""
-        (node, known), own, views = self.nodes(labels), self.completed(labels), z.reshape(-1, *z.shape[-2:]).unbind()
-        key_levels, later = distributed.gather_later(own), [Pairs.views_later([view]) for view in views]
+        node, known = self.nodes(labels)
+        own = self.completed(labels)
+        views = z.reshape(-1, *z.shape[-2:]).unbind()
+        key_levels = distributed.gather_later(own)
+        later = [Pairs.views_later([view]) for view in views]
         far = [self.marginal(unit(view) @ unit(self.proxies).T / self.temperature, node) for view in views]
         cluster = means_of_known(far, [known] * len(far))
         pairs = [found() for found in later]

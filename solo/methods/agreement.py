@@ -128,7 +128,8 @@ class VICReg(MlpHeads, BaseMethod):
     projector_form = {"depth": 3}
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        (z1, z2), weights = out["z"], (self.sim_loss_weight, self.var_loss_weight, self.cov_loss_weight)
+        z1, z2 = out["z"]
+        weights = (self.sim_loss_weight, self.var_loss_weight, self.cov_loss_weight)
         return self.hex.blend(partial(vicreg_loss_func, z1, z2, *weights), [z1, z2], step)
 
 
@@ -146,7 +147,8 @@ class VIbCReg(MlpHeads, BaseMethod):
         self.projector.append(LateIterNorm(kw.proj_output_dim) if kw.iternorm else nn.Identity())
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
-        (z1, z2), weights = out["z"], (self.sim_loss_weight, self.var_loss_weight, self.cov_loss_weight)
+        z1, z2 = out["z"]
+        weights = (self.sim_loss_weight, self.var_loss_weight, self.cov_loss_weight)
         return weigh(z1, z2, weights, correlation_loss, getattr(self.projector[-1], "whiten", None))
 
 

@@ -163,8 +163,10 @@ class IJEPA(BaseMomentumMethod):
         blocks = []
         for high, wide in self.blocks:
             corner = torch.rand(2, total, 1, 1, device=device)
-            top, left = (corner[0] * (side - high + 1)).long(), (corner[1] * (side - wide + 1)).long()
-            down, along = torch.arange(high, device=device)[:, None], torch.arange(wide, device=device)
+            top = (corner[0] * (side - high + 1)).long()
+            left = (corner[1] * (side - wide + 1)).long()
+            down = torch.arange(high, device=device)[:, None]
+            along = torch.arange(wide, device=device)
             blocks.append(((top + down) * side + left + along).flatten(1))
         noise = torch.rand(total, side**2, device=device).scatter_(1, torch.cat(blocks, dim=1), -1.0)
         kept = noise.topk(side**2 - sum(high * wide for high, wide in self.blocks), dim=1).indices

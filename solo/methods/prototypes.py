@@ -105,14 +105,16 @@ class DeepClusterV2(LateBuffers, BaseMethod):
     def on_train_start(self) -> None:
         """Make the memory, unless the checkpoint had one, and what clusters it."""
         super().on_train_start()
-        rows, like = int(self.trainer.num_training_batches) * self.batch_size, next(self.prototypes.parameters())
+        rows = int(self.trainer.num_training_batches) * self.batch_size
+        like = next(self.prototypes.parameters())
         width = like.shape[1]
         start = like.new_zeros(self.num_large_crops, rows, width)  # filled before it is read
         fresh = self.set_late_buffer("local_memory_embeddings", start)
         index = torch.zeros(rows, dtype=torch.long, device=self.device)
         self._memory_filled = not (self.set_late_buffer("local_memory_index", index) or fresh)
         loader: Any = self.trainer.train_dataloader
-        own, sizes = (distributed.world_size(), distributed.rank()), (self.num_large_crops, len(loader.dataset), width)
+        own = (distributed.world_size(), distributed.rank())
+        sizes = (self.num_large_crops, len(loader.dataset), width)
         self.kmeans = KMeans(*own, *sizes, self.num_prototypes, self.kmeans_iters)
 
     @torch.no_grad()
@@ -187,7 +189,8 @@ class DINO(BaseMomentumMethod):
 
     def build(self, kw: DINOKwargs) -> None:
         self.head = self.make_head(kw)
-        ends, epochs = (kw.warmup_teacher_temperature, kw.teacher_temperature), kw.warmup_teacher_temperature_epochs
+        ends = (kw.warmup_teacher_temperature, kw.teacher_temperature)
+        epochs = kw.warmup_teacher_temperature_epochs
         views, of_student = self.num_large_crops, kw.student_temperature
         self.dino_loss_func = DINOLoss(kw.num_prototypes, *ends, epochs, self.max_epochs, of_student, views)
 
@@ -237,7 +240,8 @@ class DINOv2(DINO):
         self._tokens = PatchTokens(self.backbone, self.backbone_name)
         self.head, self.patch_head = self.make_head(kw), self.make_head(kw)
         self.mask_token = nn.ParameterList([torch.zeros(1, 1, self.features_dim)])
-        ends, epochs = (kw.warmup_teacher_temperature, kw.teacher_temperature), kw.warmup_teacher_temperature_epochs
+        ends = (kw.warmup_teacher_temperature, kw.teacher_temperature)
+        epochs = kw.warmup_teacher_temperature_epochs
         self.temperatures = DINOLoss.temperatures(*ends, epochs, self.max_epochs).tolist()
 
     def forward(self, X: Tensor) -> Outputs:

@@ -181,7 +181,8 @@ class KMeans:
             order = distributed.of_first(torch.randperm(self.dataset_size, device=rows.device))
             turn = order[local_memory_index]
             first = turn.argsort()[:k]
-            starts, turn = distributed.gather_no_grad(rows[first]), distributed.gather_no_grad(turn[first])
+            starts = distributed.gather_no_grad(rows[first])
+            turn = distributed.gather_no_grad(turn[first])
             centroids = starts[turn.argsort()[:k]]
             for _ in range(self.kmeans_iters):
                 clusters = (rows @ centroids.T).argmax(dim=1)

@@ -47,7 +47,8 @@ def plain_images(cfg: LinearCfg | FeatureCfg) -> tuple[Dataset[Any], Dataset[Any
     _, transform = prepare_transforms(data.spec, data.mean, data.std, data.image_size, data.channels)
     if data.no_labels:
         spec, options = data.spec, dict[str, Any](transform=transform, no_labels=True)
-        train, val = load(spec, "train", data.train_path, **options), load(spec, "val", data.val_path, **options)
+        train = load(spec, "train", data.train_path, **options)
+        val = load(spec, "val", data.val_path, **options)
         return take_fraction(train, data.fraction), val
     paths = (data.train_path, data.val_path, data.format, data.download, data.fraction)
     return prepare_datasets(data.spec, transform, transform, *paths, levels=True)

@@ -106,7 +106,8 @@ def _look(path: str, keys: Mapping[str, Any]) -> tuple[list[str], dict[str, Any]
         reason = f" ({'; '.join(reasons)})" if reasons else ""
         advice = f"; its .tar files are looked at one by one, as {tars[0]}" if tars else ""
         raise UserError(f"{root} holds no image that can be read{reason}{advice}")
-    sizes, modes = Counter(head.size for head in known.values()), Counter(head.mode for head in known.values())
+    sizes = Counter(head.size for head in known.values())
+    modes = Counter(head.mode for head in known.values())
     kinds = [mode.partition(" channels") for mode in modes]
     grey = set(modes) <= {"1", "L", "I", "I;16", "F"}
     channels = 1 if grey else int(kinds[0][0]) if len(kinds) == 1 and kinds[0][1] else 3

@@ -188,7 +188,8 @@ def trainer_devices(cfg: RunCfg) -> Any:
 
 def check_launch(cfg: RunCfg, trainer: Trainer) -> None:
     """Refuse another number of processes than `devices` and `num_nodes` say: rate and schedules follow from these."""
-    nodes, shown = cfg.num_nodes, list(cfg.devices) if isinstance(cfg.devices, tuple) else cfg.devices
+    nodes = cfg.num_nodes
+    shown = list(cfg.devices) if isinstance(cfg.devices, tuple) else cfg.devices
     environment = trainer._accelerator_connector.cluster_environment
     if nodes > 1 and isinstance(environment, LightningEnvironment) and "MASTER_ADDR" not in os.environ:
         cure = "set MASTER_ADDR, MASTER_PORT and NODE_RANK on each machine (docs/launching.md)"

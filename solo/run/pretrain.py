@@ -96,7 +96,8 @@ def _check_sizes(cfg: PretrainCfg, model: BaseMethod) -> None:
     sizes = {entry.crop_size: f"augmentations[{i}].crop_size" for i, entry in enumerate(cfg.augmentations)}
     sizes[cfg.data.image_size] = "data.image_size"
     known = {size: key for size, key in sizes.items() if size is not None}
-    patch, small = side_of_patch(model.backbone), [share for share in cfg.data.resolution_schedule or () if share < 1]
+    patch = side_of_patch(model.backbone)
+    small = [share for share in cfg.data.resolution_schedule or () if share < 1]
     known |= {shrunk_side(s, share, patch): f"{key} * {share}" for s, key in known.items() for share in small}
     check_sizes(model.backbone, cfg.backbone.name, known, cfg.data.channels or cfg.data.spec.channels)
 

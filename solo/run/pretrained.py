@@ -301,7 +301,8 @@ class PretrainedModel:
         Arguments are those of `huggingface_hub.ModelHubMixin.from_pretrained` and those of `solo.load`, as are errors.
         """
         of_the_hub = {"revision", "token", "cache_dir", "force_download", "local_files_only"}
-        name, options = str(pretrained_model_name_or_path), {key: data.pop(key) for key in of_the_hub & set(data)}
+        name = str(pretrained_model_name_or_path)
+        options = {key: data.pop(key) for key in of_the_hub & set(data)}
         if not Path(name).expanduser().exists() and name.removeprefix("hf://").partition("://")[2] == "":
             name = str(fetch(name.removeprefix("hf://"), **options))
         return load_pretrained(name, **data)

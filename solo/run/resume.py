@@ -137,7 +137,8 @@ def _check_progress(checkpoint: Mapping[str, Any], file: Path) -> None:
 
     try:
         loops, optimizers = checkpoint["loops"]["fit_loop"], checkpoint["optimizer_states"]
-        epochs, batches = loops["epoch_progress"]["current"], loops["epoch_loop.batch_progress"]["current"]
+        epochs = loops["epoch_progress"]["current"]
+        batches = loops["epoch_loop.batch_progress"]["current"]
         counts = [epochs["started"], epochs["processed"], batches["completed"], *counters(loops)]
         counts += [checkpoint["epoch"], checkpoint["global_step"]]
         counts += [scheduler["last_epoch"] for scheduler in checkpoint["lr_schedulers"]]

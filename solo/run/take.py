@@ -250,7 +250,8 @@ def _saved(file: Path, model: PretrainedModel) -> tuple[list[Path], Tensor]:
             raise FileNotFoundError("there is no such file")
         check_zip(file)
         held = np.load(file, allow_pickle=False)
-        features, paths = np.asarray(held["features"]), [Path(name) for name in held["paths"].tolist()]
+        features = np.asarray(held["features"])
+        paths = [Path(name) for name in held["paths"].tolist()]
         made_by = re.match(r"[0-9a-f]{16}\b", str(held["facts"])) if "facts" in held else None
     except Exception as error:  # a broken file can make NumPy raise almost anything
         raise UserError(f"features={file} can't be read ({reason(error)}); give an .npz file of solo embed") from error
@@ -297,7 +298,8 @@ def _png(found: Sequence[Found], file: Path, reading: ImageReading) -> None:
     for block, one in enumerate(found):
         for place, (path, text) in enumerate([(one.query, "query"), *_pairs(one)]):
             row, column = divmod(max(place - 1, 0), _WIDE)
-            x, y = gap + (column + (place > 0)) * (_SIDE + gap), gap + (block * high + row) * (_SIDE + line + gap)
+            x = gap + (column + (place > 0)) * (_SIDE + gap)
+            y = gap + (block * high + row) * (_SIDE + line + gap)
             sheet.paste(_thumbnail(path, reading), (x, y))
             pen.text((x, y + _SIDE + 1), text, fill="black")
     sheet.save(file, "PNG")

@@ -186,7 +186,8 @@ def prepare(cfg: PretrainCfg | LinearCfg, kind: str, facts: Facts, model: Lightn
 
 def trainer_options(cfg: RunCfg) -> dict[str, Any]:
     """The top-level keys of `cfg` that are parameters of the installed `Trainer`, without those of `prepare`."""
-    known, ours = {*inspect.signature(Trainer.__init__).parameters}, {"devices", "logger", "strategy"}
+    known = {*inspect.signature(Trainer.__init__).parameters}
+    ours = {"devices", "logger", "strategy"}
     options = {key: value for key, value in to_plain(cfg).items() if key in known - ours}
     if isinstance(cfg, PretrainCfg) and cfg.accumulate == "exact":  # the model takes the parts itself
         options["accumulate_grad_batches"] = 1

@@ -231,7 +231,8 @@ def _look_at_folder(
     """Tree of a folder of classes, some of its files, and what to say."""
     names = levels if isinstance(levels, tuple) else None
     found = list_images("image_folder", root, Wanted(skip=skip))
-    folders, files = [parts for parts in dict.fromkeys(found.rows) if parts], facts.spread(found.images)
+    folders = [parts for parts in dict.fromkeys(found.rows) if parts]
+    files = facts.spread(found.images)
     notes = found.problems.notes()
     if taxonomy:
         return read_tree(taxonomy, facts.class_folders(root), names), files, notes

@@ -103,7 +103,8 @@ class Layout:
             raise UserError(self.how_to(path))
         folder, classes = found
         tree = _tree(tuple(classes.values()), self.levels)
-        nodes, leaves = numbered(classes.values()), {place: leaf for leaf, place in enumerate(tree.leaves)}
+        nodes = numbered(classes.values())
+        leaves = {place: leaf for leaf, place in enumerate(tree.leaves)}
         leaf_of = {name: leaves[len(way) - 1, nodes[len(way) - 1][way]] for name, way in classes.items()}
         images = self.images if self.root(path) and self.images else _in_class_folders
         files, targets = list[str](), list[int]()  # path objects take three times the memory

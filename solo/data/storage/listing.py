@@ -106,7 +106,8 @@ def _hub(path: Path, wanted: Wanted) -> Listing:
 
 def _hub_labels(data: Any, column: str) -> list[str]:
     """Names of classes where the column has some, nothing for null and -1."""
-    names, cells = getattr(data.features[column], "names", None), data.select_columns([column])[column][:]
+    names = getattr(data.features[column], "names", None)
+    cells = data.select_columns([column])[column][:]
     if names:
         return ["" if cell is None or cell < 0 else names[cell] for cell in cells]
     return [json.dumps(cell) if isinstance(cell, (list, dict)) else _as_text(cell) for cell in cells]
