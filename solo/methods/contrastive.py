@@ -129,7 +129,8 @@ class MoCoV2Plus(QueueHeads, BaseMomentumMethod):
     projector_form = {"norm": False}
     queue_form = {"views": 2}
 
-    _dequeue_and_enqueue = QueueMixin.dequeue_and_enqueue  # its name in solo-learn
+    def _dequeue_and_enqueue(self, keys: Tensor, y: Tensor | None = None) -> None:  # its name in solo-learn
+        self.dequeue_and_enqueue(keys, y)
 
     def ssl_loss(self, out: Outputs, step: TrainStep) -> Tensor:
         """InfoNCE, or HEX, of one view's queries, the other's keys and its queue: mean of the two directions."""
