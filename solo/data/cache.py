@@ -183,7 +183,8 @@ class KeptImages(FileImages):
             known = np.array([self._kept_size(file, side) for file in self.files])
         self.shapes = known
         ends = np.cumsum(known.astype(np.int64).prod(axis=1) * channels)
-        self.nbytes, self._starts = int(ends[-1]), np.concatenate(([0], ends[:-1]))
+        self.nbytes = int(ends[-1])
+        self._starts = np.concatenate(([0], ends[:-1]))
         self._first = _HEAD.size + known.size * 4  # place of the entries
         self._handles: tuple[int, int, int] | None = None  # process, pixels, index
         self.size_text = f"{len(self.files):,} images in {self.path}, {_readable(self.nbytes)}"

@@ -9,6 +9,7 @@ Leaving single images out would not do: the results of neighbours jump, and the 
 """
 
 import math
+import statistics
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -93,6 +94,8 @@ def of_statistic(statistic: Callable[[Array], float], count: int, unseen: float 
     of random halves: that of the halves, and half that of a pair's difference, the one too large and the other too
     small for calibration errors, are averaged; `unseen` is how much of an image's weight no half shows near 0 and 1.
     """
+    if count < 2:  # no halves
+        return UNDEFINED
     value = statistic(np.arange(count))
     half = count // 2
     generator = torch.Generator().manual_seed(0)
@@ -194,7 +197,7 @@ def paired(differences: Sequence[float]) -> Paired:
     mean = math.fsum(differences) / n
     if n < 2:
         return Paired(mean, *UNDEFINED, math.nan, math.nan, n)
-    error = math.sqrt(math.fsum((x - mean) ** 2 for x in differences) / (n - 1) / n)
+    error = statistics.stdev(differences) / math.sqrt(n)
     half = float(stats.t.ppf(0.975, n - 1)) * error
     p_value = 2 * float(stats.t.sf(abs(mean) / error, n - 1)) if error > 0 else float(mean == 0)
     up, down = sum(value > 0 for value in differences), sum(value < 0 for value in differences)

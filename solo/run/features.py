@@ -225,8 +225,10 @@ def _paths(images: Any) -> tuple[str, ...]:
 def _tree(cfg: FeatureCfg, images: Any) -> Taxonomy | None:
     """The data set's label tree; flat with the classes' names, or their numbers, where it has none."""
     data = cfg.data
-    if data.no_labels or data.spec.taxonomy is not None:
-        return None if data.no_labels else data.spec.taxonomy
+    if data.no_labels:
+        return None
+    if data.spec.taxonomy is not None:
+        return data.spec.taxonomy
     names = getattr(images, "classes", None) or [str(number) for number in range(data.num_classes or 0)]
     return Taxonomy.flat([str(name) for name in names]) if max(images.targets) >= 0 else None
 
